@@ -12,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, Method};
 use nervewire::auth::{
-    Algorithm, Auth, AuthSettings, Commit, JwtKeySettings, KeySource, NewToken, OwnKey, Principal, Records,
-    RecordsError, RequestContext, Snapshot, Use, Write,
+    Algorithm, Auth, AuthSettings, CommitFuture, CredentialUse, JwtKeySettings, KeySource, NewToken, OwnKey,
+    Principal, RecordChange, Records, RecordsError, RequestContext, Snapshot,
 };
 use nervewire::store::Rows;
 use nervewire::time::{Clock as _, SystemClock};
@@ -32,7 +32,7 @@ impl Records for Nowhere {
     fn load(&self) -> Result<Snapshot, RecordsError> {
         Ok(Snapshot::default())
     }
-    fn commit(&self, _: Vec<Write>, _: Rows) -> Commit<'_> {
+    fn commit(&self, _: Vec<RecordChange>, _: Rows) -> CommitFuture<'_> {
         Box::pin(std::future::ready(Ok(())))
     }
 }
@@ -118,7 +118,7 @@ fn credentials(c: &mut Criterion) {
         if !text.is_empty() {
             headers.insert("authorization", format!("Bearer {text}").parse().expect("a header value"));
         }
-        let cx = RequestContext::of(&headers, Some("nw.example"), &Method::GET, None, Use::Stream);
+        let cx = RequestContext::of(&headers, Some("nw.example"), &Method::GET, None, CredentialUse::Stream);
         group.bench_function(name, |b| {
             b.iter(|| auth.authenticate(&auth.present(&headers, query), &cx).expect("genuine"));
         });
@@ -130,7 +130,7 @@ fn credentials(c: &mut Criterion) {
     }
     let headers = HeaderMap::new();
     let query = format!("token={}", minted.token.expose());
-    let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+    let cx = RequestContext::of(&headers, None, &Method::GET, None, CredentialUse::Stream);
     let who = auth.authenticate(&auth.present(&headers, &query), &cx).expect("genuine");
     let ticket = auth.ticket(&who.authorize().expect("always"), None, true).expect("made");
     measure("reconnect_ticket", "", &format!("ticket={}", ticket.ticket.expose()));

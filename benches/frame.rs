@@ -14,7 +14,7 @@ use nervewire::event::Event;
 use nervewire::frame::Frame;
 use nervewire::frame::batch::{Batch, Numbering};
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::tenant::intake::{BodyReader, Format};
+use nervewire::tenant::body_reader::{BodyFormat, BodyReader};
 use serde_json::value::RawValue;
 
 const KEY: CursorKey = CursorKey { store_id: *b"benc", key: [1; 16] };
@@ -108,7 +108,7 @@ fn padded(spaced: bool) -> String {
 
 /// Parses a body that arrives in one part.
 fn read(body: &str, each: &mut impl FnMut(Event<'_>)) -> usize {
-    let mut reader = BodyReader::new(Format::Json);
+    let mut reader = BodyReader::new(BodyFormat::Json);
     reader.read(body.as_bytes(), true, each);
     reader.finish().expect("events")
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nervewire::store::journal_door::Appender;
+use nervewire::store::journal_harness::Appender;
 
 /// Bytes of a segment, and of the bare appender's file.
 const SEGMENT: u64 = 64 << 20;

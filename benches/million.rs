@@ -2,7 +2,7 @@
 //! `cargo bench --bench million [-- all | each | users [COUNT]]`.
 //!
 //! The worker, its connections, slab, index, wheel, views, tenants, admission and the store are the daemon's
-//! own. Only the sockets are replaced (`connection::sink::Ledger` counts what would have been sent), because
+//! own. Only the sockets are replaced (`connection::sink::MemorySink` counts what would have been sent), because
 //! a process here may open only 20,000 descriptors. The bench prints for each audience:
 //!
 //! * memory: growth of this process's resident anonymous memory while they connect, per connection.
@@ -27,25 +27,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Method};
+use nervewire::allocator::{self, Allocator};
 use nervewire::auth::{
-    Actor, Auth, AuthSettings, Manage, NewOrganization, NewToken, Operate, OwnKey, Principal, RequestContext,
-    StoredRecords, Use,
+    Actor, Auth, AuthSettings, CredentialUse, Manage, NewOrganization, NewToken, Operate, OwnKey, Principal,
+    RequestContext, StoredRecords,
 };
 use nervewire::config::Config;
 use nervewire::connection::admission::{Admission, Limits};
 use nervewire::connection::presence::Presence;
-use nervewire::connection::sink::Ledger;
+use nervewire::connection::sink::MemorySink;
 use nervewire::event::Event;
+use nervewire::event_ring::Pins;
 use nervewire::filter::Filter;
-use nervewire::memory::{self, Allocator};
 use nervewire::metrics::{Metrics, Transport};
-use nervewire::ring::Pins;
 use nervewire::store::{Store, StoreOptions};
-use nervewire::tenant::start::Start;
+use nervewire::tenant::start::ResolvedStart;
 use nervewire::tenant::{self, Tenant, Tenants};
 use nervewire::time::{Clock, SystemClock};
 use nervewire::wake::WakeQueue;
-use nervewire::worker::connect::Adopt;
+use nervewire::worker::connect::ConnectionHandoff;
 use nervewire::worker::{Shared, Worker};
 
 #[global_allocator]
@@ -75,7 +75,7 @@ struct Simulation {
     auth: Arc<Auth>,
     key: Arc<Principal>,
     tenant: Arc<Tenant>,
-    ledger: Rc<Ledger>,
+    ledger: Rc<MemorySink>,
     store: Store,
     _dir: tempfile::TempDir,
 }
@@ -129,12 +129,12 @@ impl Simulation {
             Audience::All | Audience::Users => Filter::default(),
         };
         let peer = std::net::Ipv4Addr::LOCALHOST.into();
-        let adopt = Adopt {
+        let adopt = ConnectionHandoff {
             admitted: Some(self.worker.shared.admission.admit(principal, Some(peer)).unwrap()),
             tenant: Some(self.tenant.clone()),
             transport: Transport::Ws,
             filter: Some(filter),
-            start: Start::NOW,
+            start: ResolvedStart::NOW,
             no_echo: false,
             heartbeat_event: false,
             head: b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec(),
@@ -168,13 +168,13 @@ impl Simulation {
 fn enter(auth: &Auth, header: &'static str, credential: &str) -> Arc<Principal> {
     let mut headers = HeaderMap::new();
     headers.insert(header, HeaderValue::from_str(credential).unwrap());
-    let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+    let cx = RequestContext::of(&headers, None, &Method::GET, None, CredentialUse::Stream);
     auth.authenticate(&auth.present(&headers, ""), &cx).unwrap()
 }
 
 /// Returns the resident memory that is this process's own, in bytes.
 fn resident() -> f64 {
-    memory::give_back(true);
+    allocator::release_free_pages(true);
     let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let line = text.lines().find(|line| line.starts_with("Anonymous:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() * 1_024.0
@@ -250,14 +250,14 @@ async fn simulate(audience: Audience, name: &str, count: usize) {
     let beat = (ended.0 - began.0) / beats as f64 * 1e6;
     println!("million {name}: heartbeats: {second:.1} ms of CPU a second, {beat:.3} µs each ({beats})");
     let began = Instant::now();
-    memory::give_back(false);
+    allocator::release_free_pages(false);
     let took = began.elapsed().as_secs_f64() * 1e3;
     println!("million {name}: looking for memory to return, once a second: {took:.3} ms");
     sim.store.close().await;
 }
 
 fn main() {
-    memory::without_huge_pages();
+    allocator::without_huge_pages();
     let mut wanted = std::env::args().skip(1).filter(|arg| !arg.starts_with("--"));
     let (name, count) = (wanted.next(), wanted.next());
     let measured = std::env::args().any(|arg| arg == "--bench");

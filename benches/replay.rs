@@ -13,13 +13,13 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
+use nervewire::event_ring::{Pins, RingLimits, RingRead, ring};
 use nervewire::filter::{Filter, Rights, Selection};
 use nervewire::frame::merge::coalesce;
 use nervewire::frame::{Encoding, Frame};
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::ring::{Pins, Read, RingLimits, ring};
 use nervewire::store::{
-    Done, LogRead, Page, Rows, Store, StoreOptions, TenantLog, decode_piece, encode_pieces,
+    CommitCallback, LogRead, Page, Rows, Store, StoreOptions, TenantLog, decode_piece, encode_pieces,
 };
 use nervewire::time::{Clock as _, SystemClock};
 
@@ -74,7 +74,7 @@ fn store(cache: usize) -> (tempfile::TempDir, Store, Arc<TenantLog>, Vec<Arc<Fra
         };
         let frames: Vec<_> = (1..=100).map(frame).collect();
         all.extend_from_slice(&frames);
-        let (done, told) = Done::channel();
+        let (done, told) = CommitCallback::channel();
         store.append(&log, frames, Rows::new(), None, done);
         told.blocking_recv().expect("a result").expect("committed");
     }
@@ -103,7 +103,7 @@ fn replay(c: &mut Criterion) {
         b.iter(|| {
             let (mut at, mut served) = (first, 0);
             while served < BEHIND {
-                assert_eq!(shared.read(&mut reader, at, &mut batch, BATCH), Read::Frames);
+                assert_eq!(shared.read(&mut reader, at, &mut batch, BATCH), RingRead::Frames);
                 at += batch.len() as u64;
                 served += serve(&selection, &batch, &mut bytes);
                 batch.clear();

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use nervewire::ring::{Pins, Read, Reader, Ring, RingLimits, RingWriter, Slotted, ring};
+use nervewire::event_ring::{Pins, Reader, Ring, RingItem, RingLimits, RingRead, RingWriter, ring};
 use tokio::sync::broadcast;
 
 const SLOTS: usize = 4096;
@@ -25,7 +25,7 @@ const PASSES: usize = 16;
 
 struct Frame(u64);
 
-impl Slotted for Frame {
+impl RingItem for Frame {
     fn sequence(&self) -> u64 {
         self.0
     }
@@ -69,7 +69,7 @@ impl Fanout for Lockfree {
 
 impl Follower for LockfreeFollower {
     fn turn(&mut self, out: &mut Vec<Arc<Frame>>) {
-        if let Read::Behind { tail } = self.0.read(&mut self.1, self.2, out, BATCH) {
+        if let RingRead::Behind { tail } = self.0.read(&mut self.1, self.2, out, BATCH) {
             self.2 = tail;
         }
         self.2 += out.len() as u64;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    Before, Document, Group, Hits, List, Mark, Rows, Sought, Store, StoreOptions, Table, Word, length_of,
+    Document, Group, Hits, List, PostingPayload, PriorValue, QueryTerm, Rows, SearchQuery, Store,
+    StoreOptions, Table, length_of,
 };
 
 const TENANT: TenantId = TenantId(1);
@@ -67,7 +68,7 @@ fn words(number: u64, all: u64) -> Vec<String> {
 fn store(all: u64) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
-    let mark = Mark { kind: 3, count: 1, length: length_of(WORDS as usize), weight: 0.5 };
+    let mark = PostingPayload { kind: 3, count: 1, length: length_of(WORDS as usize), weight: 0.5 };
     for chunk in (0..all).collect::<Vec<_>>().chunks(500) {
         let mut rows = Rows::new();
         for &number in chunk {
@@ -76,7 +77,8 @@ fn store(all: u64) -> (tempfile::TempDir, Store) {
             rows.put_row(TENANT, TABLE, &id(&document), &row).expect("short");
             for term in words(number, all) {
                 for group in groups(number) {
-                    rows.put_term(TENANT, group, &term, &document, &mark, Before::Nothing).expect("short");
+                    rows.put_term(TENANT, group, &term, &document, &mark, PriorValue::Nothing)
+                        .expect("short");
                 }
             }
         }
@@ -85,9 +87,9 @@ fn store(all: u64) -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
-fn sought(words: &[(&str, bool)]) -> Sought {
-    let words = words.iter().map(|(term, prefix)| Word { term: (*term).into(), prefix: *prefix });
-    Sought {
+fn sought(words: &[(&str, bool)]) -> SearchQuery {
+    let words = words.iter().map(|(term, prefix)| QueryTerm { term: (*term).into(), prefix: *prefix });
+    SearchQuery {
         groups: vec![Group::new(List::AllMemories, &[])],
         words: words.collect(),
         since: [0; 16],
@@ -100,7 +102,7 @@ fn sought(words: &[(&str, bool)]) -> Sought {
 }
 
 /// Runs a search as the daemon does: the best ten hits, with their rows.
-async fn search(store: &Store, sought: Sought) -> Hits {
+async fn search(store: &Store, sought: SearchQuery) -> Hits {
     let hits = store.search(TENANT, sought).await.expect("readable");
     let ids = hits.hits.iter().map(|hit| id(&hit.document)).collect();
     black_box(store.rows(TENANT, TABLE, ids).await.expect("readable"));

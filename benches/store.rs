@@ -13,7 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use nervewire::event::Event;
 use nervewire::frame::Frame;
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::store::{Done, LogRead, Rows, Store, StoreOptions, TenantLog};
+use nervewire::store::{CommitCallback, LogRead, Rows, Store, StoreOptions, TenantLog};
 use nervewire::time::{Clock, SystemClock};
 
 const EVENT: &str = r#"{"type":"message","agent_id":"agent-1","user_id":"user-1","content":"two hundred bytes or so, which is what a message of a chat usually comes to when nobody is in a hurry"}"#;
@@ -38,7 +38,7 @@ fn append(
 ) -> tokio::sync::oneshot::Receiver<Result<(), nervewire::store::CommitError>> {
     let end = log.end();
     let frames: Vec<_> = (1..=count).map(|n| frame(store, log, Sequence(end.0 + n))).collect();
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     store.append(log, frames, Rows::new(), None, done);
     told
 }

@@ -6,7 +6,7 @@
 /// Why a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-pub enum Close {
+pub enum CloseReason {
     /// RFC 6455 was violated.
     Protocol = 0,
     /// The client sent a binary message; only JSON text is accepted.
@@ -42,44 +42,44 @@ pub enum Close {
     OverShare,
 }
 
-impl Close {
+impl CloseReason {
     /// Every reason, in the order of their ordinals.
-    pub const ALL: [Close; 16] = [
-        Close::Protocol,
-        Close::Binary,
-        Close::BadText,
-        Close::TooLarge,
-        Close::Policy,
-        Close::Restart,
-        Close::OverRate,
-        Close::Expired,
-        Close::Revoked,
-        Close::Kicked,
-        Close::Stalled,
-        Close::HeartbeatMissed,
-        Close::Peer,
-        Close::Internal,
-        Close::Late,
-        Close::OverShare,
+    pub const ALL: [CloseReason; 16] = [
+        CloseReason::Protocol,
+        CloseReason::Binary,
+        CloseReason::BadText,
+        CloseReason::TooLarge,
+        CloseReason::Policy,
+        CloseReason::Restart,
+        CloseReason::OverRate,
+        CloseReason::Expired,
+        CloseReason::Revoked,
+        CloseReason::Kicked,
+        CloseReason::Stalled,
+        CloseReason::HeartbeatMissed,
+        CloseReason::Peer,
+        CloseReason::Internal,
+        CloseReason::Late,
+        CloseReason::OverShare,
     ];
 
     /// Returns the close code (RFC 6455 §7.4, private codes 4400–4499), or `None` if no close frame is sent.
     #[must_use]
     pub const fn code(self) -> Option<u16> {
         Some(match self {
-            Close::Protocol => 1002,
-            Close::Binary => 1003,
-            Close::BadText => 1007,
-            Close::TooLarge => 1009,
-            Close::Policy => 1008,
-            Close::Restart => 1012,
-            Close::OverRate | Close::OverShare => 1013,
-            Close::Expired => 4401,
-            Close::Revoked | Close::Kicked => 4403,
-            Close::Stalled | Close::Late => 4408,
-            Close::HeartbeatMissed => 4440,
-            Close::Internal => 1011,
-            Close::Peer => return None,
+            CloseReason::Protocol => 1002,
+            CloseReason::Binary => 1003,
+            CloseReason::BadText => 1007,
+            CloseReason::TooLarge => 1009,
+            CloseReason::Policy => 1008,
+            CloseReason::Restart => 1012,
+            CloseReason::OverRate | CloseReason::OverShare => 1013,
+            CloseReason::Expired => 4401,
+            CloseReason::Revoked | CloseReason::Kicked => 4403,
+            CloseReason::Stalled | CloseReason::Late => 4408,
+            CloseReason::HeartbeatMissed => 4440,
+            CloseReason::Internal => 1011,
+            CloseReason::Peer => return None,
         })
     }
 
@@ -88,22 +88,22 @@ impl Close {
     #[must_use]
     pub const fn words(self) -> (&'static str, &'static str) {
         match self {
-            Close::Protocol => ("BAD_REQUEST", "protocol error"),
-            Close::Binary => ("BAD_REQUEST", "only text messages are accepted"),
-            Close::BadText => ("BAD_REQUEST", "text is not UTF-8"),
-            Close::TooLarge => ("PAYLOAD_TOO_LARGE", "message over the limit"),
-            Close::Policy => ("BAD_REQUEST", "too many bad frames"),
-            Close::Restart => ("UNAVAILABLE", "the server restarts: reconnect with your cursor"),
-            Close::OverRate => ("QUOTA_EXCEEDED", "over the publish rate"),
-            Close::Expired => ("UNAUTHORIZED", "credential expired"),
-            Close::Revoked => ("FORBIDDEN", "credential revoked"),
-            Close::Kicked => ("FORBIDDEN", "closed by an administrator"),
-            Close::Stalled => ("UNAVAILABLE", "no write progress: reconnect with your cursor"),
-            Close::HeartbeatMissed => ("UNAVAILABLE", "heartbeat missed"),
-            Close::Peer => ("UNAVAILABLE", "closed by the peer"),
-            Close::Internal => ("INTERNAL_ERROR", "internal error: reconnect with your cursor"),
-            Close::Late => ("UNAVAILABLE", "a message was not complete in time"),
-            Close::OverShare => ("QUOTA_EXCEEDED", "the organization has too many incomplete messages"),
+            CloseReason::Protocol => ("BAD_REQUEST", "protocol error"),
+            CloseReason::Binary => ("BAD_REQUEST", "only text messages are accepted"),
+            CloseReason::BadText => ("BAD_REQUEST", "text is not UTF-8"),
+            CloseReason::TooLarge => ("PAYLOAD_TOO_LARGE", "message over the limit"),
+            CloseReason::Policy => ("BAD_REQUEST", "too many bad frames"),
+            CloseReason::Restart => ("UNAVAILABLE", "the server restarts: reconnect with your cursor"),
+            CloseReason::OverRate => ("QUOTA_EXCEEDED", "over the publish rate"),
+            CloseReason::Expired => ("UNAUTHORIZED", "credential expired"),
+            CloseReason::Revoked => ("FORBIDDEN", "credential revoked"),
+            CloseReason::Kicked => ("FORBIDDEN", "closed by an administrator"),
+            CloseReason::Stalled => ("UNAVAILABLE", "no write progress: reconnect with your cursor"),
+            CloseReason::HeartbeatMissed => ("UNAVAILABLE", "heartbeat missed"),
+            CloseReason::Peer => ("UNAVAILABLE", "closed by the peer"),
+            CloseReason::Internal => ("INTERNAL_ERROR", "internal error: reconnect with your cursor"),
+            CloseReason::Late => ("UNAVAILABLE", "a message was not complete in time"),
+            CloseReason::OverShare => ("QUOTA_EXCEEDED", "the organization has too many incomplete messages"),
         }
     }
 
@@ -111,22 +111,22 @@ impl Close {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
-            Close::Protocol => "protocol",
-            Close::Binary => "binary",
-            Close::BadText => "bad_text",
-            Close::TooLarge => "too_large",
-            Close::Policy => "policy",
-            Close::Restart => "restart",
-            Close::OverRate => "over_rate",
-            Close::Expired => "expired",
-            Close::Revoked => "revoked",
-            Close::Kicked => "kicked",
-            Close::Stalled => "stalled",
-            Close::HeartbeatMissed => "heartbeat_missed",
-            Close::Peer => "peer",
-            Close::Internal => "internal",
-            Close::Late => "late",
-            Close::OverShare => "over_share",
+            CloseReason::Protocol => "protocol",
+            CloseReason::Binary => "binary",
+            CloseReason::BadText => "bad_text",
+            CloseReason::TooLarge => "too_large",
+            CloseReason::Policy => "policy",
+            CloseReason::Restart => "restart",
+            CloseReason::OverRate => "over_rate",
+            CloseReason::Expired => "expired",
+            CloseReason::Revoked => "revoked",
+            CloseReason::Kicked => "kicked",
+            CloseReason::Stalled => "stalled",
+            CloseReason::HeartbeatMissed => "heartbeat_missed",
+            CloseReason::Peer => "peer",
+            CloseReason::Internal => "internal",
+            CloseReason::Late => "late",
+            CloseReason::OverShare => "over_share",
         }
     }
 }
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn ordinals_follow_the_list_and_nothing_starts_a_normal_close() {
-        for (at, close) in Close::ALL.into_iter().enumerate() {
+        for (at, close) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(close as usize, at);
             assert!(!matches!(close.code(), Some(1000 | 1001)));
             assert!(close.words().1.len() <= 123, "a close reason fits a control frame");

@@ -39,7 +39,7 @@ impl std::fmt::Display for Cursor {
 /// The position that a client asks for. If several are given, the order is cursor, `since`, `earliest`; an
 /// empty value counts as absent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum From {
+pub enum StartPosition {
     /// Live, from the present end.
     #[default]
     Now,
@@ -51,15 +51,15 @@ pub enum From {
     Earliest,
 }
 
-impl From {
+impl StartPosition {
     /// Returns the first of those given, in the order of precedence.
     #[must_use]
-    pub fn strongest(cursor: Option<Box<str>>, since_ms: Option<u64>, earliest: bool) -> From {
+    pub fn strongest(cursor: Option<Box<str>>, since_ms: Option<u64>, earliest: bool) -> StartPosition {
         match (cursor, since_ms) {
-            (Some(cursor), _) => From::Cursor(cursor),
-            (None, Some(ms)) => From::Since(ms),
-            (None, None) if earliest => From::Earliest,
-            (None, None) => From::Now,
+            (Some(cursor), _) => StartPosition::Cursor(cursor),
+            (None, Some(ms)) => StartPosition::Since(ms),
+            (None, None) if earliest => StartPosition::Earliest,
+            (None, None) => StartPosition::Now,
         }
     }
 }

@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 use crate::filter::{RowId, Selection, below};
-use crate::frame::{Frame, Key};
+use crate::frame::{Frame, RoutingKey};
 
 /// The most (lead, scope) pairs of one audience with users as scopes. Above it, the scope is [`ANYONE`]. This
 /// bounds the rows of a filter with [`crate::filter::FILTER_VALUES`] values in every field.
@@ -31,7 +31,7 @@ pub struct Index<Id> {
     by_selection: Table<u32>,
     /// Hash of (lead, scope) → audiences.
     candidates: Table<List>,
-    /// Number of list entries of each [`Lead`], for subscriptions that see anyone's events and for others. So
+    /// Number of list entries of each [`LookupKey`], for subscriptions that see anyone's events and for others. So
     /// a frame does not look up a kind of lead that no subscription has.
     leads: [Entries; LEADS],
     members: usize,
@@ -42,7 +42,7 @@ pub struct Index<Id> {
     compared: usize,
 }
 
-/// Numbers of list entries of one [`Lead`].
+/// Numbers of list entries of one [`LookupKey`].
 #[derive(Clone, Copy, Debug, Default)]
 struct Entries {
     /// Entries in pairs with [`ANYONE`].
@@ -62,7 +62,7 @@ impl Entries {
 
 /// A (lead, scope) pair by which an audience is found.
 struct Pair {
-    lead: Lead,
+    lead: LookupKey,
     /// The scope is [`ANYONE`].
     anyone: bool,
     hash: u64,
@@ -92,18 +92,18 @@ impl Keys {
     fn of_user(self, user: &[u8]) -> u64 {
         self.of_value(LEADS as u8, user)
     }
-    fn of_lead(self, lead: Lead, value: &[u8]) -> u64 {
+    fn of_lead(self, lead: LookupKey, value: &[u8]) -> u64 {
         self.of_value(lead as u8, value)
     }
 }
 
 /// The keys are hashes already, so the table does not hash them again.
-type Table<V> = HashMap<u64, V, BuildHasherDefault<AsIs>>;
+type Table<V> = HashMap<u64, V, BuildHasherDefault<IdentityHasher>>;
 
 #[derive(Debug, Default)]
-struct AsIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -139,20 +139,20 @@ enum List {
 /// The kind of value by which an audience is found, the most selective first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Lead {
+enum LookupKey {
     Request = 0,
     Channel,
     Agent,
     /// A pattern's prefix, including its slash.
-    Below,
+    ChannelPrefix,
     /// No value: only the scope.
-    Nothing,
+    Scope,
 }
 const LEADS: usize = 5;
 
 /// The result of a removal.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Removed<Id> {
+pub struct RemovedMember<Id> {
     /// The removed member.
     pub id: Id,
     /// The member that now has the row: its [`RowId`] is from now on that of the removed member.
@@ -227,9 +227,9 @@ impl<Id: Copy> Index<Id> {
     }
 
     /// Removes a subscription. Returns `None` if there is no such row.
-    pub fn remove(&mut self, row: RowId) -> Option<Removed<Id>> {
+    pub fn remove(&mut self, row: RowId) -> Option<RemovedMember<Id>> {
         let audience = self.audiences.get_mut(row.audience() as usize)?;
-        let place = row.place() as usize;
+        let place = row.member() as usize;
         let id = *audience.members.as_slice().get(place)?;
         self.members -= 1;
         if let Members::Many(members) = &mut audience.members {
@@ -239,10 +239,10 @@ impl<Id: Copy> Index<Id> {
                 [last] => audience.members = Members::One(last),
                 _ => spare(members),
             }
-            return Some(Removed { id, moved });
+            return Some(RemovedMember { id, moved });
         }
         self.remove_audience(row.audience());
-        Some(Removed { id, moved: None })
+        Some(RemovedMember { id, moved: None })
     }
 
     /// Returns the selection of a row. If it sees all users, its `sub` is missing.
@@ -263,25 +263,27 @@ impl<Id: Copy> Index<Id> {
             self.visit = 1;
         }
         let mut scope = None;
-        for (lead, key) in
-            [(Lead::Request, Key::Request), (Lead::Agent, Key::Agent), (Lead::Channel, Key::Channel)]
-        {
+        for (lead, key) in [
+            (LookupKey::Request, RoutingKey::Request),
+            (LookupKey::Agent, RoutingKey::Agent),
+            (LookupKey::Channel, RoutingKey::Channel),
+        ] {
             if self.leads[lead as usize].any()
                 && let Some(value) = frame.key_bytes(key)
             {
                 self.look_up(frame, lead, self.keys.of_lead(lead, value), &mut scope, &mut each);
             }
         }
-        if self.leads[Lead::Below as usize].any()
-            && let Some(channel) = frame.key_bytes(Key::Channel)
+        if self.leads[LookupKey::ChannelPrefix as usize].any()
+            && let Some(channel) = frame.key_bytes(RoutingKey::Channel)
         {
             for slash in (0..channel.len()).filter(|at| channel[*at] == b'/') {
-                let value = self.keys.of_lead(Lead::Below, &channel[..=slash]);
-                self.look_up(frame, Lead::Below, value, &mut scope, &mut each);
+                let value = self.keys.of_lead(LookupKey::ChannelPrefix, &channel[..=slash]);
+                self.look_up(frame, LookupKey::ChannelPrefix, value, &mut scope, &mut each);
             }
         }
-        if self.leads[Lead::Nothing as usize].any() {
-            self.look_up(frame, Lead::Nothing, NO_LEAD, &mut scope, &mut each);
+        if self.leads[LookupKey::Scope as usize].any() {
+            self.look_up(frame, LookupKey::Scope, NO_LEAD, &mut scope, &mut each);
         }
     }
 
@@ -289,7 +291,7 @@ impl<Id: Copy> Index<Id> {
     fn look_up(
         &mut self,
         frame: &Frame,
-        lead: Lead,
+        lead: LookupKey,
         value: u64,
         scope: &mut Option<u64>,
         each: &mut impl FnMut(&[Id]),
@@ -297,7 +299,7 @@ impl<Id: Copy> Index<Id> {
         let Entries { anyone, scoped } = self.leads[lead as usize];
         let own = (scoped > 0).then(|| {
             *scope.get_or_insert_with(|| {
-                frame.key_bytes(Key::User).map_or(UNADDRESSED, |user| self.keys.of_user(user))
+                frame.key_bytes(RoutingKey::User).map_or(UNADDRESSED, |user| self.keys.of_user(user))
             })
         });
         for scope in [(anyone > 0).then_some(ANYONE), own].into_iter().flatten() {
@@ -328,9 +330,9 @@ impl<Id: Copy> Index<Id> {
             *self.leads[pair.lead as usize].of(&pair) -= 1;
             let Some(list) = self.candidates.get_mut(&pair.hash) else { continue };
             match list.swap_remove(*place) {
-                Left::Nobody => drop(self.candidates.remove(&pair.hash)),
-                Left::Moved(moved) => self.moved(moved, pair.hash, *place),
-                Left::Same => {}
+                AfterRemoval::Nobody => drop(self.candidates.remove(&pair.hash)),
+                AfterRemoval::Moved(moved) => self.moved(moved, pair.hash, *place),
+                AfterRemoval::Same => {}
             }
         }
         shrink(&mut self.candidates);
@@ -340,7 +342,7 @@ impl<Id: Copy> Index<Id> {
         }
     }
 
-    /// Records that audience `at` is now at `place` of the list of `hash`; before, it was the last one there.
+    /// Records that audience `at` is now at `member` of the list of `hash`; before, it was the last one there.
     fn moved(&mut self, at: u32, hash: u64, place: u32) {
         let Some(audience) = self.audiences.get_mut(at as usize) else { return };
         let pairs = pairs(self.keys, &audience.selection);
@@ -394,22 +396,24 @@ fn pairs(keys: Keys, selection: &Selection) -> Vec<Pair> {
     let channels = if filter.channels().is_empty() { narrowing.channels() } else { Some(filter.channels()) };
     let agents = if filter.agents().is_empty() { narrowing.agents() } else { Some(filter.agents()) };
     let exact = channels.is_some_and(|channels| channels.iter().all(|name| below(name).is_none()));
-    let leads: Vec<(Lead, u64)> = if !filter.requests().is_empty() {
+    let leads: Vec<(LookupKey, u64)> = if !filter.requests().is_empty() {
         filter
             .requests()
             .iter()
-            .map(|id| (Lead::Request, keys.of_lead(Lead::Request, id.as_bytes())))
+            .map(|id| (LookupKey::Request, keys.of_lead(LookupKey::Request, id.as_bytes())))
             .collect()
     } else if let Some(agents) = agents.filter(|_| !exact) {
-        agents.iter().map(|id| (Lead::Agent, keys.of_lead(Lead::Agent, id.as_bytes()))).collect()
+        agents.iter().map(|id| (LookupKey::Agent, keys.of_lead(LookupKey::Agent, id.as_bytes()))).collect()
     } else if let Some(channels) = channels {
         let lead = |name| match below(name) {
-            Some(prefix) => (Lead::Below, keys.of_lead(Lead::Below, prefix.as_bytes())),
-            None => (Lead::Channel, keys.of_lead(Lead::Channel, name.as_bytes())),
+            Some(prefix) => {
+                (LookupKey::ChannelPrefix, keys.of_lead(LookupKey::ChannelPrefix, prefix.as_bytes()))
+            }
+            None => (LookupKey::Channel, keys.of_lead(LookupKey::Channel, name.as_bytes())),
         };
         channels.iter().map(lead).collect()
     } else {
-        vec![(Lead::Nothing, NO_LEAD)]
+        vec![(LookupKey::Scope, NO_LEAD)]
     };
     let users = filter.users();
     let scopes: Vec<u64> = match (&rights.sub, rights.sees_all_users) {
@@ -446,7 +450,7 @@ impl<Id: Copy> Members<Id> {
     }
 }
 
-enum Left {
+enum AfterRemoval {
     Nobody,
     Same,
     /// The last entry was moved to the removed one's position.
@@ -473,10 +477,10 @@ impl List {
             }
         }
     }
-    fn swap_remove(&mut self, place: u32) -> Left {
-        let List::Many(list) = self else { return Left::Nobody };
+    fn swap_remove(&mut self, place: u32) -> AfterRemoval {
+        let List::Many(list) = self else { return AfterRemoval::Nobody };
         if place as usize >= list.len() {
-            return Left::Same;
+            return AfterRemoval::Same;
         }
         list.swap_remove(place as usize);
         let moved = list.get(place as usize).copied();
@@ -484,7 +488,7 @@ impl List {
             [last] => *self = List::One(last),
             _ => spare(list),
         }
-        moved.map_or(Left::Same, Left::Moved)
+        moved.map_or(AfterRemoval::Same, AfterRemoval::Moved)
     }
 }
 

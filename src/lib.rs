@@ -4,17 +4,18 @@
 //! `docs/architecture.md` explains it):
 //!
 //! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`],
-//!   [`sync`], [`memory`], [`descriptors`], [`whole`]
+//!   [`sync`], [`allocator`], [`descriptors`], [`json_integer`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (which subscriber gets it)
-//! * shared by many connections: [`ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by
+//! * shared by many connections: [`event_ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by
 //!   hash), [`store`] (log and records)
 //! * rights and data: [`auth`] (credential to right), [`tenant`] (the write side of an organization),
-//!   [`resource`] (agents and messages)
-//! * one connection: [`connection`] (as data), [`outcome`] (error to status or close), [`worker`] (the loop
+//!   [`domain`] (agents and messages)
+//! * one connection: [`connection`] (as data), [`error_response`] (error to status or close), [`worker`] (the loop
 //!   that serves connections)
 //! * the outer layers: [`http`], [`server`] and [`lifecycle`], [`cli`] and [`client`], [`mod@bench`] (the
 //!   load tester)
 
+pub mod allocator;
 pub mod auth;
 pub mod bench;
 pub mod cli;
@@ -24,25 +25,24 @@ pub mod config;
 pub mod connection;
 pub mod cursor;
 pub mod descriptors;
+pub mod domain;
+pub mod error_response;
 pub mod event;
+pub mod event_ring;
 pub mod filter;
 pub mod frame;
 pub mod http;
 pub mod ids;
 pub mod index;
+pub mod json_integer;
 pub mod lifecycle;
-pub mod machine;
-pub mod memory;
+pub mod memory_limit;
 pub mod metrics;
-pub mod outcome;
 pub mod query;
-pub mod resource;
-pub mod ring;
 pub mod server;
 pub mod store;
 pub mod sync;
 pub mod tenant;
 pub mod time;
 pub mod wake;
-pub mod whole;
 pub mod worker;

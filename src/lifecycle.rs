@@ -12,8 +12,8 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
-use crate::memory;
-use crate::resource::leaving;
+use crate::allocator;
+use crate::domain::user_erasure;
 use crate::worker::Shared;
 use crate::worker::mail::Mail;
 
@@ -66,7 +66,7 @@ pub fn notify(state: &[NotifyState<'_>]) {
 
 /// Runs sweeps, maintenance and the watchdog until dropped. The watchdog is notified only while every
 /// worker's loop is running.
-pub async fn errands(shared: Arc<Shared>) {
+pub async fn run_maintenance(shared: Arc<Shared>) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
     let mut sweep = tokio::time::interval(SWEEP);
     let mut maintain = tokio::time::interval(MAINTENANCE);
@@ -75,9 +75,9 @@ pub async fn errands(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             _ = sweep.tick() => {
-                shared.tenants.sweep();
+                shared.tenants.release_idle();
                 shared.rates.sweep(shared.clock.now_ms());
-                memory::give_back(true); // this thread opened the store and has no other work
+                allocator::release_free_pages(true); // this thread opened the store and has no other work
             }
             _ = maintain.tick() => {
                 if let Err(error) = shared.auth.maintain().await {
@@ -98,12 +98,12 @@ pub async fn errands(shared: Arc<Shared>) {
 
 /// Erases the data of deleted users, until dropped. It is separate from the periodic tasks, since it may have
 /// much to do.
-pub async fn erasures(shared: Arc<Shared>) {
+pub async fn run_erasures(shared: Arc<Shared>) {
     let mut round = tokio::time::interval(MAINTENANCE);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         round.tick().await;
-        if let Err(error) = leaving::erase(&shared.tenants).await {
+        if let Err(error) = user_erasure::erase(&shared.tenants).await {
             tracing::warn!(%error, "data of deleted users could not be erased; retrying later");
         }
     }

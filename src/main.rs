@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use nervewire::memory::{self, Allocator};
+use nervewire::allocator::{self, Allocator};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
-    memory::without_huge_pages();
+    allocator::without_huge_pages();
     nervewire::cli::main(std::env::args_os(), nervewire::server::run)
 }

@@ -1,6 +1,6 @@
 //! The atomics, locks and shared pointers of the lock-free code: std's, or loom's in the model checker.
 //!
-//! * `ring` and `wake` import their atomics and locks only from here, so `tests/loom` checks the very code
+//! * `event_ring` and `wake` import their atomics and locks only from here, so `tests/loom` checks the very code
 //!   that ships.
 //! * Locks are std's, and a poisoned one is used on: a panic ends one request and must not fail every later
 //!   one that needs the lock. A contended lock sleeps until it is free. parking_lot's yields first, and the

@@ -27,7 +27,7 @@ pub struct WakeQueue<T> {
     /// True from the push that rings the bell until the drain that follows. Pushers set it, the worker clears
     /// it.
     notified: AtomicBool,
-    bell: Bell,
+    bell: EventFd,
 }
 
 impl<T> WakeQueue<T> {
@@ -36,7 +36,7 @@ impl<T> WakeQueue<T> {
     /// # Errors
     /// The process has no file descriptor left for the bell.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { items: Mutex::new(Vec::new()), notified: AtomicBool::new(false), bell: Bell::new()? })
+        Ok(Self { items: Mutex::new(Vec::new()), notified: AtomicBool::new(false), bell: EventFd::new()? })
     }
 
     /// Adds `item` and ensures that the worker will drain the queue. There is no order between pushers.
@@ -45,7 +45,7 @@ impl<T> WakeQueue<T> {
         // AcqRel, partner: the swap in `drain`. If this reads true, a drain has yet to swap, and that drain
         // sees the item.
         if !self.notified.swap(true, Ordering::AcqRel) {
-            self.bell.ring();
+            self.bell.notify();
         }
     }
 
@@ -58,7 +58,7 @@ impl<T> WakeQueue<T> {
         // The order matters: a push that finds `notified` cleared rings a bell, and after that bell is
         // silenced the queue is always read. Silencing last could swallow that ring and leave `notified` set
         // for ever.
-        self.bell.silence();
+        self.bell.clear();
         self.notified.swap(false, Ordering::AcqRel); // partner: the swap in `push`
         let mut items = self.items.lock();
         if out.is_empty() {
@@ -93,21 +93,21 @@ impl<T> std::fmt::Debug for WakeQueue<T> {
 
 /// An eventfd.
 #[cfg(not(loom))]
-struct Bell(std::os::fd::OwnedFd);
+struct EventFd(std::os::fd::OwnedFd);
 
 #[cfg(not(loom))]
-impl Bell {
+impl EventFd {
     fn new() -> std::io::Result<Self> {
         use rustix::event::{EventfdFlags, eventfd};
         Ok(Self(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?))
     }
 
-    fn ring(&self) {
+    fn notify(&self) {
         // It fails only if the count would overflow, and then the bell is ringing already.
         let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.0, &1u64.to_ne_bytes()));
     }
 
-    fn silence(&self) {
+    fn clear(&self) {
         // It fails only with EAGAIN: a pusher has set `notified` and is about to ring, so there will be one
         // idle wake-up.
         let _ = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut [0u8; 8]));
@@ -116,23 +116,23 @@ impl Bell {
 
 /// The eventfd as loom can model it.
 #[cfg(loom)]
-struct Bell {
+struct EventFd {
     ringing: loom::sync::Mutex<bool>,
     rung: loom::sync::Condvar,
 }
 
 #[cfg(loom)]
-impl Bell {
+impl EventFd {
     fn new() -> std::io::Result<Self> {
         Ok(Self { ringing: loom::sync::Mutex::new(false), rung: loom::sync::Condvar::new() })
     }
 
-    fn ring(&self) {
+    fn notify(&self) {
         *self.ringing.lock().unwrap() = true;
         self.rung.notify_one();
     }
 
-    fn silence(&self) {
+    fn clear(&self) {
         *self.ringing.lock().unwrap() = false;
     }
 
@@ -252,25 +252,25 @@ mod tests {
     }
 
     #[test]
-    fn only_interested_workers_are_told_and_only_once() {
+    fn only_subscribed_workers_are_woken_and_once() {
         let bits = WakeBits::new();
-        let told = || {
-            let mut told = Vec::new();
-            bits.signal(|worker| told.push(worker));
-            told
+        let signalled = || {
+            let mut signalled = Vec::new();
+            bits.signal(|worker| signalled.push(worker));
+            signalled
         };
-        assert!(told().is_empty());
+        assert!(signalled().is_empty());
         bits.subscribe(0);
         bits.subscribe(63);
         assert!(bits.any());
-        assert_eq!(told(), [0, 63]);
-        assert!(told().is_empty());
+        assert_eq!(signalled(), [0, 63]);
+        assert!(signalled().is_empty());
         bits.take(63);
-        assert_eq!(told(), [63]);
+        assert_eq!(signalled(), [63]);
         bits.take(0);
         bits.take(63);
         bits.unsubscribe(63);
-        assert_eq!(told(), [0]);
+        assert_eq!(signalled(), [0]);
     }
 
     /// Four publishers increment counters and signal; a worker that sleeps whenever it can still sees every

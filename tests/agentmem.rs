@@ -103,7 +103,7 @@ async fn the_dashboard_pages_by_offset_and_reads_envelope_and_error_body() {
 /// Their server loses the metadata of a message, finds tools by any tag only, and publishes no events of
 /// changes.
 #[tokio::test]
-async fn what_their_server_drops_is_kept_found_and_told() {
+async fn fields_dropped_by_agentmem_are_stored_found_and_published() {
     let daemon = Daemon::start().await;
     let mut live = daemon.live_ws("/api/v1/ws?types=message").await;
     let agent = data(&daemon.post("/api/v1/agents").json(&json!({})).send().await, 201)["id"].clone();
@@ -207,7 +207,7 @@ async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
 /// Their UI logs in with these three fields, reads `token` and `user` beside the envelope, and then sends the
 /// token as Bearer and in the URL of its WebSocket.
 #[tokio::test]
-async fn whoever_logs_in_as_the_ui_does_goes_on_with_the_token() {
+async fn a_login_as_the_ui_does_it_returns_a_usable_token() {
     let daemon = Daemon::start().await;
     let asked = json!({"email": "ann@example.org", "password": "12345678", "name": "Ann", "organization_id": "default"});
     let made = data(&daemon.post("/api/v1/users/register").json(&asked).send().await, 201);

@@ -19,12 +19,12 @@ const RANKS: &[(&str, u8)] = &[
     ("config", 0),
     ("descriptors", 0),
     ("ids", 0),
-    ("machine", 0),
-    ("memory", 0),
+    ("memory_limit", 0),
+    ("allocator", 0),
     ("query", 0),
     ("sync", 0),
     ("time", 0),
-    ("whole", 0),
+    ("json_integer", 0),
     // Data types.
     ("cursor", 1),
     ("event", 1),
@@ -33,7 +33,7 @@ const RANKS: &[(&str, u8)] = &[
     ("filter", 3),
     // Storage and fan-out.
     ("index", 4),
-    ("ring", 4),
+    ("event_ring", 4),
     ("store", 4),
     ("wake", 4),
     // Authorization.
@@ -41,8 +41,8 @@ const RANKS: &[(&str, u8)] = &[
     ("tenant", 6),
     // Delivery.
     ("connection", 7),
-    ("resource", 7),
-    ("outcome", 8),
+    ("domain", 7),
+    ("error_response", 8),
     ("worker", 9),
     ("http", 10),
     // Phases and commands. Only `main` imports both `cli` and `server`.
@@ -217,7 +217,7 @@ fn only_tenant_and_auth_write_to_the_store() {
 /// Tests the import parser itself: if it missed imports, the rank check would pass wrongly.
 #[test]
 fn imports_are_seen() {
-    let ring = |text: &str| Source { path: "ring/mod.rs".into(), text: text.into() };
+    let ring = |text: &str| Source { path: "event_ring/mod.rs".into(), text: text.into() };
     for line in [
         "use crate::worker::Worker;",
         "pub(crate) use crate::worker::Worker;",
@@ -226,11 +226,15 @@ fn imports_are_seen() {
         "use super::worker::Worker;",
     ] {
         let found = breaches(&ring(line));
-        assert_eq!(found, ["src/ring/mod.rs:1: `ring` (rank 4) names `worker` (rank 9)"], "{line}");
+        assert_eq!(
+            found,
+            ["src/event_ring/mod.rs:1: `event_ring` (rank 4) names `worker` (rank 9)"],
+            "{line}"
+        );
     }
     for line in [
         "use crate::sync::Arc;",
-        "use crate::ring::pins;",
+        "use crate::event_ring::pins;",
         "// crate::worker is above",
         "let x = 1; // crate::worker",
         "use othercrate::worker;",
@@ -238,6 +242,6 @@ fn imports_are_seen() {
         assert_eq!(breaches(&ring(line)), Vec::<String>::new(), "{line}");
     }
     assert_eq!(breaches(&ring("use crate::nowhere::X;")).len(), 1);
-    let inner = Source { path: "ring/pins.rs".into(), text: "use super::worker;".into() };
+    let inner = Source { path: "event_ring/pins.rs".into(), text: "use super::worker;".into() };
     assert_eq!(breaches(&inner), Vec::<String>::new(), "its own folder's");
 }

@@ -19,7 +19,7 @@ use common::rest::{agent, all, data};
 use common::{Daemon, custom, message, until};
 use nervewire::ids::TenantId;
 use nervewire::store::{
-    self, BackupError, Io, Manifest, OpenError, Progress, Space, StageStatus, Store, StoreOptions, Table,
+    self, BackupError, Io, Manifest, OpenError, ProgressSink, Space, StageStatus, Store, StoreOptions, Table,
     Until, Verified,
 };
 use nervewire::time::SystemClock;
@@ -41,7 +41,7 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-fn silent() -> impl Progress {
+fn silent() -> impl ProgressSink {
     |_: &'static str, _: u64, _: u64| {}
 }
 
@@ -444,8 +444,8 @@ async fn verification_finds_a_flipped_byte_anywhere_in_the_journal_and_in_a_back
 /// Stops a restore at its n-th step.
 struct StopsAt(usize);
 
-impl Progress for StopsAt {
-    fn at(&mut self, _: &'static str, _: u64, _: u64) -> Result<(), BackupError> {
+impl ProgressSink for StopsAt {
+    fn report(&mut self, _: &'static str, _: u64, _: u64) -> Result<(), BackupError> {
         self.0 = self.0.checked_sub(1).ok_or(BackupError::Cancelled)?;
         Ok(())
     }
@@ -531,7 +531,7 @@ async fn gone(store: &Store) {
 /// A client may cancel its backup at any moment: neither the pin nor the files stay, and the next backup
 /// succeeds.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_nobody_takes_leaves_nothing_behind() {
+async fn an_unfetched_backup_leaves_nothing_behind() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("data");
     let store = Store::open(small(&dir)).unwrap();

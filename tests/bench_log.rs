@@ -28,7 +28,7 @@ fn clean(line: &str) -> Value {
 }
 
 #[test]
-fn every_shape_of_publishing_is_acknowledged_and_its_footprint_is_told() {
+fn every_shape_of_publishing_is_acknowledged_and_its_footprint_reported() {
     for shape in [
         "--batch 1",
         "--batch 10 --body ndjson",
@@ -108,7 +108,7 @@ fn a_killed_daemon_opens_again_with_all_that_was_acknowledged() {
 }
 
 #[test]
-fn another_executable_is_measured_in_turns_and_told_as_before() {
+fn another_executable_is_measured_in_turns_and_reported_as_before() {
     let before = env!("CARGO_BIN_EXE_nervewire");
     let line = format!(
         "fanout --subscribers 5 --events 4 --runs 2 --json --before {before} --bar cpu<=1000x:before --bar rate>=1e9x:before"

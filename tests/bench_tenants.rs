@@ -22,7 +22,7 @@ fn count(report: &Value, name: &str) -> u64 {
 }
 
 #[test]
-fn everybody_who_comes_back_gets_all_of_it_once() {
+fn every_resuming_subscriber_gets_each_event_once() {
     for transport in ["ws", "sse"] {
         let line = "resume --subscribers 20 --behind 50 --array 20 --live 3 --alone 0.2 --json";
         let output = bench(&format!("{line} --transport {transport}"));

@@ -300,7 +300,7 @@ fn what_is_refused_says_why_and_does_nothing() {
 }
 
 #[test]
-fn compact_keeps_everything_and_tells_the_bytes() {
+fn compact_keeps_everything_and_prints_the_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     json(dir, &["init"]);
@@ -339,7 +339,7 @@ fn a_taken_port_makes_no_key_and_the_next_start_shows_it() {
 /// If standard output is full, closed, discarded or has no reader, the key stays in a file that only its
 /// owner can read.
 #[test]
-fn a_first_key_that_nobody_saw_is_kept_in_a_file() {
+fn a_first_key_that_was_not_printed_is_kept_in_a_file() {
     let serve = "serve --listen 127.0.0.1:0 --admin-listen off --ready-file ready";
     for (command, goes) in [
         ("init", "> /dev/full"),
@@ -416,7 +416,7 @@ fn an_operator_key_is_made_on_a_stopped_store_only() {
 }
 
 #[test]
-fn an_organization_is_deleted_when_somebody_agreed() {
+fn an_organization_is_deleted_after_confirmation() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     json(dir, &["init"]);

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use common::{Daemon, custom, message, until, within};
 use futures_util::{SinkExt as _, StreamExt as _};
 use nervewire::client::resources::{
-    Holding, MemoriesOf, MemoryChange, MemoryType, MessagesOf, NewMemory, NewUser, Profile, Saying, Search,
-    ToolsOf, UserRole,
+    BlockContent, MemoryChange, MemoryFilter, MemoryType, MessageFilter, NewAgentMessage, NewMemory, NewUser,
+    Profile, Search, ToolFilter, UserRole,
 };
 use nervewire::client::{
-    Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, List, NewAgent, NewMessage, NewTool,
-    Position, Received, State, Status, Subscription, ToolChange, Transport,
+    Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, ListOptions, NewAgent, NewMessage,
+    NewTool, Position, ReceivedEvent, State, Status, Subscription, ToolChange, Transport,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -34,12 +34,12 @@ const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::Sse];
 const SOON: Backoff = Backoff {
     first: Duration::from_millis(2),
     longest: Duration::from_millis(20),
-    longest_asked: Duration::from_secs(5),
+    longest_requested: Duration::from_secs(5),
     attempts: 6,
     random: || 0,
 };
 /// As `SOON`, but does not wait for a daemon's `retry: 2000`.
-const AT_ONCE: Backoff = Backoff { longest_asked: Duration::from_millis(5), ..SOON };
+const AT_ONCE: Backoff = Backoff { longest_requested: Duration::from_millis(5), ..SOON };
 
 fn client(addr: SocketAddr, key: &str) -> Client {
     Client::builder(format!("http://{addr}").parse().unwrap()).credential(key).backoff(AT_ONCE).build()
@@ -56,7 +56,7 @@ async fn next(subscription: &mut Subscription) -> Item {
     }
 }
 
-async fn next_event(subscription: &mut Subscription) -> Received {
+async fn next_event(subscription: &mut Subscription) -> ReceivedEvent {
     match next(subscription).await {
         Item::Event(event) => event,
         other => panic!("{other:?}"),
@@ -208,14 +208,14 @@ async fn an_agent_is_made_spoken_to_and_listened_to() {
     client.publish(&Event::message(agent.id.as_str(), "user-1", "again")).await.unwrap();
     let again = client.subscribe(Filter::new()).starting(Position::After(cursor)).over(Transport::Sse);
     let mut contents = std::pin::pin!(again.into_stream().filter_map(async |item| match item.unwrap() {
-        Item::Event(Received { event: Event::Message(message), .. }) => Some(message.content),
+        Item::Event(ReceivedEvent { event: Event::Message(message), .. }) => Some(message.content),
         _ => None,
     }));
     assert_eq!(within("the message", contents.next()).await.unwrap(), "again");
 }
 
 #[tokio::test]
-async fn publishing_says_what_it_is_told_to() {
+async fn publishing_sends_the_requested_ack_and_key() {
     let daemon = Daemon::start().await;
     let client = client(daemon.addr(), &daemon.key);
     let ids = client.publish_all(&[Event::custom("n", 1), Event::custom("n", 2)]).await.unwrap();
@@ -231,11 +231,11 @@ async fn publishing_says_what_it_is_told_to() {
     assert_eq!(kept, [&ids[0], &ids[1], &quick, &first[0]]);
 
     let error = client.publish(&json!({"type": "custom", "channel": "n", "dat": 1})).await.unwrap_err();
-    let refusal = error.refusal().unwrap();
+    let refusal = error.api_error().unwrap();
     assert_eq!((refusal.status, refusal.code.as_str()), (400, "VALIDATION_ERROR"));
     assert!(refusal.details["field"].is_string() && refusal.request_id.is_some(), "{refusal:?}");
     let error = client.publishing().idempotency_key("k").one(&Event::custom("n", 9)).await.unwrap_err();
-    assert_eq!(error.refusal().unwrap().status, 409);
+    assert_eq!(error.api_error().unwrap().status, 409);
 }
 
 /// Numbered events, half of them stored and half of them live, through a connection that is cut repeatedly
@@ -359,7 +359,7 @@ async fn an_expired_token_is_replaced_and_nothing_is_missed() {
         );
         assert_eq!(asked.load(SeqCst), 1);
         // Requests have the new credential as well.
-        client.agents().list(&List::default()).await.unwrap();
+        client.agents().list(&ListOptions::default()).await.unwrap();
         assert_eq!(asked.load(SeqCst), 1);
     }
 }
@@ -382,7 +382,7 @@ async fn a_request_that_is_refused_its_credential_asks_for_another_once() {
     };
     let client = with(Some(daemon.key.clone()));
     let (agents, messages, tools) = (client.agents(), client.messages(), client.tools());
-    let (any, of_any, tagged) = (List::default(), List::default(), List::default());
+    let (any, of_any, tagged) = (ListOptions::default(), ListOptions::default(), ListOptions::default());
     let (a, b, c) = tokio::join!(agents.list(&any), messages.list(&of_any), tools.list(&tagged));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
     assert_eq!(asked.swap(0, SeqCst), 1, "three requests were refused and one asked");
@@ -400,7 +400,7 @@ async fn a_request_that_is_refused_its_credential_asks_for_another_once() {
 }
 
 #[tokio::test]
-async fn a_revoked_key_ends_it_and_nobody_knocks_again() {
+async fn a_revoked_key_ends_the_subscription_without_a_reconnect() {
     let daemon = Daemon::start().await;
     for transport in BOTH {
         let key = daemon.create_key(json!({"scopes": ["*"]})).await;
@@ -442,28 +442,35 @@ async fn resources_go_there_and_back() {
     );
     assert_eq!(agents.get(id).await.unwrap(), made);
     let change = AgentChange { name: Some(Some("bea".into())), system: Some(None), ..AgentChange::default() };
-    let changed = agents.change(id, made.version, &change).await.unwrap();
+    let changed = agents.update(id, made.version, &change).await.unwrap();
     assert_eq!(
         (changed.value.name.as_deref(), &changed.value.system, changed.version),
         (Some("bea"), &None, Some(2))
     );
     assert_eq!(changed.value.llm_config, new.llm_config);
-    let late = agents.change(id, made.version, &change).await.unwrap_err();
+    let late = agents.update(id, made.version, &change).await.unwrap_err();
     assert_eq!(
-        (late.refusal().unwrap().status, &late.refusal().unwrap().details["version"]),
+        (late.api_error().unwrap().status, &late.api_error().unwrap().details["version"]),
         (412, &json!(2))
     );
     let state = agents.set_state(id, None, &State::Error, Some("out of tea")).await.unwrap().value;
     assert_eq!((state.state, state.error_message.as_deref()), (State::Error, Some("out of tea")));
     assert_eq!(agents.state(id).await.unwrap().value.state, State::Error);
     let late = agents.set_state(id, made.version, &State::Idle, None).await.unwrap_err();
-    assert_eq!(late.refusal().unwrap().status, 412);
+    assert_eq!(late.api_error().unwrap().status, 412);
     let wrong = agents.set_state(id, None, &State::Waiting, None).await.unwrap_err();
-    assert_eq!(wrong.refusal().unwrap().code, "CONFLICT");
+    assert_eq!(wrong.api_error().unwrap().code, "CONFLICT");
 
     let messages = client.messages();
     let said = agents
-        .say(id, &Saying { message: "hi".into(), user_id: Some("u".into()), ..Saying::default() })
+        .send_message(
+            id,
+            &NewAgentMessage {
+                message: "hi".into(),
+                user_id: Some("u".into()),
+                ..NewAgentMessage::default()
+            },
+        )
         .await
         .unwrap();
     assert_eq!(messages.get(&said.message_id).await.unwrap().value.content, "hi");
@@ -473,10 +480,13 @@ async fn resources_go_there_and_back() {
             NewMessage { agent_id: id.into(), user_id: Some("v".into()), content, ..NewMessage::default() };
         messages.create(&new).await.unwrap();
     }
-    let of = MessagesOf { user_id: Some("v".into()), ..MessagesOf::default() };
-    let page =
-        messages.list(&List { of: of.clone(), limit: Some(2), ascending: true, cursor: None }).await.unwrap();
-    let next = List { of: of.clone(), limit: Some(1), ascending: true, cursor: page.next_cursor.clone() };
+    let of = MessageFilter { user_id: Some("v".into()), ..MessageFilter::default() };
+    let page = messages
+        .list(&ListOptions { filter: of.clone(), limit: Some(2), ascending: true, cursor: None })
+        .await
+        .unwrap();
+    let next =
+        ListOptions { filter: of.clone(), limit: Some(1), ascending: true, cursor: page.next_cursor.clone() };
     let next = messages.list(&next).await.unwrap();
     let contents: Vec<&str> = page.data.iter().chain(&next.data).map(|row| row.content.as_str()).collect();
     assert_eq!(contents, ["0", "1", "2"]);
@@ -494,7 +504,7 @@ async fn resources_go_there_and_back() {
         tools.create(&NewTool { name: name.into(), tags: Some(tags), ..NewTool::default() }).await.unwrap();
     }
     let tagged = async |tags: &[&str], match_all| {
-        let of = ToolsOf { tags: tags.iter().map(ToString::to_string).collect(), match_all };
+        let of = ToolFilter { tags: tags.iter().map(ToString::to_string).collect(), match_all };
         let mut names: Vec<_> =
             tools.all(of).take(10).await.unwrap().into_iter().map(|tool| tool.name).collect();
         names.sort();
@@ -504,7 +514,7 @@ async fn resources_go_there_and_back() {
     assert_eq!(tagged(&["wood", "sharp"], true).await, "saw");
     assert_eq!(tagged(&["sharp"], false).await, "pen saw");
     let saw = tools
-        .all(ToolsOf::default())
+        .all(ToolFilter::default())
         .take(3)
         .await
         .unwrap()
@@ -512,11 +522,14 @@ async fn resources_go_there_and_back() {
         .find(|tool| tool.name == "saw")
         .unwrap();
     let change = ToolChange { tags: Some(vec!["metal".into()]), ..ToolChange::default() };
-    let changed = tools.change(&saw.id, None, &change).await.unwrap();
+    let changed = tools.update(&saw.id, None, &change).await.unwrap();
     assert_eq!((changed.value.tags, changed.version), (vec!["metal".to_owned()], Some(2)));
     tools.delete(&saw.id, changed.version).await.unwrap();
     let gone = tools.get(&saw.id).await.unwrap_err();
-    assert_eq!((gone.refusal().unwrap().status, gone.refusal().unwrap().code.as_str()), (404, "NOT_FOUND"));
+    assert_eq!(
+        (gone.api_error().unwrap().status, gone.api_error().unwrap().code.as_str()),
+        (404, "NOT_FOUND")
+    );
 
     agents.delete(id, None).await.unwrap();
     assert_eq!(agents.all(()).take(10).await.unwrap(), []);
@@ -546,7 +559,7 @@ async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
     // Without a key it is not retried.
     let (addr, requests) = scripted(vec![busy.clone()]).await;
     let error = client(addr).publish(&event).await.unwrap_err();
-    assert_eq!((error.refusal().unwrap().status, error.refusal().unwrap().retry_after), (503, Some(1)));
+    assert_eq!((error.api_error().unwrap().status, error.api_error().unwrap().retry_after), (503, Some(1)));
     assert_eq!(requests.await.unwrap().len(), 1);
 
     // A subscription reconnects. Over SSE a refusal may be a stream that closes.
@@ -574,7 +587,7 @@ async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
         }
         let (error, lost) = end(&mut subscription).await;
         assert!(began.elapsed() >= least, "{:?}", began.elapsed());
-        assert_eq!((error.refusal().unwrap().status, lost.len()), (403, 0), "a refusal for good ends it");
+        assert_eq!((error.api_error().unwrap().status, lost.len()), (403, 0), "a refusal for good ends it");
         assert_eq!(requests.await.unwrap().len(), 2);
     }
 }
@@ -703,15 +716,15 @@ async fn a_reader_that_gives_up_early_asks_for_one_credential() {
 
         // The reader has stopped polling, and a request needs the credential too.
         let agents = client.agents();
-        let mut listing = std::pin::pin!(async { agents.list(&List::default()).await });
+        let mut listing = std::pin::pin!(async { agents.list(&ListOptions::default()).await });
         let look = tokio::time::timeout(Duration::from_millis(50), &mut listing).await;
         assert!(look.is_err(), "{look:?}");
         give.send(true).unwrap();
         let error = within("an answer", listing).await.unwrap_err();
-        assert_eq!(error.refusal().unwrap().status, 403);
+        assert_eq!(error.api_error().unwrap().status, 403);
 
         let (error, lost) = end(&mut subscription).await;
-        assert_eq!((error.refusal().unwrap().status, lost.len()), (403, 1));
+        assert_eq!((error.api_error().unwrap().status, lost.len()), (403, 1));
         assert_eq!(asked.load(SeqCst), 1);
         let credentials: Vec<_> =
             requests.await.unwrap().iter().map(|head| head.contains(": Bearer new")).collect();
@@ -720,7 +733,7 @@ async fn a_reader_that_gives_up_early_asks_for_one_credential() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_restarts_is_waited_for_unless_told_otherwise() {
+async fn a_restarting_daemon_is_waited_for_by_default() {
     let mut daemon = Daemon::start().await;
     let mut subscriptions = BOTH.map(|transport| {
         client(daemon.addr(), &daemon.key).subscribe(Filter::new().types(["message"])).over(transport)
@@ -759,7 +772,7 @@ async fn users_enter_and_memories_are_theirs() {
     let ann = manager.users().register(&new).await.unwrap().value;
     let stranger = Client::builder(manager.endpoint().clone()).build();
     let wrong = stranger.login("default", &new.email, "battery staple").await.unwrap_err();
-    assert_eq!(wrong.refusal().unwrap().status, 401);
+    assert_eq!(wrong.api_error().unwrap().status, 401);
     let session = stranger.login("default", &new.email, &new.password).await.unwrap();
     assert_eq!(session.user, ann);
     let hers = Client::new(manager.endpoint().clone(), session.token);
@@ -779,9 +792,9 @@ async fn users_enter_and_memories_are_theirs() {
     let memory = hers.memories().create_once("tea", &new).await.unwrap();
     assert_eq!(memory.value.user_id.as_deref(), Some(ann.id.as_str()));
     let change = MemoryChange { content: Some("Ann likes coffee".into()), ..MemoryChange::default() };
-    let changed = hers.memories().change(&memory.value.id, memory.version, &change).await.unwrap();
+    let changed = hers.memories().update(&memory.value.id, memory.version, &change).await.unwrap();
     assert_eq!((changed.value.version, changed.value.memory_type), (2, MemoryType::Episodic));
-    let history = hers.memories().history(&memory.value.id, &List::default()).await.unwrap();
+    let history = hers.memories().history(&memory.value.id, &ListOptions::default()).await.unwrap();
     let said: Vec<&str> = history.data.iter().map(|version| version.content.as_str()).collect();
     assert_eq!(said, ["Ann likes coffee", "Ann likes tea"]);
     for (query, count) in [("tea", 0), ("coffee", 1), ("cof*", 1)] {
@@ -789,20 +802,20 @@ async fn users_enter_and_memories_are_theirs() {
             hers.memories().search(&Search { query: query.into(), ..Search::default() }).await.unwrap();
         assert_eq!((found.total, found.results.len()), (count, count as usize), "{query}: {found:?}");
     }
-    let of = MemoriesOf { agent_id: Some(agent.clone()), ..MemoriesOf::default() };
+    let of = MemoryFilter { agent_id: Some(agent.clone()), ..MemoryFilter::default() };
     assert_eq!(hers.memories().all(of).take(9).await.unwrap().len(), 1);
 
     let core = hers.core_memory(&agent, Some(&ann.id));
-    let holding = Holding { value: "drinks coffee".into(), limit: Some(20) };
+    let holding = BlockContent { value: "drinks coffee".into(), limit: Some(20) };
     let block = core.put("human", None, &holding).await.unwrap();
     assert_eq!(core.get("human").await.unwrap(), block);
     let late = core.put("human", Some(9), &holding).await.unwrap_err();
-    assert_eq!(late.refusal().unwrap().status, 412);
+    assert_eq!(late.api_error().unwrap().status, 412);
     assert_eq!(core.blocks().await.unwrap().data, [block.value]);
     core.delete("human", block.version).await.unwrap();
     assert_eq!(core.blocks().await.unwrap().data, []);
 
     let fresh = hers.users().change_password("correct horse", "battery staple").await.unwrap();
-    assert_eq!(hers.users().me().await.unwrap_err().refusal().unwrap().status, 401);
+    assert_eq!(hers.users().me().await.unwrap_err().api_error().unwrap().status, 401);
     assert!(Client::new(manager.endpoint().clone(), fresh.token).users().me().await.is_ok());
 }

@@ -15,7 +15,7 @@ fn put(daemon: &Daemon, agent: &str, label: &str, body: Value) -> Call {
 }
 
 #[tokio::test]
-async fn a_block_is_made_replaced_and_deleted_and_each_is_told() {
+async fn creating_replacing_and_deleting_a_block_publish_events() {
     let daemon = Daemon::start().await;
     let agent = agent(&daemon, &daemon.key, "a").await;
     let path = format!("/api/v1/agents/{agent}/core-memory");
@@ -121,7 +121,7 @@ async fn what_cannot_be_a_block_is_refused() {
 /// A user's blocks are private: another user sees neither the blocks nor their events, and no other
 /// organization sees anything.
 #[tokio::test]
-async fn a_users_blocks_are_seen_by_them_and_whoever_reads_all() {
+async fn a_users_blocks_are_seen_by_that_user_and_with_read_all() {
     let daemon = Daemon::start().await;
     let agent = agent(&daemon, &daemon.key, "a").await;
     let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);

@@ -464,7 +464,7 @@ async fn cookies_count_only_with_an_allowed_origin() {
 }
 
 #[tokio::test]
-async fn cors_tells_browsers_what_they_may() {
+async fn cors_answers_browsers_with_what_is_allowed() {
     let daemon = Daemon::start().await;
     let preflight = async |origin: &str| {
         let call = Call::new(daemon.addr(), "OPTIONS", EVENTS).header("origin", origin);
@@ -640,7 +640,7 @@ async fn who_may_publish_what() {
 
 /// No credential can issue one with more rights than its own, and none can grant `operator`.
 #[tokio::test]
-async fn nobody_issues_wider_than_their_own() {
+async fn a_wider_narrowing_cannot_be_issued() {
     let (daemon, key) = acme().await;
     let manager = async |with: Value| daemon.mint_token(&key, "ann", with).await;
     let narrow = manager(

@@ -20,7 +20,7 @@ use common::Daemon;
 use common::sse::Sse;
 use common::ws::Ws;
 use document::{Block, Kind, Message, blocks, message, request_line};
-use nervewire::close::Close;
+use nervewire::close::CloseReason;
 use pattern::{Names, fill};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite;
@@ -268,7 +268,7 @@ fn the_examples_cover_what_the_wire_knows() {
     let text = |kinds: &[Kind]| -> String {
         blocks.iter().filter(|block| kinds.contains(&block.kind)).map(|block| block.text.as_str()).collect()
     };
-    for kind in nervewire::event::Kind::ALL {
+    for kind in nervewire::event::EventKind::ALL {
         let shown = text(&[Kind::Event]);
         assert!(shown.contains(&format!("\"type\":\"{}\"", kind.name())), "no example of {}", kind.name());
     }
@@ -291,11 +291,11 @@ fn the_table_of_close_codes_is_complete() {
     let rows: Vec<&str> =
         DOCUMENT.lines().filter(|row| code(row).is_some_and(|code| code >= 1_000)).collect();
     let codes: Vec<u16> = rows.iter().filter_map(|row| code(row)).collect();
-    let mut known: Vec<u16> = Close::ALL.into_iter().filter_map(Close::code).collect();
+    let mut known: Vec<u16> = CloseReason::ALL.into_iter().filter_map(CloseReason::code).collect();
     known.sort_unstable();
     known.dedup();
     assert_eq!(codes, known);
-    for close in Close::ALL.into_iter().filter(|close| close.code().is_some()) {
+    for close in CloseReason::ALL.into_iter().filter(|close| close.code().is_some()) {
         let reason = close.words().1;
         assert!(rows.iter().any(|row| row.contains(reason)), "{reason:?} is not in the table");
     }
@@ -304,8 +304,8 @@ fn the_table_of_close_codes_is_complete() {
 /// Compares the numbers in the table of limits with the code.
 #[test]
 fn the_table_of_limits_has_the_numbers_of_the_code() {
-    use nervewire::resource::memories;
-    use nervewire::{auth, connection, event, filter, frame, http, query, resource, store, tenant, worker};
+    use nervewire::domain::memories;
+    use nervewire::{auth, connection, domain, event, filter, frame, http, query, store, tenant, worker};
     let limits = nervewire::config::Config::default().limits;
     for (label, number) in [
         ("one event", limits.event_bytes),
@@ -314,8 +314,8 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("connections of a user", limits.connections_per_user),
         ("connections from an address", limits.connections_per_address),
         ("events a second", limits.publish_per_second as usize),
-        ("events in a batch", tenant::intake::BATCH_EVENTS),
-        ("events in a WebSocket `publish`", connection::client::PUBLISH_EVENTS),
+        ("events in a batch", tenant::body_reader::BATCH_EVENTS),
+        ("events in a WebSocket `publish`", connection::client_frame::PUBLISH_EVENTS),
         ("publishes of one WebSocket in flight", usize::from(connection::INFLIGHT_PUBLISHES)),
         ("bytes of an id", event::ID_BYTES),
         ("bytes of a channel", event::CHANNEL_BYTES),
@@ -366,7 +366,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("characters of a password at least", auth::PASSWORD_CHARS),
         ("bytes of a password", auth::PASSWORD_BYTES),
         ("bytes of the body of a login, and of another password", http::LOGIN_BYTES),
-        ("bytes of an email", resource::users::EMAIL_BYTES),
+        ("bytes of an email", domain::users::EMAIL_BYTES),
         ("wrong passwords of an address for an account", auth::ACCOUNT_FAILURES as usize),
         ("seconds in which those count", (auth::ACCOUNT_WINDOW_MS / 1_000) as usize),
         ("passwords that wait to be verified", auth::LOGINS_WAITING),
@@ -375,9 +375,9 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("registrations and changes of passwords of an organization at once", auth::SETTERS_PER_ORGANIZATION),
         (
             "characters of a core memory block where no limit was given",
-            resource::blocks::BLOCK_CHARS as usize,
+            domain::core_memory::BLOCK_CHARS as usize,
         ),
-        ("characters of a core memory block at most", resource::blocks::BLOCK_CHARS_MOST as usize),
+        ("characters of a core memory block at most", domain::core_memory::BLOCK_CHARS_MOST as usize),
     ] {
         let found: Vec<&str> =
             DOCUMENT.lines().filter(|line| line.starts_with(&format!("| {label} |"))).collect();

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_field_of_a_wrong_type_a_missing_and_an_unknown_one_are_named_and_no_value_is_told() {
+async fn wrong_missing_and_unknown_fields_are_named_without_their_values() {
     let daemon = Daemon::start().await;
     for (path, body, field, reason) in [
         ("/api/v1/tokens", r#"{"sub":7}"#, "sub", "must be a string"),

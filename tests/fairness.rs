@@ -87,7 +87,7 @@ async fn a_revoked_key_ends_its_connections_and_no_others() {
 /// Standard error is a pipe that nobody reads. The daemon keeps working, counts the lines it could not log,
 /// reports the number when the pipe is read, and writes its last lines before it ends.
 #[tokio::test]
-async fn a_log_that_nobody_reads_holds_nothing_up() {
+async fn an_unread_log_pipe_blocks_nothing() {
     let home = tempfile::tempdir().unwrap();
     let ready = home.path().join("ready.json");
     let mut command = common::command(home.path());

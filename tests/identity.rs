@@ -338,7 +338,7 @@ async fn a_trusted_proxy_names_its_clients() {
 
 /// From an untrusted peer the same bytes name no client.
 #[tokio::test]
-async fn an_untrusted_peer_names_nobody() {
+async fn an_untrusted_peers_forwarding_header_is_ignored() {
     let daemon = Daemon::with().env("TRUSTED_PROXIES", "10.0.0.0/8").start().await;
     let ws =
         daemon.ws("/api/v1/ws").header("x-forwarded-for", "192.0.2.1").header("forwarded", "for=192.0.2.1");

@@ -203,7 +203,7 @@ async fn lists_and_statistics_show_ones_own_organization_only() {
 
 /// A connection id must not reveal the number of connections of others.
 #[tokio::test]
-async fn a_connection_id_tells_nothing_of_other_connections() {
+async fn a_connection_id_reveals_nothing_of_other_connections() {
     let daemon = Daemon::start().await;
     let mut ids = Vec::new();
     for _ in 0..3 {

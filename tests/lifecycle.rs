@@ -286,7 +286,7 @@ async fn a_refused_origin_is_logged_once() {
 }
 
 #[tokio::test]
-async fn the_ready_file_tells_where_it_serves() {
+async fn the_ready_file_holds_the_listen_addresses() {
     let daemon = Daemon::start().await;
     let path = daemon.data_dir().parent().unwrap().join("ready.json");
     let told: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -297,7 +297,7 @@ async fn the_ready_file_tells_where_it_serves() {
 }
 
 #[tokio::test]
-async fn health_is_told_on_both_listeners() {
+async fn health_is_served_on_both_listeners() {
     let daemon = Daemon::start().await;
     for addr in [daemon.addr(), daemon.admin_addr()] {
         for path in ["/health", "/health/live", "/health/ready"] {

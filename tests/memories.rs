@@ -45,7 +45,7 @@ async fn texts(daemon: &Daemon, key: &str, body: Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_life_of_a_memory_is_told_and_every_version_kept() {
+async fn each_change_of_a_memory_is_an_event_and_a_version() {
     let daemon = Daemon::start().await;
     let bot = agent(&daemon, &daemon.key, "bot").await;
     let mut sse = daemon.live_sse("/api/v1/sse?types=memory_update").await;
@@ -117,7 +117,7 @@ async fn the_life_of_a_memory_is_told_and_every_version_kept() {
 async fn so_many_versions_are_kept_and_the_oldest_go() {
     let daemon = Daemon::start().await;
     let memory = remember(&daemon, &daemon.key, json!({"content": "version 1"})).await;
-    let most = nervewire::resource::memories::VERSIONS;
+    let most = nervewire::domain::memories::VERSIONS;
     for version in 2..=most + 2 {
         let change = json!({"content": format!("version {version}")});
         data(&daemon.call("PUT", &path_of(&memory)).json(&change).send().await, 200);
@@ -138,7 +138,7 @@ async fn so_many_versions_are_kept_and_the_oldest_go() {
 }
 
 #[tokio::test]
-async fn memories_are_listed_by_whom_they_are_of() {
+async fn memories_are_listed_by_agent_and_user() {
     let daemon = Daemon::start().await;
     let (one, two) = (agent(&daemon, &daemon.key, "one").await, agent(&daemon, &daemon.key, "two").await);
     let ann = daemon.user("ann").await;
@@ -198,7 +198,7 @@ async fn memories_are_listed_by_whom_they_are_of() {
 }
 
 #[tokio::test]
-async fn a_batch_keeps_what_it_can_in_one_write_and_tells_of_the_rest() {
+async fn a_batch_keeps_valid_items_in_one_write_and_reports_the_rest() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse?types=memory_update").await;
     let batch = json!({"memories": [
@@ -383,7 +383,7 @@ async fn a_search_finds_words_in_order_of_how_well_they_fit() {
 }
 
 #[tokio::test]
-async fn nobody_finds_lists_or_writes_what_is_anothers() {
+async fn another_users_memories_cannot_be_found_listed_or_written() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let (ann, eve) = (daemon.user("ann").await, daemon.user("eve").await);

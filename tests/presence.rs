@@ -70,7 +70,7 @@ async fn connect(daemon: &Daemon, token: &str) -> Ws {
 }
 
 /// The next presence event: channel, sub, status.
-async fn told(watcher: &mut Ws) -> (String, String, String) {
+async fn published(watcher: &mut Ws) -> (String, String, String) {
     let event = watcher.expect("custom").await;
     assert_eq!((event.get("user_id"), event.get("agent_id")), (None, None), "{event}");
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -78,19 +78,19 @@ async fn told(watcher: &mut Ws) -> (String, String, String) {
 }
 
 async fn expect(watcher: &mut Ws, sub: &str, status: &str) {
-    assert_eq!(told(watcher).await, (format!("presence/{sub}"), sub.to_owned(), status.to_owned()));
+    assert_eq!(published(watcher).await, (format!("presence/{sub}"), sub.to_owned(), status.to_owned()));
 }
 
 /// Checks that nothing was published up to now: the next event is that a new user is online. The user stays
 /// online as long as the returned connection.
-async fn nothing_told(daemon: &Daemon, watcher: &mut Ws, newcomer: &str) -> Ws {
+async fn nothing_published(daemon: &Daemon, watcher: &mut Ws, newcomer: &str) -> Ws {
     let ws = connect(daemon, &daemon.user(newcomer).await).await;
     expect(watcher, newcomer, "online").await;
     ws
 }
 
 #[tokio::test]
-async fn the_first_connection_is_told_and_the_end_of_the_last() {
+async fn the_first_connection_and_the_end_of_the_last_are_published() {
     let daemon = watched(0).await;
     let ann = daemon.user("ann").await;
     let mut watcher = watcher(&daemon).await;
@@ -108,11 +108,11 @@ async fn the_first_connection_is_told_and_the_end_of_the_last() {
     sse.next().await.named("ready");
     let h2 = H2Stream::open(&daemon, &ann).await;
     counted(&daemon, "ann", Some(4)).await;
-    let _mark = nothing_told(&daemon, &mut watcher, "mark-1").await;
+    let _mark = nothing_published(&daemon, &mut watcher, "mark-1").await;
 
     drop((first, silent, h2));
     counted(&daemon, "ann", Some(1)).await;
-    let _mark = nothing_told(&daemon, &mut watcher, "mark-2").await;
+    let _mark = nothing_published(&daemon, &mut watcher, "mark-2").await;
 
     drop(sse);
     expect(&mut watcher, "ann", "offline").await;
@@ -141,7 +141,7 @@ async fn who_is_back_within_the_grace_time_was_never_away() {
         counted(&daemon, "ann", Some(0)).await;
     }
     assert!(since.iter().all(|at| *at == since[0]), "{since:?}");
-    let _mark = nothing_told(&daemon, &mut watcher, "mark").await;
+    let _mark = nothing_published(&daemon, &mut watcher, "mark").await;
 }
 
 #[tokio::test]
@@ -153,14 +153,14 @@ async fn keys_and_waiting_polls_are_not_users_who_are_present() {
     assert_eq!((poll.status.as_u16(), &poll.json()["data"]), (200, &json!([])));
     let refused = daemon.ws("/api/v1/ws?no_such=1").key(&ann).refused().await;
     assert_eq!(refused.status, 400);
-    let _mark = nothing_told(&daemon, &mut watcher, "mark").await;
+    let _mark = nothing_published(&daemon, &mut watcher, "mark").await;
     assert_eq!(present(&daemon).await, [("mark".to_owned(), 1)]);
 }
 
 /// Presence is off by default. When it is switched on, the connected users are listed, and an event follows
 /// when they go offline.
 #[tokio::test]
-async fn an_organization_decides_whether_it_is_told() {
+async fn presence_is_switched_by_organization() {
     let daemon = Daemon::with().env("PRESENCE_GRACE_SECONDS", 0).start().await;
     let shown = daemon.get("/api/v1/organizations/default").send().await;
     assert_eq!(shown.json()["data"]["presence"], false, "{shown:?}");
@@ -171,7 +171,7 @@ async fn an_organization_decides_whether_it_is_told() {
 
     switch(&daemon, "default", true).await;
     counted(&daemon, "early", Some(1)).await;
-    let mark = nothing_told(&daemon, &mut watcher, "mark").await;
+    let mark = nothing_published(&daemon, &mut watcher, "mark").await;
     drop(early);
     expect(&mut watcher, "early", "offline").await;
 
@@ -200,7 +200,7 @@ async fn nothing_of_it_crosses_organizations() {
 
     let ann = connect(&daemon, &daemon.mint_token(&acme, "ann", json!({})).await).await;
     expect(&mut theirs, "ann", "online").await;
-    let mark = nothing_told(&daemon, &mut ours, "mark").await;
+    let mark = nothing_published(&daemon, &mut ours, "mark").await;
     assert_eq!(present(&daemon).await, [("mark".to_owned(), 1)]);
     let listed = list(&daemon, &acme, "?user_id=ann,mark").await;
     assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["sub"]), (1, &json!("ann")));
@@ -225,7 +225,7 @@ async fn nothing_of_it_crosses_organizations() {
         (connections == 3.0).then_some(()) // this one, the new user's and ann's
     })
     .await;
-    let last = nothing_told(&daemon, &mut ours, "last").await;
+    let last = nothing_published(&daemon, &mut ours, "last").await;
     assert_eq!(daemon.metric("nervewire_published_total").await, published + 1.0);
     drop((same, mark, last));
 }
@@ -302,7 +302,7 @@ async fn a_strange_name_has_a_channel_of_its_own() {
     let mut held = Vec::new();
     for (sub, channel) in [("a/b*", "presence/a%2Fb%2A"), (long.as_str(), "presence/sha256:")] {
         held.push(connect(&daemon, &daemon.user(sub).await).await);
-        let (on, of, status) = told(&mut watcher).await;
+        let (on, of, status) = published(&mut watcher).await;
         assert_eq!((of.as_str(), status.as_str()), (sub, "online"));
         assert!(on == channel || (on.starts_with(channel) && of == long && on.len() == 59), "{on}");
     }
@@ -310,7 +310,7 @@ async fn a_strange_name_has_a_channel_of_its_own() {
 
 /// A daemon that stops publishes no `offline` events. After a restart the list is correct.
 #[tokio::test]
-async fn the_end_of_the_daemon_is_nobodys_going() {
+async fn stopping_the_daemon_publishes_no_offline() {
     let mut daemon = watched(0).await;
     let token = daemon.user("ann").await;
     let mut watcher = watcher(&daemon).await;

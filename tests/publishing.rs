@@ -393,7 +393,7 @@ async fn a_user_speaks_for_itself_alone() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_nobody_publishes_only_with_publish_org() {
+async fn a_key_without_a_user_publishes_only_with_publish_org() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let own = daemon.create_key(json!({"scopes": ["publish", "read:all"]})).await;

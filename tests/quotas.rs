@@ -160,7 +160,7 @@ async fn a_full_organization_makes_no_credentials_and_still_revokes_them() {
 }
 
 #[tokio::test]
-async fn a_full_organization_is_told_over_a_websocket_too() {
+async fn an_exceeded_quota_is_an_error_frame_over_a_websocket() {
     let daemon = Daemon::with().env("LIMITS__BYTES_PER_ORGANIZATION", MIB).start().await;
     let bot = agent(&daemon, &daemon.key, "bot").await;
     for bytes in [40_000, 1_000, 1] {

@@ -207,7 +207,7 @@ const EXTENTS: [(&[&str], bool); 6] = [
 
 /// Every manager deletes and revokes keys and tokens of every extent.
 #[tokio::test]
-async fn nobody_revokes_what_is_wider() {
+async fn a_wider_credential_cannot_be_revoked() {
     let daemon = daemon().await;
     for (at, manager) in MANAGERS.iter().enumerate() {
         let by = manager.key(&daemon).await;
@@ -243,7 +243,7 @@ async fn nobody_revokes_what_is_wider() {
 
 /// Every manager disables, enables, demotes and deletes users of every role, and one who is not registered.
 #[tokio::test]
-async fn nobody_takes_from_users_who_are_wider() {
+async fn users_with_wider_rights_cannot_be_restricted() {
     let daemon = daemon().await;
     for (at, manager) in MANAGERS.iter().enumerate() {
         let by = manager.key(&daemon).await;

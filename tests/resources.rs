@@ -14,7 +14,7 @@ fn ids(rows: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_life_of_an_agent_is_told_as_it_happens() {
+async fn each_change_of_an_agent_publishes_an_event() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse?types=agent_update").await;
     let asked = json!({"name": "planner", "system": "Plan.", "llm_config": {"model": "m", "big": 12345678901234567890u64},
@@ -77,7 +77,7 @@ async fn the_life_of_an_agent_is_told_as_it_happens() {
 }
 
 #[tokio::test]
-async fn messages_are_kept_told_and_listed_from_whichever_side() {
+async fn messages_are_stored_published_and_listed_by_agent_and_user() {
     let daemon = Daemon::start().await;
     let (ada, bob) = (agent(&daemon, &daemon.key, "ada").await, agent(&daemon, &daemon.key, "bob").await);
     let mut sse = daemon.live_sse("/api/v1/sse?types=message").await;
@@ -387,7 +387,7 @@ async fn a_key_makes_one_of_what_is_asked_twice_even_across_kill_9() {
 }
 
 #[tokio::test]
-async fn of_two_who_change_the_same_version_one_is_told_that_it_lost() {
+async fn of_two_changes_of_one_version_one_is_refused() {
     let daemon = Daemon::start().await;
     let id = agent(&daemon, &daemon.key, "contended").await;
     for version in 1..=10 {
@@ -405,7 +405,7 @@ async fn of_two_who_change_the_same_version_one_is_told_that_it_lost() {
 /// Rows are cached in memory. A replaced row must not come back from the cache, by id or in a list, even with
 /// concurrent readers.
 #[tokio::test]
-async fn who_was_told_of_a_change_reads_it() {
+async fn a_published_change_can_be_read() {
     const CHANGES: u64 = 150;
     let daemon = Daemon::with().env("STORE__ROW_CACHE_BYTES", 1_048_576).start().await;
     let id = agent(&daemon, &daemon.key, "0").await;

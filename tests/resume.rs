@@ -547,7 +547,7 @@ async fn slow_readers_get_everything_once_while_others_are_live() {
 }
 
 #[tokio::test]
-async fn whoever_is_overtaken_by_retention_is_told_and_goes_on() {
+async fn a_reader_overtaken_by_retention_gets_a_gap_and_goes_on() {
     let daemon = small_ring().env("RETENTION__MAX_EVENTS", 100).start().await;
     let mut slow = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     slow.expect("ready").await;
@@ -737,7 +737,7 @@ fn sequence(cursor: &Value) -> u64 {
 
 /// A cursor is a promise: everything up to it was delivered, and nothing after it.
 #[tokio::test]
-async fn no_heartbeat_tells_a_position_past_an_undelivered_event() {
+async fn no_heartbeat_carries_a_cursor_past_an_undelivered_event() {
     let daemon = small_ring().env("HEARTBEAT_SECONDS", 1).start().await;
     let stop = std::sync::Arc::default();
     let flooding = flood(&daemon, &stop);

@@ -518,7 +518,7 @@ async fn owners_are_set_by_agents_alone() {
 
 /// A key without scopes is refused with a list of the scopes, over REST and on the command line.
 #[tokio::test]
-async fn a_key_without_scopes_is_refused_and_told_what_there_is() {
+async fn a_key_with_no_scopes_is_refused_with_the_list_of_scopes() {
     let daemon = Daemon::start().await;
     let named = "subscribe, publish, write, agents, publish:org, read:all, mint, manage";
     for body in [json!({}), json!({"name": "n"}), json!({"scopes": []})] {

@@ -229,7 +229,7 @@ async fn an_accept_that_excludes_event_streams_is_406() {
 }
 
 /// Checks a refusal that makes an `EventSource` reconnect: 200, `retry`, `closing`, the end.
-async fn told_to_come_back(mut sse: Sse, code: &str) {
+async fn asked_to_reconnect(mut sse: Sse, code: &str) {
     assert_eq!((sse.status, sse.header("content-type")), (200, Some("text/event-stream")), "{}", sse.head);
     let closing = sse.next_block().await.unwrap();
     let wait: u64 = closing.retry.as_deref().unwrap().parse().unwrap();
@@ -250,8 +250,8 @@ async fn a_refusal_by_capacity_is_an_event_to_those_who_name_event_streams() {
     let ann = daemon.user("ann").await;
     let mut first = daemon.sse("/api/v1/sse").key(&ann).open().await;
     first.next().await.named("ready");
-    told_to_come_back(daemon.sse("/api/v1/sse").key(&ann).ask().await, "QUOTA_EXCEEDED").await;
-    told_to_come_back(daemon.sse("/api/v1/sse/llm").key(&ann).ask().await, "QUOTA_EXCEEDED").await;
+    asked_to_reconnect(daemon.sse("/api/v1/sse").key(&ann).ask().await, "QUOTA_EXCEEDED").await;
+    asked_to_reconnect(daemon.sse("/api/v1/sse/llm").key(&ann).ask().await, "QUOTA_EXCEEDED").await;
     let reply = daemon.get("/api/v1/sse").key(&ann).header("accept", "*/*").send().await;
     reply.refused(429, "QUOTA_EXCEEDED");
     assert!(reply.header("retry-after").is_some());
@@ -269,7 +269,7 @@ async fn a_full_daemon_says_so_in_the_same_way() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_ORGANIZATION", 2).start().await;
     let _first = daemon.live_sse("/api/v1/sse").await;
     let _second = daemon.live_ws("/api/v1/ws").await;
-    told_to_come_back(daemon.sse("/api/v1/sse").ask().await, "QUOTA_EXCEEDED").await;
+    asked_to_reconnect(daemon.sse("/api/v1/sse").ask().await, "QUOTA_EXCEEDED").await;
     daemon.ws("/api/v1/ws").refused().await.refused(429, "QUOTA_EXCEEDED");
     // Another organization has its own permits.
     let other = daemon.create_org("other").await;

@@ -13,9 +13,9 @@ use harness::{Faults, T1, T2, options, publish, read_all, store};
 use nervewire::cursor::Cursor;
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
-    Answer, ApiKey, CommitError, DAY_MS, DisabledUser, Done, Idempotency, LogRead, MessageId, OpenError,
-    Organization, ReadError, Retention, Revoked, Rows, Since, Store, StoreState, UNCOMMITTED_EVENTS,
-    Visibility, compact, scope,
+    ApiKey, CommitCallback, CommitError, DAY_MS, DisabledUser, IdempotencyRecord, LogRead, MessageIdRecord,
+    OpenError, Organization, ReadError, Retention, RevokedToken, Rows, Store, StoreState, StoredResponse,
+    TimePosition, UNCOMMITTED_EVENTS, Visibility, compact, scope,
 };
 use nervewire::time::{Clock, ManualClock};
 
@@ -68,7 +68,7 @@ async fn a_new_epoch_begins_one_uncommitted_limit_above_what_is_on_disk() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_told_who_holds_the_directory_and_a_closed_store_gives_it_back() {
+async fn a_second_process_is_refused_with_the_holders_pid_until_the_store_closes() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = store(dir.path());
     match Store::open(options(dir.path())) {
@@ -113,7 +113,7 @@ async fn a_blob_file_is_a_refused_start_and_big_events_never_make_one() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn nobody_else_may_read_the_data_directory() {
+async fn the_data_directory_is_readable_by_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("data");
@@ -126,12 +126,12 @@ async fn nobody_else_may_read_the_data_directory() {
 }
 
 #[tokio::test]
-async fn frames_that_do_not_follow_the_end_are_refused_and_hurt_nobody() {
+async fn frames_that_do_not_follow_the_end_are_refused_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let log = opened.log(T1).await.expect("a log");
     let wrong = harness::frame(&opened, T1, Sequence(log.end().0 + 2), harness::now(), 10);
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     opened.append(&log, wrong, Rows::new(), None, done);
     assert_eq!(told.await, Ok(Err(CommitError::OutOfOrder)));
     publish(&opened, T1, 1, 10).await;
@@ -145,7 +145,7 @@ async fn room_in_the_queue_comes_back_with_the_commit() {
     let log = opened.log(T1).await.expect("a log");
     let permit = log.reserve(1, 100).await.expect("room");
     assert_eq!(log.uncommitted(), 1);
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
     opened.append(&log, frame, Rows::new(), Some(permit), done);
     assert_eq!(told.await, Ok(Ok(())));
@@ -178,12 +178,12 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
         expires_ms: Some(8),
         last_used_ms: None,
     };
-    let revoked = Revoked { tenant, jti: "j1".into(), expires_ms: u64::MAX };
+    let revoked = RevokedToken { tenant, jti: "j1".into(), expires_ms: u64::MAX };
     let user = DisabledUser { tenant, sub: "eve".into(), since_ms: 4 };
     let now = options(dir.path()).clock.now_ms();
-    let answer = Answer::Published { first: Sequence(7), count: 2 };
-    let remembered = Idempotency { body: [1; 32], answer, created_ms: now };
-    let message = MessageId { body: [2; 32], sequence: Sequence(7), created_ms: now };
+    let answer = StoredResponse::Published { first: Sequence(7), count: 2 };
+    let remembered = IdempotencyRecord { body: [1; 32], answer, created_ms: now };
+    let message = MessageIdRecord { body: [2; 32], sequence: Sequence(7), created_ms: now };
     let (request, message_id) = (scope(&[b"k1", b"POST /x", b"key"]), scope(&[b"u", b"m"]));
     let mut rows = Rows::new();
     rows.put_organization(&organization).expect("fits");
@@ -194,7 +194,7 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
     rows.put_idempotency(tenant, &request, &remembered).expect("fits");
     rows.put_message_id(tenant, &message_id, &message).expect("fits");
     let log = opened.log(tenant).await.expect("a log");
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     opened.append(
         &log,
         harness::frame(&opened, tenant, log.end().next(), harness::now(), 10),
@@ -213,9 +213,9 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
     assert_eq!(opened.secret_blocking("ticket").expect("read").as_deref(), Some(&b"abc"[..]));
     // Both have the time of their commit.
     let answer = opened.idempotency(tenant, request).await.expect("read").expect("kept");
-    assert_eq!(Idempotency { created_ms: now, ..answer }, remembered);
+    assert_eq!(IdempotencyRecord { created_ms: now, ..answer }, remembered);
     let found = opened.message_id(tenant, message_id).await.expect("read").expect("kept");
-    assert_eq!(MessageId { created_ms: now, ..found }, message);
+    assert_eq!(MessageIdRecord { created_ms: now, ..found }, message);
     assert_eq!(opened.idempotency(T2, request).await.expect("read"), None, "another tenant's is nobody's");
     assert!(opened.new_tenant() > tenant, "a number is never given out twice");
 
@@ -244,7 +244,7 @@ async fn a_failed_fsync_for_want_of_space_makes_a_new_epoch_in_process_and_no_nu
     let mut state = opened.watch_state();
 
     faults.fail_syncs(28, 1);
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     let unsure = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
     opened.append(&log, unsure.clone(), Rows::new(), None, done);
     assert_eq!(told.await, Ok(Err(CommitError::Unknown)));
@@ -273,7 +273,7 @@ async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_
     let gate = faults.hold_next_sync();
     let mut told = Vec::new();
     let append = || {
-        let (done, receive) = Done::channel();
+        let (done, receive) = CommitCallback::channel();
         let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
         opened.append(&log, frame, Rows::new(), None, done);
         receive
@@ -307,7 +307,7 @@ async fn after_a_failed_sync_reads_go_on_and_the_store_opens_again_when_the_disk
     let mut kept = publish(&opened, T1, 1, 10).await;
     let (log, epoch) = (opened.log(T1).await.expect("a log"), opened.epoch());
     let append = || {
-        let (done, told) = Done::channel();
+        let (done, told) = CommitCallback::channel();
         let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
         opened.append(&log, frame, Rows::new(), None, done);
         told
@@ -386,7 +386,7 @@ async fn trimming_by_count_keeps_at_least_the_limit_and_at_most_one_value_more()
 }
 
 #[tokio::test]
-async fn trimming_by_age_and_bytes_and_since_tells_what_is_gone() {
+async fn trimming_by_age_and_bytes_is_seen_by_since() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::at(1_000_000));
     let keep = Retention { max_age_seconds: 60, max_events: 0, max_bytes: 0 };
@@ -403,15 +403,15 @@ async fn trimming_by_age_and_bytes_and_since_tells_what_is_gone() {
     harness::until(|| (log.oldest() >= before(firsts[3])).then_some(())).await;
     assert_eq!(log.oldest(), before(firsts[3]), "exactly the limit stays");
     let since = async |ms| opened.position_since(&log, ms).await.expect("readable");
-    assert_eq!(since(1_040_000).await, Since::Trimmed(log.oldest()));
-    assert_eq!(since(1_040_001).await, Since::At(before(firsts[3])));
-    assert_eq!(since(1_060_000).await, Since::At(before(firsts[3])));
-    assert_eq!(since(1_060_001).await, Since::At(before(firsts[4])));
-    assert_eq!(since(1_100_000).await, Since::At(before(firsts[5])));
-    assert_eq!(since(1_100_001).await, Since::At(log.committed()));
+    assert_eq!(since(1_040_000).await, TimePosition::Trimmed(log.oldest()));
+    assert_eq!(since(1_040_001).await, TimePosition::At(before(firsts[3])));
+    assert_eq!(since(1_060_000).await, TimePosition::At(before(firsts[3])));
+    assert_eq!(since(1_060_001).await, TimePosition::At(before(firsts[4])));
+    assert_eq!(since(1_100_000).await, TimePosition::At(before(firsts[5])));
+    assert_eq!(since(1_100_001).await, TimePosition::At(log.committed()));
     clock.advance(1_000_000);
     harness::until(|| (log.events() == 0).then_some(())).await;
-    assert_eq!(since(1).await, Since::Trimmed(log.oldest()));
+    assert_eq!(since(1).await, TimePosition::Trimmed(log.oldest()));
     opened.close().await;
 
     let again = Store::open(harness::with(dir.path(), with)).expect("open");
@@ -496,8 +496,8 @@ async fn a_day_old_answer_is_forgotten_and_too_many_are_dropped_oldest_first() {
     let with = |o: &mut nervewire::store::StoreOptions| (o.clock, o.idempotency_rows) = (clock.clone(), 10);
     let opened = Store::open(harness::with(dir.path(), with)).expect("open");
     let put = async |store: &Store, n: u64| {
-        let answer = Answer::Withheld { id: n.to_string() };
-        let row = Idempotency { body: [0; 32], answer, created_ms: clock.now_ms() };
+        let answer = StoredResponse::Withheld { id: n.to_string() };
+        let row = IdempotencyRecord { body: [0; 32], answer, created_ms: clock.now_ms() };
         let mut rows = Rows::new();
         rows.put_idempotency(T1, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
         store.write(rows).await.expect("written");
@@ -531,9 +531,9 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day
     let with = |o: &mut nervewire::store::StoreOptions| o.clock = clock.clone();
     let opened = Store::open(harness::with(dir.path(), with)).expect("open");
     let put = async |store: &Store, n: u64| {
-        let row = Idempotency {
+        let row = IdempotencyRecord {
             body: [0; 32],
-            answer: Answer::Withheld { id: n.to_string() },
+            answer: StoredResponse::Withheld { id: n.to_string() },
             created_ms: clock.now_ms(),
         };
         let mut rows = Rows::new();
@@ -582,8 +582,11 @@ async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other()
     let put = async |tenant, from: u64, count: u64| {
         let mut rows = Rows::new();
         for n in from..from + count {
-            let row =
-                Idempotency { body: [0; 32], answer: Answer::Withheld { id: n.to_string() }, created_ms: 0 };
+            let row = IdempotencyRecord {
+                body: [0; 32],
+                answer: StoredResponse::Withheld { id: n.to_string() },
+                created_ms: 0,
+            };
             rows.put_idempotency(tenant, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
         }
         opened.write(rows).await.expect("written");
@@ -775,7 +778,7 @@ async fn a_full_disk_is_survived_in_process() {
     disk.fill(None);
     let mut failed = false;
     for _ in 0..200 {
-        let (done, told) = Done::channel();
+        let (done, told) = CommitCallback::channel();
         let end = log.end();
         let frames: Vec<_> = (1..=20)
             .map(|n| harness::frame(&opened, T1, Sequence(end.0 + n), harness::now(), 60_000))
@@ -833,7 +836,7 @@ async fn any_history_of_failures_and_restarts_keeps_what_was_acknowledged_and_re
             .map(|n| harness::frame(&opened, log.tenant(), Sequence(end.0 + n), harness::now(), len))
             .collect();
         let ids: Vec<_> = frames.iter().map(|frame| frame.sequence()).collect();
-        let (done, told) = Done::channel();
+        let (done, told) = CommitCallback::channel();
         opened.append(&log, frames, Rows::new(), None, done);
         let acked = told.await.expect("told").is_ok();
         let last = used[at].last().map_or(Sequence::ZERO, |(id, _)| *id);

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use harness::{T1, T2, read_all, store};
 use nervewire::event::Event;
-use nervewire::frame::{Frame, Key};
+use nervewire::frame::{Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::store::{CommitError, Done, Rows, Store, TenantLog};
+use nervewire::store::{CommitCallback, CommitError, Rows, Store, TenantLog};
 use nervewire::time::{Clock, SystemClock};
 
 /// Commits one event of `len` bytes for each of `users`.
@@ -25,7 +25,7 @@ async fn publish(store: &Store, tenant: TenantId, users: &[&str], len: usize) ->
 
 async fn append(store: &Store, tenant: TenantId, frames: Vec<Arc<Frame>>) -> Result<(), CommitError> {
     let log = store.log(tenant).await.expect("a log");
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     store.append(&log, frames, Rows::new(), None, done);
     told.await.expect("told")
 }
@@ -52,7 +52,7 @@ fn erasure(tenant: TenantId, user: &str) -> Rows {
 fn users(frames: &[Arc<Frame>]) -> Vec<(u64, &str)> {
     frames
         .iter()
-        .map(|frame| (frame.sequence().counter(), frame.key(Key::User).unwrap_or_default()))
+        .map(|frame| (frame.sequence().counter(), frame.key(RoutingKey::User).unwrap_or_default()))
         .collect()
 }
 
@@ -61,7 +61,7 @@ async fn without(store: &Store, log: &Arc<TenantLog>, user: &str) -> Vec<Arc<Fra
     let read = async {
         loop {
             let frames = read_all(store, log, Sequence::ZERO).await;
-            if frames.iter().all(|frame| frame.key(Key::User) != Some(user)) {
+            if frames.iter().all(|frame| frame.key(RoutingKey::User) != Some(user)) {
                 return frames;
             }
             tokio::task::yield_now().await;

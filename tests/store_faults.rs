@@ -22,11 +22,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use harness::{SmallDisk, T1, T2, until};
 use nervewire::event::Event;
-use nervewire::frame::{Frame, Key};
+use nervewire::frame::{Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
-    Answer, ApiKey, BackupError, CommitError, Done, Idempotency, MessageId, Organization, Retention, Rows,
-    Store, StoreOptions, StoreState, Verified, Visibility, scope, verify,
+    ApiKey, BackupError, CommitCallback, CommitError, IdempotencyRecord, MessageIdRecord, Organization,
+    Retention, Rows, Store, StoreOptions, StoreState, StoredResponse, Verified, Visibility, scope, verify,
 };
 use nervewire::time::{Clock, SystemClock};
 use saboteur::{CALLS, Call, Fault, Saboteur};
@@ -149,11 +149,15 @@ impl Model {
         match change {
             Change::Both => {
                 let place = scope(&[name.as_bytes()]);
-                let answer = Answer::Withheld { id: name.clone() };
-                let remembered = Idempotency { body: [1; 32], answer, created_ms: SystemClock.now_ms() };
+                let answer = StoredResponse::Withheld { id: name.clone() };
+                let remembered =
+                    IdempotencyRecord { body: [1; 32], answer, created_ms: SystemClock.now_ms() };
                 rows.put_idempotency(T2, &place, &remembered).expect("fits");
-                let message =
-                    MessageId { body: [2; 32], sequence: Sequence(7), created_ms: SystemClock.now_ms() };
+                let message = MessageIdRecord {
+                    body: [2; 32],
+                    sequence: Sequence(7),
+                    created_ms: SystemClock.now_ms(),
+                };
                 rows.put_message_id(T2, &place, &message).expect("fits");
             }
             Change::CreateOrganization => rows.put_organization(&organization(false)).expect("fits"),
@@ -198,7 +202,7 @@ impl Model {
                     frames[0].sequence()
                 );
                 events.extend(frames.iter().map(|frame| (tenant, frame.clone())));
-                let (done, told) = Done::channel();
+                let (done, told) = CommitCallback::channel();
                 store.append(&log, frames.clone(), rows.take().unwrap_or_default(), None, done);
                 waiting.push((tenant, frames[frames.len() - 1].sequence(), told));
             }
@@ -297,7 +301,7 @@ impl Model {
             for (tenant, frame) in &made.events {
                 known.insert((*tenant, frame.sequence()), frame.clone());
                 let read = found[tenant].get(&frame.sequence());
-                let may_be_gone = (*tenant == T1 && erased && frame.key(Key::User) == Some("ann"))
+                let may_be_gone = (*tenant == T1 && erased && frame.key(RoutingKey::User) == Some("ann"))
                     || (*tenant == T7 && deleted)
                     || (*tenant == T3 && !newest.contains(&frame.sequence()));
                 match read {

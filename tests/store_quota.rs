@@ -14,8 +14,8 @@ use std::sync::Arc;
 use harness::{T1, T2, publish};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
-    Answer, Before, DAY_MS, Document, Durability, Group, Growth, Idempotency, List, Mark, MessageId,
-    OverQuota, Place, Rows, Store, Table, Usage, UserSince,
+    DAY_MS, Document, Durability, Group, Growth, IdempotencyRecord, List, ListEntry, MessageIdRecord,
+    OverQuota, PostingPayload, PriorValue, Rows, Store, StoredResponse, Table, TokensValidSince, Usage,
 };
 use nervewire::time::{Clock, ManualClock};
 use proptest::prelude::*;
@@ -77,15 +77,15 @@ enum Between {
 /// The existing rows and their sizes in bytes.
 type Model = BTreeMap<(TenantId, u8), usize>;
 
-fn places(id: u8) -> [Place; 2] {
+fn places(id: u8) -> [ListEntry; 2] {
     let number = 4_096 + u64::from(id) * 700; // several per span
     [List::AllMessages, List::MessagesOfAgent]
-        .map(|list| Place { group: Group::new(list, &["group"]), number })
+        .map(|list| ListEntry { group: Group::new(list, &["group"]), number })
 }
 
 fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
     let mut rows = Rows::new();
-    let mark = Mark { kind: 1, count: 1, length: 1, weight: 0.5 };
+    let mark = PostingPayload { kind: 1, count: 1, length: 1, weight: 0.5 };
     let document = |id: u8| -> Document { [id; 16] };
     let id = |id: u8| format!("row-{id}");
     let group = Group::new(List::AllMemories, &["words"]);
@@ -95,11 +95,13 @@ fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
             None => {
                 rows.create_row(tenant, TABLE, &id(n), &vec![7; len]).expect("short");
                 for place in places(n) {
-                    rows.put_place(tenant, &place, &id(n)).expect("short");
+                    rows.put_list_entry(tenant, &place, &id(n)).expect("short");
                 }
-                rows.put_term(tenant, group, "word", &document(n), &mark, Before::Nothing).expect("short");
+                rows.put_term(tenant, group, "word", &document(n), &mark, PriorValue::Nothing)
+                    .expect("short");
                 // Added twice in one commit.
-                rows.put_term(tenant, group, "word", &document(n), &mark, Before::Unknown).expect("short");
+                rows.put_term(tenant, group, "word", &document(n), &mark, PriorValue::Unknown)
+                    .expect("short");
             }
         },
         Step::Delete(tenant, n) => {
@@ -107,21 +109,21 @@ fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
             model.remove(&(tenant, n));
             rows.delete_row(tenant, TABLE, &id(n));
             for place in places(n) {
-                rows.delete_place(tenant, &place, &id(n));
+                rows.delete_list_entry(tenant, &place, &id(n));
             }
             rows.delete_term(tenant, group, "word", &document(n));
         }
         Step::Key(tenant, n, len) => {
-            let answer = Answer::Stored { status: 201, version: None, body: vec![1; len] };
-            let row = Idempotency { body: [0; 32], answer, created_ms: now_ms };
+            let answer = StoredResponse::Stored { status: 201, version: None, body: vec![1; len] };
+            let row = IdempotencyRecord { body: [0; 32], answer, created_ms: now_ms };
             rows.put_idempotency(tenant, &[n; 32], &row).expect("short");
         }
         Step::MessageId(tenant, n) => {
-            let row = MessageId { body: [0; 32], sequence: Sequence(1), created_ms: now_ms };
+            let row = MessageIdRecord { body: [0; 32], sequence: Sequence(1), created_ms: now_ms };
             rows.put_message_id(tenant, &[n; 32], &row).expect("short");
         }
         Step::Since(tenant, n) => {
-            let row = UserSince { tenant, sub: id(n), since_ms: now_ms };
+            let row = TokensValidSince { tenant, sub: id(n), since_ms: now_ms };
             rows.put_user_since(&row).expect("short");
         }
         Step::EndSince(tenant, n) => rows.delete_user_since(tenant, &id(n)),

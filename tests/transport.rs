@@ -572,7 +572,7 @@ async fn an_address_has_a_limit_before_any_credential() {
 
 /// An address that opens sockets without a credential takes room only from itself: others can always connect.
 #[tokio::test]
-async fn an_address_without_a_credential_keeps_nobody_else_out() {
+async fn an_unauthenticated_address_does_not_block_others() {
     let daemon = Daemon::with()
         .env("TRUSTED_PROXIES", "127.0.0.1")
         .env("LIMITS__UNAUTHENTICATED_CONNECTIONS", 40)

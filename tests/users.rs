@@ -40,7 +40,7 @@ fn refusal(reply: &Reply, status: u16, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn whoever_is_registered_enters_and_subscribes() {
+async fn a_registered_user_logs_in_and_subscribes() {
     let daemon = Daemon::start().await;
     let asked =
         json!({"email": "Ann@Example.ORG", "password": PASSWORD, "name": "Ann", "timezone": "Europe/Vienna"});
@@ -193,7 +193,7 @@ async fn guesses_are_limited_by_account() {
 /// A manager who registers many users at once gets a refusal with a time to wait. Logins still succeed
 /// meanwhile.
 #[tokio::test]
-async fn whoever_registers_many_keeps_no_login_out() {
+async fn many_registrations_do_not_block_logins() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     register(&daemon, &daemon.key, "ann@example.org", "user").await;

@@ -93,7 +93,7 @@ async fn the_handshake_answers_the_key() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_before_the_upgrade_and_in_this_order() {
+async fn errors_are_answered_before_the_upgrade_in_this_order() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_USER", 1).start().await;
     let writer = daemon.mint_token(&daemon.key, "ann", json!({"scopes": ["publish"]})).await;
     let reader = daemon.mint_token(&daemon.key, "ann", json!({"scopes": ["subscribe"]})).await;
@@ -498,7 +498,7 @@ async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_a_ping_and_a_json_ping_in_one_write_and_tells_the_cursor() {
+async fn a_heartbeat_is_a_ping_and_a_json_ping_with_the_cursor_in_one_write() {
     let daemon = Daemon::with().env("HEARTBEAT_SECONDS", 1).start().await;
     let mut ws = daemon.live_ws("/api/v1/ws?channel=never").await;
     let ids = daemon.publish_messages(&["not for it"]).await;

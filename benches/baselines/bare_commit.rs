@@ -17,7 +17,7 @@ use std::time::Instant;
 use clap::Parser;
 use hdrhistogram::Histogram;
 
-/// Same as `store::pack::SEGMENT_BYTES`.
+/// Same as `store::piece::SEGMENT_BYTES`.
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Same as `StoreOptions::cache_bytes`.
 const CACHE_BYTES: u64 = 64 << 20;

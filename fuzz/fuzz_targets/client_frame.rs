@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nervewire::connection::client::{ClientFrame, Subscribe};
+use nervewire::connection::client_frame::{ClientFrame, Subscribe};
 use nervewire::event::Event;
 use serde_json::Value;
 

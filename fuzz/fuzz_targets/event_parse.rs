@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
-use nervewire::frame::{Encoding, Frame, Key};
+use nervewire::frame::{Encoding, Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{decode_piece, encode_pieces};
 
@@ -26,10 +26,10 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(shown.remove("id").expect("an id"), cursor.as_str());
     assert_eq!(shown["type"], event.kind.name());
     for (key, name) in [
-        (Key::User, "user_id"),
-        (Key::Agent, "agent_id"),
-        (Key::Request, "request_id"),
-        (Key::Channel, "channel"),
+        (RoutingKey::User, "user_id"),
+        (RoutingKey::Agent, "agent_id"),
+        (RoutingKey::Request, "request_id"),
+        (RoutingKey::Channel, "channel"),
     ] {
         assert_eq!(frame.key(key), shown.get(name).and_then(|value| value.as_str()));
     }

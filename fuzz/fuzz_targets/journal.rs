@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
-use nervewire::store::journal_door::{Fields, ReadRecord, Recorder, path, read};
+use nervewire::store::journal_harness::{Fields, ReadRecord, Recorder, path, read};
 
 /// Takes the next byte, or 0 at the end.
 fn byte(input: &mut &[u8]) -> u8 {

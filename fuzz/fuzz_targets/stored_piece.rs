@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use nervewire::cursor::CursorKey;
 use nervewire::frame::merge::coalesce;
-use nervewire::frame::{Encoding, Frame, Key};
+use nervewire::frame::{Encoding, Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{decode_piece, encode_pieces};
 
@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     for frame in &frames {
         assert!(frame.sse().ends_with(&[frame.json(), b"\n\n"].concat()));
         assert!(frame.encoded(Encoding::Ws).to_vec().ends_with(frame.json()));
-        for key in Key::ALL {
+        for key in RoutingKey::ALL {
             let _ = frame.key(key);
         }
     }

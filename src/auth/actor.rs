@@ -10,25 +10,25 @@
 
 use std::fmt;
 
-use super::error::Ended;
-use super::principal::{Authorized, Credential, Principal};
+use super::error::CredentialEnded;
+use super::principal::{Authorized, CredentialId, Principal};
 use super::{Auth, verify};
 
 /// Who commits: a caller, whose credential is checked again right before the commit, or the daemon.
 #[derive(Clone, Copy, Debug)]
-pub struct Actor<'a>(Kind<'a>);
+pub struct Actor<'a>(ActorKind<'a>);
 
 #[derive(Clone, Copy)]
-enum Kind<'a> {
+enum ActorKind<'a> {
     Daemon,
     Caller { auth: &'a Auth, principal: &'a Principal },
 }
 
-impl fmt::Debug for Kind<'_> {
+impl fmt::Debug for ActorKind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kind::Daemon => f.write_str("Daemon"),
-            Kind::Caller { principal, .. } => principal.credential.fmt(f),
+            ActorKind::Daemon => f.write_str("Daemon"),
+            ActorKind::Caller { principal, .. } => principal.credential.fmt(f),
         }
     }
 }
@@ -38,17 +38,17 @@ impl Actor<'_> {
     /// for a request.
     #[must_use]
     pub const fn daemon() -> Actor<'static> {
-        Actor(Kind::Daemon)
+        Actor(ActorKind::Daemon)
     }
 
     /// Returns an error if the caller's credential has ended. A function that commits calls this last.
     ///
     /// # Errors
     /// The reason why the credential has ended.
-    pub fn confirm(self) -> Result<(), Ended> {
+    pub fn confirm(self) -> Result<(), CredentialEnded> {
         match self.0 {
-            Kind::Daemon => Ok(()),
-            Kind::Caller { auth, principal } => auth.confirm(principal),
+            ActorKind::Daemon => Ok(()),
+            ActorKind::Caller { auth, principal } => auth.confirm(principal),
         }
     }
 }
@@ -57,19 +57,19 @@ impl Auth {
     /// Returns the caller that was granted `right`, as the actor of a commit.
     #[must_use]
     pub fn actor<'a, R>(&'a self, right: &'a Authorized<R>) -> Actor<'a> {
-        Actor(Kind::Caller { auth: self, principal: right.principal() })
+        Actor(ActorKind::Caller { auth: self, principal: right.principal() })
     }
 
     /// Returns an error if the principal's credential has ended. The offline command line's never ends.
     ///
     /// # Errors
     /// The reason why the credential has ended.
-    pub fn confirm(&self, principal: &Principal) -> Result<(), Ended> {
-        if principal.credential == Credential::Local {
+    pub fn confirm(&self, principal: &Principal) -> Result<(), CredentialEnded> {
+        if principal.credential == CredentialId::Local {
             return Ok(());
         }
         let now_ms = self.clock.now_ms();
         let keys = self.keys.read();
-        self.directory.read(|table| verify::holds(table, &keys, principal, now_ms).map(drop))
+        self.directory.read(|table| verify::check_holds(table, &keys, principal, now_ms).map(drop))
     }
 }

@@ -13,17 +13,18 @@
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use super::changing::ChangingTenants;
-use super::error::Ended;
+use super::change_locks::ChangeGuard;
+use super::error::CredentialEnded;
 use super::issue::{IssuedKey, NewKey};
 use super::jwt::is_id;
+use super::maintenance::{UPKEEP_LOOKS, UPKEEP_WRITES};
 use super::permissions::Role;
 use super::principal::{Authorized, Manage, Operate, Principal};
-use super::records::{OrganizationRow, RecordsError, Visibility, Write};
+use super::records::{OrganizationRow, RecordChange, RecordsError, Visibility};
 use super::scope::{Scope, ScopeSet};
-use super::upkeep::{UPKEEP_LOOKS, UPKEEP_WRITES};
 use super::{
-    Actor, Auth, Change, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization, REVOCATIONS_PER_ORGANIZATION,
+    Actor, Auth, AuthChange, DISABLED_PER_ORGANIZATION, ORGANIZATIONS, Organization,
+    REVOCATIONS_PER_ORGANIZATION,
 };
 use crate::ids::{TenantId, fresh, is_org_id};
 use crate::store::Rows;
@@ -71,7 +72,7 @@ pub enum AdminError {
     },
     /// The caller's credential has ended in the meantime: 401.
     #[error("{0}")]
-    Ended(#[from] Ended),
+    Ended(#[from] CredentialEnded),
     /// The system returned no random bytes: 500.
     #[error("the system returned no random bytes")]
     Random,
@@ -146,7 +147,8 @@ impl Auth {
         if !ready(&key) {
             return Ok(None);
         }
-        let writes = vec![Write::PutOrganization(organization.clone()), Write::PutKey(key.row.clone())];
+        let writes =
+            vec![RecordChange::PutOrganization(organization.clone()), RecordChange::PutKey(key.row.clone())];
         self.commit(Actor::daemon(), writes, Rows::new(), &[]).await?;
         Ok(Some((organization, key)))
     }
@@ -189,14 +191,14 @@ impl Auth {
         limit("organizations", count, ORGANIZATIONS)?;
         let first_key = new.first_key;
         let organization = self.new_row(id, new);
-        let mut writes = vec![Write::PutOrganization(organization.clone())];
+        let mut writes = vec![RecordChange::PutOrganization(organization.clone())];
         let key = match first_key {
             true => Some(self.new_key(&organization, "first".into(), ScopeSet::ORGANIZATION)?),
             false => None,
         };
-        writes.extend(key.iter().map(|key| Write::PutKey(key.row.clone())));
+        writes.extend(key.iter().map(|key| RecordChange::PutKey(key.row.clone())));
         let beside = beside(&organization);
-        let watched = organization.presence.then_some(Change::PresenceChanged(organization.tenant, true));
+        let watched = organization.presence.then_some(AuthChange::PresenceChanged(organization.tenant, true));
         self.commit(self.actor(by), writes, beside, watched.as_slice()).await?;
         Ok(CreatedOrganization { organization, key })
     }
@@ -211,7 +213,7 @@ impl Auth {
     ) -> Vec<Arc<Organization>> {
         self.directory.read(|table| {
             let rest = table.by_id.range::<str, _>((after.map_or(Unbounded, Excluded), Unbounded));
-            rest.take(limit).map(super::directory::ById::organization).cloned().collect()
+            rest.take(limit).map(super::directory::OrgIdOrder::organization).cloned().collect()
         })
     }
 
@@ -272,11 +274,12 @@ impl Auth {
         if version.is_some_and(|version| version != old.version()) {
             return Err(AdminError::Changed(old.version()));
         }
-        let seen = (new.visibility != old.visibility).then_some(Change::VisibilityChanged(new.tenant));
+        let seen = (new.visibility != old.visibility).then_some(AuthChange::VisibilityChanged(new.tenant));
         let watched =
-            (new.presence != old.presence).then_some(Change::PresenceChanged(new.tenant, new.presence));
-        let changes: Vec<Change> = seen.into_iter().chain(watched).collect();
-        self.commit(self.actor(by), vec![Write::PutOrganization(new.clone())], Rows::new(), &changes).await?;
+            (new.presence != old.presence).then_some(AuthChange::PresenceChanged(new.tenant, new.presence));
+        let changes: Vec<AuthChange> = seen.into_iter().chain(watched).collect();
+        self.commit(self.actor(by), vec![RecordChange::PutOrganization(new.clone())], Rows::new(), &changes)
+            .await?;
         Ok(new)
     }
 
@@ -295,8 +298,9 @@ impl Auth {
             return Err(AdminError::Conflict("the calling key belongs to this organization"));
         }
         let tenant = organization.tenant;
-        let write = Write::DeleteOrganization(Organization::clone(&organization));
-        self.commit(self.actor(by), vec![write], Rows::new(), &[Change::OrganizationDeleted(tenant)]).await?;
+        let write = RecordChange::DeleteOrganization(Organization::clone(&organization));
+        self.commit(self.actor(by), vec![write], Rows::new(), &[AuthChange::OrganizationDeleted(tenant)])
+            .await?;
         Ok(Organization::clone(&organization))
     }
 
@@ -304,7 +308,7 @@ impl Auth {
     /// revocation, or the `jti` of another organization's token, succeeds without effect.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`. `Forbidden` for a token that
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `CredentialEnded`, `Records`. `Forbidden` for a token that
     /// has, or may have, wider rights than the caller.
     pub async fn revoke_token(
         &self,
@@ -338,16 +342,17 @@ impl Auth {
             return Ok(());
         }
         limit("revoked tokens", count - expired.len(), REVOCATIONS_PER_ORGANIZATION)?;
-        let mut writes = vec![Write::Revoke { tenant, jti: jti.into(), until_ms }];
-        writes.extend(expired.into_iter().map(|jti| Write::ForgetRevocation(tenant, jti)));
-        self.commit(self.actor(by), writes, Rows::new(), &[Change::TokenRevoked(tenant, jti.into())]).await
+        let mut writes = vec![RecordChange::Revoke { tenant, jti: jti.into(), until_ms }];
+        writes.extend(expired.into_iter().map(|jti| RecordChange::ForgetRevocation(tenant, jti)));
+        self.commit(self.actor(by), writes, Rows::new(), &[AuthChange::TokenRevoked(tenant, jti.into())])
+            .await
     }
 
     /// Disables or enables a user. The user need not be registered here; `role` is the role of a registered
     /// user.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`. `Forbidden` for a user who
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `CredentialEnded`, `Records`. `Forbidden` for a user who
     /// has, or may have, wider rights than the caller, and if a credential that expires would enable a user
     /// permanently.
     pub async fn set_disabled(
@@ -374,12 +379,12 @@ impl Auth {
         if disabled {
             limit("disabled users", count, DISABLED_PER_ORGANIZATION)?;
         }
-        let write = Write::SetDisabled { tenant, sub: sub.into(), disabled };
+        let write = RecordChange::SetDisabled { tenant, sub: sub.into(), disabled };
         self.commit(
             self.actor(by),
             vec![write],
             Rows::new(),
-            &[Change::UserDisabled(tenant, sub.into(), disabled)],
+            &[AuthChange::UserDisabled(tenant, sub.into(), disabled)],
         )
         .await
     }
@@ -387,7 +392,7 @@ impl Auth {
     /// Returns true if the user is disabled.
     #[must_use]
     pub fn is_disabled(&self, tenant: TenantId, sub: &str) -> bool {
-        let entry = |entry: &super::Entry| entry.disabled.contains(sub);
+        let entry = |entry: &super::OrganizationEntry| entry.disabled.contains(sub);
         self.directory.read(|table| table.by_tenant.get(&tenant).is_some_and(entry))
     }
 
@@ -413,7 +418,7 @@ impl Auth {
         &self,
         by: &Principal,
         org_id: Option<&str>,
-    ) -> Result<(Arc<Organization>, ChangingTenants<'_>), AdminError> {
+    ) -> Result<(Arc<Organization>, ChangeGuard<'_>), AdminError> {
         let tenant = self.target(by, org_id)?.tenant;
         let changing = self.changing.lock_tenants(by.tenant, tenant).await;
         // The organization may have been deleted during the wait, and another one created with the same id.
@@ -424,17 +429,17 @@ impl Auth {
         }
     }
 
-    /// Confirms the actor, writes, updates memory and calls the hooks. The caller holds the lock `changing`.
+    /// Confirms the actor, writes, updates memory and calls the hooks. The caller holds the lock `change_locks`.
     pub(super) async fn commit(
         &self,
         actor: Actor<'_>,
-        writes: Vec<Write>,
+        writes: Vec<RecordChange>,
         beside: Rows,
-        changes: &[Change],
+        changes: &[AuthChange],
     ) -> Result<(), AdminError> {
         actor.confirm()?;
         let written = self.records.commit(writes.clone(), beside);
-        let mut follow = Follow { auth: self, writes, changes };
+        let mut follow = DirectoryUpdate { auth: self, writes, changes };
         match written.await {
             Ok(()) => {
                 drop(follow);
@@ -468,16 +473,16 @@ impl Auth {
 
 /// Applies a write that has begun to memory: when the write completes, or when the caller is dropped while it
 /// runs.
-struct Follow<'a> {
+struct DirectoryUpdate<'a> {
     auth: &'a Auth,
-    writes: Vec<Write>,
-    changes: &'a [Change],
+    writes: Vec<RecordChange>,
+    changes: &'a [AuthChange],
 }
 
-impl Drop for Follow<'_> {
+impl Drop for DirectoryUpdate<'_> {
     fn drop(&mut self) {
         self.auth.directory.apply(std::mem::take(&mut self.writes));
-        self.changes.iter().for_each(|change| self.auth.tell(change));
+        self.changes.iter().for_each(|change| self.auth.notify(change));
     }
 }
 

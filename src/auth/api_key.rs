@@ -27,7 +27,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 pub(super) type Digest = [u8; 32];
 
 /// A new key: its id, the digest to store, and the text that is shown once.
-pub(super) struct NewKey {
+pub(super) struct GeneratedKey {
     pub(super) id: String,
     pub(super) digest: Digest,
     pub(super) text: Secret,
@@ -37,11 +37,11 @@ pub(super) struct NewKey {
 ///
 /// # Errors
 /// The system returned no random bytes.
-pub(super) fn make(random: &SystemRandom) -> Result<NewKey, error::Unspecified> {
+pub(super) fn generate(random: &SystemRandom) -> Result<GeneratedKey, error::Unspecified> {
     let id = letters(random, ID_CHARS)?;
     let secret = letters(random, SECRET_CHARS)?;
     let digest = digest_of(&secret);
-    Ok(NewKey { digest, text: Secret::new(format!("{PREFIX}{id}_{secret}")), id })
+    Ok(GeneratedKey { digest, text: Secret::new(format!("{PREFIX}{id}_{secret}")), id })
 }
 
 /// Splits a text that has the format of a key into key id and secret.
@@ -54,7 +54,7 @@ pub(super) fn split(text: &str) -> Option<(&str, &str)> {
     (plain(id) && plain(secret)).then_some((id, secret))
 }
 
-/// Returns true if `secret` is the secret of `stored`. Without a record it returns false after the same work.
+/// Returns true if `secret` is the secret of `store_records`. Without a record it returns false after the same work.
 pub(super) fn matches(secret: &str, stored: Option<&Digest>) -> bool {
     let nobody = [0; 32];
     let equal = digest_of(secret).ct_eq(stored.unwrap_or(&nobody));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_new_key_splits_into_what_is_stored() {
-        let key = make(&SystemRandom::new()).expect("random bytes");
+        let key = generate(&SystemRandom::new()).expect("random bytes");
         let (id, secret) = split(key.text.expose()).expect("the form of a key");
         assert_eq!((id.len(), secret.len()), (ID_CHARS, SECRET_CHARS));
         assert_eq!(id, key.id);
@@ -94,7 +94,7 @@ mod tests {
         assert!(!matches(secret, None));
         assert!(!matches(&secret[1..], Some(&key.digest)));
         assert!(!matches("", Some(&[0; 32])));
-        assert_ne!(make(&SystemRandom::new()).expect("random bytes").id, key.id);
+        assert_ne!(generate(&SystemRandom::new()).expect("random bytes").id, key.id);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::issue::TOKEN_MAX_MS;
-use super::records::{KeyRow, OrganizationRow, Snapshot, Write};
+use super::records::{KeyRow, OrganizationRow, RecordChange, Snapshot};
 use super::scope::Scope;
 use crate::ids::TenantId;
 use crate::sync::RwLock;
@@ -65,22 +65,22 @@ impl Key {
 pub(super) struct Keys(Vec<Arc<Key>>);
 
 impl Keys {
-    fn place(&self, id: &str) -> Result<usize, usize> {
+    fn search(&self, id: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|key| key.row.id.as_str().cmp(id))
     }
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
     pub(super) fn get(&self, id: &str) -> Option<&Arc<Key>> {
-        self.0.get(self.place(id).ok()?)
+        self.0.get(self.search(id).ok()?)
     }
     /// Returns the keys with ids greater than `id`, in order; all keys for `None`.
     pub(super) fn after(&self, id: Option<&str>) -> &[Arc<Key>] {
-        let from = id.map_or(0, |id| self.place(id).map_or_else(|at| at, |at| at + 1));
+        let from = id.map_or(0, |id| self.search(id).map_or_else(|at| at, |at| at + 1));
         self.0.get(from..).unwrap_or_default()
     }
     fn insert(&mut self, key: Arc<Key>) {
-        match self.place(&key.row.id) {
+        match self.search(&key.row.id) {
             Ok(at) => self.0[at] = key,
             Err(at) => {
                 if self.0.is_empty() {
@@ -91,7 +91,7 @@ impl Keys {
         }
     }
     fn remove(&mut self, id: &str) {
-        if let Ok(at) = self.place(id) {
+        if let Ok(at) = self.search(id) {
             self.0.remove(at);
         }
     }
@@ -100,81 +100,81 @@ impl Keys {
 /// What is known about one organization. It uses trees because nearly all are empty: an empty hash table is
 /// twice their size.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct OrganizationEntry {
     pub(super) organization: Arc<Organization>,
     pub(super) keys: Keys,
     /// Revoked `jti` → time until which it must be remembered (Unix milliseconds; `None`: for ever).
     pub(super) revoked: BTreeMap<String, Option<u64>>,
     pub(super) disabled: BTreeSet<String>,
     /// `sub` → earliest time of issue (Unix milliseconds) of a token that is still valid.
-    pub(super) good_since: BTreeMap<String, u64>,
+    pub(super) valid_since: BTreeMap<String, u64>,
 }
 
-impl Entry {
+impl OrganizationEntry {
     /// Returns true if tokens that a user was issued at this time have been ended since.
     pub(super) fn has_ended(&self, sub: Option<&str>, issued_at_ms: u64) -> bool {
-        sub.and_then(|sub| self.good_since.get(sub)).is_some_and(|since_ms| issued_at_ms < *since_ms)
+        sub.and_then(|sub| self.valid_since.get(sub)).is_some_and(|since_ms| issued_at_ms < *since_ms)
     }
 
     /// Returns users whose ended tokens have all expired. It examines at most `most` users, first those from
     /// `from` on. No token lives longer than [`TOKEN_MAX_MS`]. If a foreign issuer's tokens do, they must be
     /// ended by disabling the user.
-    pub(super) fn outlived(&self, now_ms: u64, from: &str, most: usize) -> impl Iterator<Item = &str> {
+    pub(super) fn expired_ends(&self, now_ms: u64, from: &str, most: usize) -> impl Iterator<Item = &str> {
         let (rest, first) = ((Included(from), Unbounded), (Unbounded, Excluded(from)));
-        let all = self.good_since.range::<str, _>(rest).chain(self.good_since.range::<str, _>(first));
+        let all = self.valid_since.range::<str, _>(rest).chain(self.valid_since.range::<str, _>(first));
         all.take(most)
-            .filter(move |(_, since_ms)| is_outlived(**since_ms, now_ms))
+            .filter(move |(_, since_ms)| is_expired(**since_ms, now_ms))
             .map(|(sub, _)| sub.as_str())
     }
 }
 
 /// Returns true if every token that was issued before this time has expired.
-pub(super) fn is_outlived(since_ms: u64, now_ms: u64) -> bool {
+pub(super) fn is_expired(since_ms: u64, now_ms: u64) -> bool {
     since_ms.saturating_add(TOKEN_MAX_MS) <= now_ms
 }
 
 /// An organization in the order of public ids. It uses the id in the row: a copy would be a quarter of the
 /// memory of an idle organization.
 #[derive(Debug)]
-pub(super) struct ById(Arc<Organization>);
+pub(super) struct OrgIdOrder(Arc<Organization>);
 
-impl ById {
+impl OrgIdOrder {
     pub(super) fn organization(&self) -> &Arc<Organization> {
         &self.0
     }
 }
 
-impl Borrow<str> for ById {
+impl Borrow<str> for OrgIdOrder {
     fn borrow(&self) -> &str {
         &self.0.id
     }
 }
 
-impl Ord for ById {
-    fn cmp(&self, other: &ById) -> Ordering {
+impl Ord for OrgIdOrder {
+    fn cmp(&self, other: &OrgIdOrder) -> Ordering {
         self.0.id.cmp(&other.0.id)
     }
 }
 
-impl PartialOrd for ById {
-    fn partial_cmp(&self, other: &ById) -> Option<Ordering> {
+impl PartialOrd for OrgIdOrder {
+    fn partial_cmp(&self, other: &OrgIdOrder) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for ById {
-    fn eq(&self, other: &ById) -> bool {
+impl PartialEq for OrgIdOrder {
+    fn eq(&self, other: &OrgIdOrder) -> bool {
         self.cmp(other).is_eq()
     }
 }
 
-impl Eq for ById {}
+impl Eq for OrgIdOrder {}
 
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) by_tenant: HashMap<TenantId, Entry>,
+pub(super) struct DirectoryTable {
+    pub(super) by_tenant: HashMap<TenantId, OrganizationEntry>,
     /// Ordered, so lists can be paged.
-    pub(super) by_id: BTreeSet<ById>,
+    pub(super) by_id: BTreeSet<OrgIdOrder>,
     /// Key id → organization of the key.
     key_owner: HashMap<String, TenantId>,
     /// Ids of the keys with `operator`, of all organizations.
@@ -184,26 +184,27 @@ pub(super) struct Table {
 
 /// The shared table.
 #[derive(Debug)]
-pub(super) struct Directory(RwLock<Table>);
+pub(super) struct Directory(RwLock<DirectoryTable>);
 
 impl Directory {
     pub(super) fn new(snapshot: Snapshot) -> Self {
-        let mut table = Table { next_tenant: snapshot.next_tenant, ..Table::default() };
-        let organizations = snapshot.organizations.into_iter().map(Write::PutOrganization);
-        let keys = snapshot.keys.into_iter().map(Write::PutKey);
+        let mut table = DirectoryTable { next_tenant: snapshot.next_tenant, ..DirectoryTable::default() };
+        let organizations = snapshot.organizations.into_iter().map(RecordChange::PutOrganization);
+        let keys = snapshot.keys.into_iter().map(RecordChange::PutKey);
         let revoked = snapshot.revocations.into_iter();
-        let revoked = revoked.map(|(tenant, jti, until_ms)| Write::Revoke { tenant, jti, until_ms });
+        let revoked = revoked.map(|(tenant, jti, until_ms)| RecordChange::Revoke { tenant, jti, until_ms });
         let disabled = snapshot.disabled.into_iter();
-        let disabled = disabled.map(|(tenant, sub)| Write::SetDisabled { tenant, sub, disabled: true });
+        let disabled =
+            disabled.map(|(tenant, sub)| RecordChange::SetDisabled { tenant, sub, disabled: true });
         let ended = snapshot.ended.into_iter();
-        let ended = ended.map(|(tenant, sub, since_ms)| Write::EndTokens { tenant, sub, since_ms });
+        let ended = ended.map(|(tenant, sub, since_ms)| RecordChange::EndTokens { tenant, sub, since_ms });
         let all = organizations.chain(keys).chain(revoked).chain(disabled).chain(ended);
         all.for_each(|write| table.apply(write));
         Directory(RwLock::new(table))
     }
 
     /// Reads under the lock. `f` must be short, because every worker reads here.
-    pub(super) fn read<T>(&self, f: impl FnOnce(&Table) -> T) -> T {
+    pub(super) fn read<T>(&self, f: impl FnOnce(&DirectoryTable) -> T) -> T {
         f(&self.0.read())
     }
 
@@ -220,26 +221,26 @@ impl Directory {
     #[cfg(test)]
     pub(super) fn entries(&self) -> usize {
         let table = self.0.read();
-        let of = |entry: &Entry| {
-            1 + entry.keys.len() + entry.revoked.len() + entry.disabled.len() + entry.good_since.len()
+        let of = |entry: &OrganizationEntry| {
+            1 + entry.keys.len() + entry.revoked.len() + entry.disabled.len() + entry.valid_since.len()
         };
         table.by_tenant.values().map(of).sum::<usize>() + table.by_id.len() + table.key_owner.len()
     }
 
     /// Applies a commit in one step.
-    pub(super) fn apply(&self, writes: Vec<Write>) {
+    pub(super) fn apply(&self, writes: Vec<RecordChange>) {
         let mut table = self.0.write();
         writes.into_iter().for_each(|write| table.apply(write));
     }
 }
 
-impl Table {
-    pub(super) fn by_org_id(&self, org_id: &str) -> Option<&Entry> {
+impl DirectoryTable {
+    pub(super) fn by_org_id(&self, org_id: &str) -> Option<&OrganizationEntry> {
         self.by_tenant.get(&self.by_id.get(org_id)?.0.tenant)
     }
 
     /// Returns the key with this id, and its organization.
-    pub(super) fn key(&self, key_id: &str) -> Option<(&Entry, &Arc<Key>)> {
+    pub(super) fn key(&self, key_id: &str) -> Option<(&OrganizationEntry, &Arc<Key>)> {
         let entry = self.by_tenant.get(self.key_owner.get(key_id)?)?;
         Some((entry, entry.keys.get(key_id)?))
     }
@@ -252,22 +253,22 @@ impl Table {
         self.operator_keys.contains(key_id) && !self.operator_keys.iter().any(|id| id != key_id && lives(id))
     }
 
-    fn apply(&mut self, write: Write) {
+    fn apply(&mut self, write: RecordChange) {
         match write {
-            Write::PutOrganization(row) => {
+            RecordChange::PutOrganization(row) => {
                 self.next_tenant = self.next_tenant.max(row.tenant.0 + 1);
                 let organization = Arc::new(row);
-                self.by_id.replace(ById(Arc::clone(&organization)));
-                let entry = self.by_tenant.entry(organization.tenant).or_insert_with(|| Entry {
+                self.by_id.replace(OrgIdOrder(Arc::clone(&organization)));
+                let entry = self.by_tenant.entry(organization.tenant).or_insert_with(|| OrganizationEntry {
                     organization: Arc::clone(&organization),
                     keys: Keys::default(),
                     revoked: BTreeMap::new(),
                     disabled: BTreeSet::new(),
-                    good_since: BTreeMap::new(),
+                    valid_since: BTreeMap::new(),
                 });
                 entry.organization = organization;
             }
-            Write::DeleteOrganization(row) => {
+            RecordChange::DeleteOrganization(row) => {
                 if let Some(entry) = self.by_tenant.remove(&row.tenant) {
                     self.by_id.remove(entry.organization.id.as_str());
                     for key in entry.keys.after(None) {
@@ -276,7 +277,7 @@ impl Table {
                     }
                 }
             }
-            Write::PutKey(row) => {
+            RecordChange::PutKey(row) => {
                 if let Some(entry) = self.by_tenant.get_mut(&row.tenant) {
                     self.key_owner.insert(row.id.clone(), row.tenant);
                     if row.scopes.has(Scope::Operate) {
@@ -285,34 +286,34 @@ impl Table {
                     entry.keys.insert(Key::new(row));
                 }
             }
-            Write::DeleteKey(tenant, id) => {
+            RecordChange::DeleteKey(tenant, id) => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
                     entry.keys.remove(&id);
                     self.key_owner.remove(&id);
                     self.operator_keys.remove(&id);
                 }
             }
-            Write::Revoke { tenant, jti, until_ms } => {
+            RecordChange::Revoke { tenant, jti, until_ms } => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
                     entry.revoked.insert(jti, until_ms);
                 }
             }
-            Write::ForgetRevocation(tenant, jti) => {
+            RecordChange::ForgetRevocation(tenant, jti) => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
                     entry.revoked.remove(&jti);
                 }
             }
-            Write::EndTokens { tenant, sub, since_ms } => {
+            RecordChange::EndTokens { tenant, sub, since_ms } => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
-                    entry.good_since.insert(sub, since_ms);
+                    entry.valid_since.insert(sub, since_ms);
                 }
             }
-            Write::ForgetEnd(tenant, sub) => {
+            RecordChange::ForgetEnd(tenant, sub) => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
-                    entry.good_since.remove(&sub);
+                    entry.valid_since.remove(&sub);
                 }
             }
-            Write::SetDisabled { tenant, sub, disabled } => {
+            RecordChange::SetDisabled { tenant, sub, disabled } => {
                 if let Some(entry) = self.by_tenant.get_mut(&tenant) {
                     match disabled {
                         true => drop(entry.disabled.insert(sub)),

@@ -1,6 +1,6 @@
 //! Why a credential was refused, for the response and for the log.
 //!
-//! * The peer learns only the class (401, 403, 429): every [`Refusal`] is the same 401, so an unknown
+//! * The peer learns only the class (401, 403, 429): every [`CredentialError`] is the same 401, so an unknown
 //!   organization looks like a wrong signature.
 //! * No variant contains any part of a credential.
 
@@ -9,10 +9,10 @@
 pub enum AuthError {
     /// 401 with `WWW-Authenticate`.
     #[error("credential refused: {0}")]
-    Unauthorized(Refusal),
+    Unauthorized(CredentialError),
     /// 403: the credential is valid, but not from this origin or not for this request.
     #[error("{0}")]
-    Forbidden(Forbidden),
+    Forbidden(ForbiddenUse),
     /// 429: the address has had too many failures this minute.
     #[error("too many failed credentials")]
     TooManyFailures {
@@ -23,7 +23,7 @@ pub enum AuthError {
 
 /// Why a credential was refused. For debug logs and counters, never for the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
+pub enum CredentialError {
     /// The request has no credential. This does not count as a failure.
     #[error("no credential")]
     Absent,
@@ -76,7 +76,7 @@ pub enum Refusal {
 
 /// Why a valid credential is not accepted for this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Forbidden {
+pub enum ForbiddenUse {
     /// The page's origin is not allowed.
     #[error("this origin is not allowed")]
     Origin,
@@ -89,7 +89,7 @@ pub enum Forbidden {
 
 /// Why the credential of a live connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Ended {
+pub enum CredentialEnded {
     /// It has expired: close 4401.
     #[error("credential expired")]
     Expired,

@@ -2,8 +2,8 @@
 //!
 //! * The file is on disk before the key is committed to the store, so a failure between the two cannot lose
 //!   the only operator key.
-//! * After the key has been shown, the caller calls [`FirstKey::shown`], which removes the file. Otherwise
-//!   the file stays, readable by its owner only, and [`unseen`] finds it at the next start.
+//! * After the key has been shown, the caller calls [`FirstKey::remove_file`], which removes the file. Otherwise
+//!   the file stays, readable by its owner only, and [`pending_file`] finds it at the next start.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -56,7 +56,7 @@ impl Auth {
         let file = data_dir.join(FILE);
         let mut kept = Ok(());
         let made = self.bootstrap_after(|key| {
-            kept = keep(data_dir, &file, key.api_key.expose());
+            kept = write_file(data_dir, &file, key.api_key.expose());
             kept.is_ok()
         });
         let made = made.await?;
@@ -70,18 +70,18 @@ impl FirstKey {
     ///
     /// # Errors
     /// The file cannot be removed.
-    pub fn shown(&self) -> io::Result<()> {
+    pub fn remove_file(&self) -> io::Result<()> {
         std::fs::remove_file(&self.file)
     }
 }
 
 /// Returns the file of a first key that has not been shown yet, if there is one.
 #[must_use]
-pub fn unseen(data_dir: &Path) -> Option<PathBuf> {
+pub fn pending_file(data_dir: &Path) -> Option<PathBuf> {
     Some(data_dir.join(FILE)).filter(|file| file.is_file())
 }
 
-fn keep(data_dir: &Path, path: &Path, key: &str) -> io::Result<()> {
+fn write_file(data_dir: &Path, path: &Path, key: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?; // an existing file keeps its mode when it is opened
     writeln!(file, "{key}")?;

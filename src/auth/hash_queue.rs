@@ -8,7 +8,7 @@
 //!   permit it is refused at once.
 //! * A login that finds the queue full replaces the last login of the party with the most waiting logins, if
 //!   that party has more than its own. So a few addresses cannot keep out the logins of others.
-//! * Dropping a waiting future leaves the queue. Dropping a [`Turn`] starts the next one.
+//! * Dropping a waiting future leaves the queue. Dropping a [`HashPermit`] starts the next one.
 //!
 //! Clients over a unix socket or loopback have no address of their own. They are one party, which may fill
 //! the queue.
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::failures::bucket;
+use super::failure_counts::bucket;
 use super::password::PasswordError;
 use crate::ids::TenantId;
 use crate::sync::Mutex;
@@ -37,7 +37,7 @@ pub const SETTERS_PER_ORGANIZATION: usize = 4;
 /// A party that waits for hashes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Party {
-    /// Logins from an address, identified by `failures::bucket`.
+    /// Logins from an address, identified by `failure_counts::bucket`.
     Address(u64),
     /// Logins over loopback and unix sockets.
     Local,
@@ -97,14 +97,14 @@ struct Lane {
 
 /// A permit of a party. It is held while the party waits and hashes, once or several times.
 #[derive(Clone)]
-pub struct Place(Arc<Placed>);
+pub struct QueuePlace(Arc<PlaceInner>);
 
-struct Placed {
+struct PlaceInner {
     queue: Arc<HashQueue>,
     party: Party,
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for QueuePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Place({:?})", self.0.party)
     }
@@ -112,8 +112,8 @@ impl fmt::Debug for Place {
 
 /// The right to run one hash. It holds its party's permit.
 #[derive(Debug)]
-pub struct Turn {
-    place: Place,
+pub struct HashPermit {
+    place: QueuePlace,
 }
 
 impl HashQueue {
@@ -128,21 +128,21 @@ impl HashQueue {
     }
 
     /// Acquires a permit for a login (`None`: over a unix socket).
-    pub(super) fn login(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Place, PasswordError> {
+    pub(super) fn login(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<QueuePlace, PasswordError> {
         self.place(Party::of_peer(peer))
     }
 
     /// Acquires a permit for setting a password in this organization.
-    pub(super) fn setter(self: &Arc<Self>, tenant: TenantId) -> Result<Place, PasswordError> {
+    pub(super) fn set_password(self: &Arc<Self>, tenant: TenantId) -> Result<QueuePlace, PasswordError> {
         self.place(Party::Organization(tenant))
     }
 
-    fn place(self: &Arc<Self>, party: Party) -> Result<Place, PasswordError> {
+    fn place(self: &Arc<Self>, party: Party) -> Result<QueuePlace, PasswordError> {
         let mut state = self.state.lock();
         state.check_place(party)?;
         state.setters += usize::from(!party.logs_in());
         state.lanes.entry(party).or_default().places += 1;
-        Ok(Place(Arc::new(Placed { queue: Arc::clone(self), party })))
+        Ok(QueuePlace(Arc::new(PlaceInner { queue: Arc::clone(self), party })))
     }
 
     /// Releases a turn and starts the next waiter.
@@ -153,38 +153,38 @@ impl HashQueue {
     }
 }
 
-impl Place {
+impl QueuePlace {
     /// Waits for this party's turn.
     ///
     /// # Errors
     /// [`PasswordError::Busy`] if the queue is full, [`PasswordError::Share`] if this party has most of the
     /// queue.
-    pub async fn turn(&self) -> Result<Turn, PasswordError> {
+    pub async fn acquire(&self) -> Result<HashPermit, PasswordError> {
         let mut waiter = {
             let mut state = self.0.queue.state.lock();
-            let (id, granted) = state.enter(self.0.party)?;
+            let (id, granted) = state.enqueue(self.0.party)?;
             state.start(self.0.queue.at_once);
             Waiter { place: self, id, granted, settled: false }
         };
         let granted = (&mut waiter.granted).await;
         waiter.settled = true;
         granted.map_err(|_| PasswordError::Share)?;
-        Ok(Turn { place: self.clone() })
+        Ok(HashPermit { place: self.clone() })
     }
 }
 
 impl State {
     fn check_place(&self, party: Party) -> Result<(), PasswordError> {
-        let held = self.lanes.get(&party).map_or(0, |lane| lane.places);
+        let permits = self.lanes.get(&party).map_or(0, |lane| lane.places);
         match party.logs_in() || self.setters < SETTERS {
-            _ if held >= party.places() => Err(PasswordError::Share),
+            _ if permits >= party.places() => Err(PasswordError::Share),
             true => Ok(()),
             false => Err(PasswordError::Busy),
         }
     }
 
     /// Appends a waiter to the party's lane.
-    fn enter(&mut self, party: Party) -> Result<(u64, oneshot::Receiver<()>), PasswordError> {
+    fn enqueue(&mut self, party: Party) -> Result<(u64, oneshot::Receiver<()>), PasswordError> {
         if party.logs_in() {
             if self.logins >= LOGINS_WAITING {
                 self.make_room(party)?;
@@ -214,7 +214,7 @@ impl State {
             Some((longest, waiting)) if waiting > own + 1 => {
                 let last = self.lanes.get(&longest).and_then(|lane| lane.waiting.back()).map(|(id, _)| *id);
                 if let Some(id) = last {
-                    self.leave(longest, id);
+                    self.dequeue(longest, id);
                 }
                 Ok(())
             }
@@ -224,7 +224,7 @@ impl State {
     }
 
     /// Removes a waiter. Returns false if it no longer waits.
-    fn leave(&mut self, party: Party, id: u64) -> bool {
+    fn dequeue(&mut self, party: Party, id: u64) -> bool {
         let Some(lane) = self.lanes.get_mut(&party) else { return false };
         let Some(at) = lane.waiting.iter().position(|(waiting, _)| *waiting == id) else { return false };
         lane.waiting.remove(at);
@@ -254,7 +254,7 @@ impl State {
 /// A waiter. If it is dropped while it waits, it leaves the queue. If it is dropped with a turn that was not
 /// taken, it releases the turn.
 struct Waiter<'a> {
-    place: &'a Place,
+    place: &'a QueuePlace,
     id: u64,
     granted: oneshot::Receiver<()>,
     settled: bool,
@@ -265,21 +265,21 @@ impl Drop for Waiter<'_> {
         if self.settled {
             return;
         }
-        let Placed { queue, party } = &*self.place.0;
-        let waited = queue.state.lock().leave(*party, self.id);
+        let PlaceInner { queue, party } = &*self.place.0;
+        let waited = queue.state.lock().dequeue(*party, self.id);
         if !waited && self.granted.try_recv().is_ok() {
             queue.release();
         }
     }
 }
 
-impl Drop for Turn {
+impl Drop for HashPermit {
     fn drop(&mut self) {
         self.place.0.queue.release();
     }
 }
 
-impl Drop for Placed {
+impl Drop for PlaceInner {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
         state.setters -= usize::from(!self.party.logs_in());
@@ -304,12 +304,12 @@ mod tests {
         Some(text.parse().expect("an address"))
     }
 
-    type Waiting = Pin<Box<dyn Future<Output = Result<Turn, PasswordError>>>>;
+    type Waiting = Pin<Box<dyn Future<Output = Result<HashPermit, PasswordError>>>>;
 
     /// Returns a login that waits, or the reason why it was refused.
     fn wait(queue: &Arc<HashQueue>, peer: Option<IpAddr>) -> Result<Waiting, PasswordError> {
         let place = queue.login(peer)?;
-        let mut waiting: Waiting = Box::pin(async move { place.turn().await });
+        let mut waiting: Waiting = Box::pin(async move { place.acquire().await });
         match waiting.as_mut().now_or_never() {
             None => Ok(waiting),
             Some(Ok(_)) => panic!("it does not wait"),
@@ -325,13 +325,13 @@ mod tests {
     }
 
     /// Lets every waiter run, one after the other, and returns their order as indices in `waiting`.
-    fn order(held: Turn, waiting: &mut Vec<(usize, Waiting)>) -> Vec<usize> {
+    fn order(permits: HashPermit, waiting: &mut Vec<(usize, Waiting)>) -> Vec<usize> {
         let mut order = Vec::new();
-        let mut held = Some(held);
-        while held.take().is_some() {
+        let mut permits = Some(permits);
+        while permits.take().is_some() {
             let next = waiting.iter_mut().position(|(_, waiter)| match waiter.as_mut().now_or_never() {
                 Some(turn) => {
-                    held = Some(turn.expect("its turn"));
+                    permits = Some(turn.expect("its turn"));
                     true
                 }
                 None => false,
@@ -344,12 +344,12 @@ mod tests {
     #[tokio::test]
     async fn turns_go_round_among_addresses() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
+        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let peers =
             ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3", "192.0.2.2"];
         let mut waiting =
             peers.iter().map(|peer| wait(&queue, ip(peer)).expect("waits")).enumerate().collect();
-        assert_eq!(order(held, &mut waiting), [0, 3, 5, 1, 6, 2, 4]);
+        assert_eq!(order(permits, &mut waiting), [0, 3, 5, 1, 6, 2, 4]);
         assert!(empty(&queue));
     }
 
@@ -359,7 +359,7 @@ mod tests {
         let place = queue.login(ip("192.0.2.1")).expect("a permit");
         let mut running = Vec::new();
         for _ in 0..3 {
-            running.push(place.turn().await.expect("there is a turn"));
+            running.push(place.acquire().await.expect("there is a turn"));
         }
         let mut fourth = wait(&queue, ip("192.0.2.2")).expect("waits");
         running.pop();
@@ -371,7 +371,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_has_a_few_places() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
+        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let flood: Vec<_> = (0..100).map_while(|_| wait(&queue, ip("2001:db8:0:1::1")).ok()).collect();
         assert_eq!(flood.len(), LOGINS_PER_ADDRESS);
         let neighbour = ip("2001:db8:0:1:ffff::2");
@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(queue.check_login(ip("2001:db8:0:2::1")), Ok(()));
         drop(flood);
         assert!(queue.login(neighbour).is_ok(), "a waiter that left holds no permit");
-        drop(held);
+        drop(permits);
         assert!(empty(&queue));
     }
 
@@ -389,7 +389,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_has_room_for_other_addresses() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
+        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let mut flood: Vec<(usize, Waiting)> = Vec::new();
         for n in 0..LOGINS_WAITING {
             flood.push((n, wait(&queue, ip(&format!("192.0.2.{}", n % 4))).expect("waits")));
@@ -401,16 +401,16 @@ mod tests {
         assert_eq!(refused, [Some(PasswordError::Share)]);
         flood.retain(|(n, _)| *n < LOGINS_WAITING - 4);
         flood.push((1_000, other));
-        let order = order(held, &mut flood);
+        let order = order(permits, &mut flood);
         assert_eq!(order.iter().position(|n| *n == 1_000), Some(4), "{order:?}");
         assert!(empty(&queue));
 
         // When every party has one waiter, the next login is refused.
-        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
+        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let crowd = (0..LOGINS_WAITING).map(|n| wait(&queue, ip(&format!("10.0.0.{n}"))).expect("waits"));
         let crowd: Vec<_> = crowd.collect();
         assert_eq!(wait(&queue, ip("198.51.100.1")).err(), Some(PasswordError::Busy));
-        drop((crowd, held));
+        drop((crowd, permits));
         assert!(empty(&queue));
     }
 
@@ -419,12 +419,12 @@ mod tests {
     async fn local_clients_are_one_party() {
         for local in [None, ip("127.0.0.1"), ip("::1"), ip("::ffff:127.0.0.1")] {
             let queue = HashQueue::new(1);
-            let held = queue.login(local).expect("a permit").turn().await.expect("nobody runs");
+            let permits = queue.login(local).expect("a permit").acquire().await.expect("nobody runs");
             let all: Vec<_> = (0..100).map_while(|_| wait(&queue, local).ok()).collect();
             assert_eq!(all.len(), LOGINS_WAITING);
             assert_eq!(queue.check_login(local), Err(PasswordError::Share));
             assert!(wait(&queue, ip("192.0.2.1")).is_ok());
-            drop((all, held));
+            drop((all, permits));
             assert!(empty(&queue));
         }
     }
@@ -432,19 +432,20 @@ mod tests {
     #[tokio::test]
     async fn organizations_that_set_passwords_have_a_few_places_of_their_own() {
         let queue = HashQueue::new(1);
-        let of = |tenant| (0..70).map_while(|_| queue.setter(TenantId(tenant)).ok()).collect::<Vec<_>>();
+        let of =
+            |tenant| (0..70).map_while(|_| queue.set_password(TenantId(tenant)).ok()).collect::<Vec<_>>();
         let first = of(1);
         assert_eq!(first.len(), SETTERS_PER_ORGANIZATION);
         let others: Vec<_> = (2..=9).flat_map(of).collect();
         assert_eq!(first.len() + others.len(), SETTERS);
-        assert_eq!(queue.setter(TenantId(1)).err(), Some(PasswordError::Share));
-        assert_eq!(queue.setter(TenantId(10)).err(), Some(PasswordError::Busy));
-        let turn = queue.login(None).expect("logins have their own permits").turn().await.expect("a turn");
+        assert_eq!(queue.set_password(TenantId(1)).err(), Some(PasswordError::Share));
+        assert_eq!(queue.set_password(TenantId(10)).err(), Some(PasswordError::Busy));
+        let turn = queue.login(None).expect("logins have their own permits").acquire().await.expect("a turn");
         drop(first);
-        let place = queue.setter(TenantId(10)).expect("there is room again");
-        assert!(place.turn().now_or_never().is_none(), "it waits and is dropped");
+        let place = queue.set_password(TenantId(10)).expect("there is room again");
+        assert!(place.acquire().now_or_never().is_none(), "it waits and is dropped");
         drop(turn);
-        let turn = place.turn().await.expect("its turn");
+        let turn = place.acquire().await.expect("its turn");
         drop((place, others));
         assert_eq!(queue.state.lock().setters, 1, "a turn holds its permit");
         drop(turn);
@@ -453,12 +454,12 @@ mod tests {
 
     /// A turn that was granted to a waiter that left at the same moment is not lost.
     #[tokio::test]
-    async fn a_turn_that_nobody_took_goes_on() {
+    async fn an_unused_permit_goes_to_the_next_waiter() {
         let queue = HashQueue::new(1);
-        let held = queue.login(None).expect("a permit").turn().await.expect("nobody runs");
+        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let first = wait(&queue, ip("192.0.2.1")).expect("waits");
         let mut second = wait(&queue, ip("192.0.2.2")).expect("waits");
-        drop(held);
+        drop(permits);
         assert!(second.as_mut().now_or_never().is_none(), "the first has the turn");
         drop(first);
         drop(second.as_mut().now_or_never().expect("it runs").expect("its turn"));

@@ -17,12 +17,12 @@ use super::directory::KEYS_PER_ORGANIZATION;
 use super::jti;
 use super::jwt::{self, NewClaims, ROLES, is_id};
 use super::permissions::Role;
-use super::principal::{Authorized, Credential, Manage, Mint, MintsTokens, Operate, Principal};
-use super::records::{KeyRow, Write};
-use super::request::Via;
+use super::presented::CredentialSource;
+use super::principal::{Authorized, CredentialId, Manage, Mint, MintsTokens, Operate, Principal};
+use super::records::{KeyRow, RecordChange};
 use super::scope::{Scope, ScopeSet};
 use super::secret::Secret;
-use super::{Auth, Change};
+use super::{Auth, AuthChange};
 use crate::filter::{Names, Narrowing};
 use crate::ids::TenantId;
 use crate::store::Rows;
@@ -98,7 +98,7 @@ pub(super) struct Signed<'a> {
     pub(super) expires_at_ms: u64,
     /// True if the token is issued for a password.
     pub(super) session: bool,
-    /// The credential that mints the token ([`jti::maker_of`]). The token ends with it.
+    /// The credential that mints the token ([`jti::minted_by`]). The token ends with it.
     pub(super) maker: Option<&'a str>,
 }
 
@@ -160,7 +160,8 @@ impl Auth {
         let count = self.directory.read(|table| table.by_tenant.get(&tenant).map_or(0, |e| e.keys.len()));
         limit("API keys", count, KEYS_PER_ORGANIZATION)?;
         let key = self.make_key(tenant, scopes, NewKey { expires_at_ms, ..new }, narrowing)?;
-        self.commit(self.actor(by), vec![Write::PutKey(key.row.clone())], beside(&key.row), &[]).await?;
+        self.commit(self.actor(by), vec![RecordChange::PutKey(key.row.clone())], beside(&key.row), &[])
+            .await?;
         Ok(key)
     }
 
@@ -183,7 +184,7 @@ impl Auth {
         limit("API keys", count, KEYS_PER_ORGANIZATION)?;
         let new = NewKey { name, expires_at_ms, ..NewKey::default() };
         let key = self.make_key(tenant, ScopeSet::OPERATOR, new, Narrowing::default())?;
-        self.commit(self.actor(by), vec![Write::PutKey(key.row.clone())], Rows::new(), &[]).await?;
+        self.commit(self.actor(by), vec![RecordChange::PutKey(key.row.clone())], Rows::new(), &[]).await?;
         Ok(key)
     }
 
@@ -236,15 +237,20 @@ impl Auth {
         if issuer.key_id() != Some(key_id) && !issuer.reaches(key.row.scopes, &key.row.narrowing) {
             return Err(AdminError::Forbidden("this key is wider than your own rights"));
         }
-        if issuer.credential != Credential::Local && self.is_last_operator_key(key_id) {
+        if issuer.credential != CredentialId::Local && self.is_last_operator_key(key_id) {
             return Err(AdminError::Conflict(
                 "this is the last operator key: make another first, with `nervewire key create --operator` while the daemon is \
                  stopped",
             ));
         }
-        let write = Write::DeleteKey(tenant, key_id.into());
-        self.commit(self.actor(by), vec![write], Rows::new(), &[Change::KeyRevoked(tenant, key_id.into())])
-            .await
+        let write = RecordChange::DeleteKey(tenant, key_id.into());
+        self.commit(
+            self.actor(by),
+            vec![write],
+            Rows::new(),
+            &[AuthChange::KeyRevoked(tenant, key_id.into())],
+        )
+        .await
     }
 
     /// Mints a token for a user of `org_id`, or of the caller's own organization. Nothing is stored.
@@ -276,7 +282,7 @@ impl Auth {
         let organization = self.target(issuer, org_id)?;
         // A token minted now is newer than every end of tokens so far, also than one that is a moment ahead
         // of the clock.
-        let issued_at_ms = now_ms.max(self.good_since(organization.tenant, &new.sub));
+        let issued_at_ms = now_ms.max(self.valid_since(organization.tenant, &new.sub));
         self.sign(Signed {
             sub: &new.sub,
             org_id: &organization.id,
@@ -286,7 +292,7 @@ impl Auth {
             issued_at_ms,
             expires_at_ms,
             session: false,
-            maker: jti::maker_of(issuer).as_deref(),
+            maker: jti::minted_by(issuer).as_deref(),
         })
     }
 
@@ -308,13 +314,13 @@ impl Auth {
         let now_ms = self.clock.now_ms();
         let expires_at_ms = token_end(None, issuer, now_ms)?;
         // The ticket ends with the credential that made it, and when the user's own tokens end.
-        let issued_at_ms = now_ms.max(self.good_since(issuer.tenant, sub));
+        let issued_at_ms = now_ms.max(self.valid_since(issuer.tenant, sub));
         let credential = match issuer.credential.clone() {
-            Credential::Key { key_id, .. } => Credential::Key { key_id, issued_at_ms },
-            Credential::Token { key, jti, .. } => {
-                Credential::Token { key, jti, issued_at_ms, session: false }
+            CredentialId::Key { key_id, .. } => CredentialId::Key { key_id, issued_at_ms },
+            CredentialId::Token { key, jti, .. } => {
+                CredentialId::Token { key, jti, issued_at_ms, session: false }
             }
-            Credential::Local => Credential::Local,
+            CredentialId::Local => CredentialId::Local,
         };
         Ok(Arc::new(Principal {
             tenant: issuer.tenant,
@@ -325,7 +331,7 @@ impl Auth {
             narrowing: issuer.narrowing.clone(),
             expires_at_ms: Some(expires_at_ms),
             credential,
-            via: Via::Ticket,
+            via: CredentialSource::Ticket,
         }))
     }
 
@@ -361,7 +367,7 @@ impl Auth {
         new: NewKey,
         narrowing: Narrowing,
     ) -> Result<IssuedKey, AdminError> {
-        let key = api_key::make(&self.random).map_err(|_| AdminError::Random)?;
+        let key = api_key::generate(&self.random).map_err(|_| AdminError::Random)?;
         let row = KeyRow {
             tenant,
             id: key.id,

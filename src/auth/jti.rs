@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::keys::KeyDigest;
-use super::principal::{Credential, Principal};
+use super::principal::{CredentialId, Principal};
 use super::scope::ScopeSet;
 use crate::filter::Narrowing;
 
@@ -51,7 +51,7 @@ pub(super) fn of(
 
 /// The credential that minted a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Maker<'j> {
+pub(super) enum MintedBy<'j> {
     /// The API key with this id.
     Key(&'j str),
     /// A token of this user, verified by this key.
@@ -60,31 +60,31 @@ pub(super) enum Maker<'j> {
 
 /// Returns the maker, as text, of tokens that `issuer` mints; `None` for the command line, which does not
 /// end.
-pub(super) fn maker_of(issuer: &Principal) -> Option<String> {
+pub(super) fn minted_by(issuer: &Principal) -> Option<String> {
     match &issuer.credential {
-        Credential::Key { key_id, .. } => Some(format!("{BY_KEY}{key_id}")),
-        Credential::Token { key, jti, .. } => {
+        CredentialId::Key { key_id, .. } => Some(format!("{BY_KEY}{key_id}")),
+        CredentialId::Token { key, jti, .. } => {
             let handed_on = jti.as_deref().and_then(|jti| jti.split_once('.')).map(|(_, maker)| maker);
             let by_key = handed_on.filter(|maker| maker.starts_with(BY_KEY)).map(str::to_owned);
             let sub = issuer.sub.as_deref().filter(|sub| sub.len() <= MAKER_SUB_BYTES);
             let sub = sub.map(|sub| format!(".{}", BASE64.encode(sub))).unwrap_or_default();
             by_key.or_else(|| Some(format!("{BY_TOKEN}{:x}{sub}", key.number())))
         }
-        Credential::Local => None,
+        CredentialId::Local => None,
     }
 }
 
 /// Returns the maker in the `jti` of a verified token of our own.
-pub(super) fn maker(jti: &str) -> Option<Maker<'_>> {
+pub(super) fn maker(jti: &str) -> Option<MintedBy<'_>> {
     let (_, maker) = jti.split_once('.')?;
     if let Some(key_id) = maker.strip_prefix(BY_KEY) {
-        return Some(Maker::Key(key_id));
+        return Some(MintedBy::Key(key_id));
     }
     let mut parts = maker.strip_prefix(BY_TOKEN)?.split('.');
     let (digest, sub) = (parts.next()?, parts.next());
     let digest = KeyDigest::of_number(u64::from_str_radix(digest, 16).ok()?);
     let sub = sub.and_then(|sub| BASE64.decode(sub).ok()).and_then(|sub| String::from_utf8(sub).ok());
-    Some(Maker::Token(digest, sub))
+    Some(MintedBy::Token(digest, sub))
 }
 
 /// What the `jti` of a token minted here says about the token.

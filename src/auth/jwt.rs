@@ -19,8 +19,8 @@ use ring::hmac;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize};
 
-use super::error::Refusal;
-use super::keys::{Algorithm, KeySet, KnownKey, VerifyingKey};
+use super::error::CredentialError;
+use super::keys::{Algorithm, KeySet, KeyWithDigest, VerifyingKey};
 use super::own_key::AUDIENCE;
 use super::scope::ScopeSet;
 use crate::event::ID_BYTES;
@@ -87,7 +87,7 @@ struct Header<'a> {
 }
 
 #[derive(Deserialize)]
-struct Raw {
+struct RawClaims {
     sub: Box<str>,
     org_id: Box<str>,
     exp: NumericDate,
@@ -160,27 +160,27 @@ pub(super) fn verify<'k>(
     token: &str,
     keys: &'k KeySet,
     now_ms: u64,
-) -> Result<(Claims, &'k KnownKey), Refusal> {
+) -> Result<(Claims, &'k KeyWithDigest), CredentialError> {
     if token.len() > TOKEN_BYTES {
-        return Err(Refusal::TooLong);
+        return Err(CredentialError::TooLong);
     }
-    let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-    let (header, payload) = message.split_once('.').ok_or(Refusal::Malformed)?;
+    let (message, signature) = token.rsplit_once('.').ok_or(CredentialError::Malformed)?;
+    let (header, payload) = message.split_once('.').ok_or(CredentialError::Malformed)?;
     let header = object(header)?;
-    let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)?;
+    let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| CredentialError::Malformed)?;
     if header.crit.is_some() {
-        return Err(Refusal::Malformed);
+        return Err(CredentialError::Malformed);
     }
-    let key = keys.choose(header.kid.as_deref()).ok_or(Refusal::UnknownKey)?;
+    let key = keys.choose(header.kid.as_deref()).ok_or(CredentialError::UnknownKey)?;
     if Algorithm::from_name(header.alg) != Some(key.material.algorithm()) {
-        return Err(Refusal::Algorithm);
+        return Err(CredentialError::Algorithm);
     }
-    let signature = BASE64.decode(signature).map_err(|_| Refusal::Malformed)?;
+    let signature = BASE64.decode(signature).map_err(|_| CredentialError::Malformed)?;
     if !key.material.verifies(message.as_bytes(), &signature) {
-        return Err(Refusal::NotGenuine);
+        return Err(CredentialError::NotGenuine);
     }
     let payload = object(payload)?;
-    let raw: Raw = serde_json::from_slice(&payload).map_err(|_| Refusal::Claims)?;
+    let raw: RawClaims = serde_json::from_slice(&payload).map_err(|_| CredentialError::Claims)?;
     Ok((check(raw, key, now_ms)?, key))
 }
 
@@ -198,34 +198,34 @@ pub(super) fn sign(claims: &NewClaims<'_>, kid: &str, key: &hmac::Key) -> Option
 }
 
 /// Decodes one part, which must be a JSON object (serde would accept an array for a struct).
-fn object(part: &str) -> Result<Vec<u8>, Refusal> {
-    let json = BASE64.decode(part).map_err(|_| Refusal::Malformed)?;
+fn object(part: &str) -> Result<Vec<u8>, CredentialError> {
+    let json = BASE64.decode(part).map_err(|_| CredentialError::Malformed)?;
     match json.trim_ascii_start().first() {
         Some(b'{') => Ok(json),
-        _ => Err(Refusal::Malformed),
+        _ => Err(CredentialError::Malformed),
     }
 }
 
-fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
+fn check(raw: RawClaims, key: &VerifyingKey, now_ms: u64) -> Result<Claims, CredentialError> {
     if raw.exp.0 <= now_ms {
-        return Err(Refusal::Expired);
+        return Err(CredentialError::Expired);
     }
     let latest = now_ms.saturating_add(CLOCK_SKEW_MS);
     let foreign_iat = raw.iat.filter(|_| !key.is_own());
     if [raw.nbf, foreign_iat].into_iter().flatten().any(|date| date.0 > latest) {
-        return Err(Refusal::NotYet);
+        return Err(CredentialError::NotYet);
     }
     let expires_at_ms = match (key.max_token_ms, raw.iat) {
         (None, _) => raw.exp.0,
         (Some(max), Some(iat)) => raw.exp.0.min(iat.0.saturating_add(max)),
         (Some(max), None) if raw.exp.0 <= now_ms.saturating_add(max) => raw.exp.0,
-        (Some(_), None) => return Err(Refusal::Lifetime),
+        (Some(_), None) => return Err(CredentialError::Lifetime),
     };
     if expires_at_ms <= now_ms {
-        return Err(Refusal::Lifetime);
+        return Err(CredentialError::Lifetime);
     }
     if key.issuer.is_some() && key.issuer != raw.iss {
-        return Err(Refusal::Issuer);
+        return Err(CredentialError::Issuer);
     }
     // RFC 7519 §4.1.3: a recipient that a present `aud` does not name must refuse the token.
     let audience_ok = match (&raw.aud, &key.audience) {
@@ -234,12 +234,12 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
         (None, audience) => audience.is_none(),
     };
     if !audience_ok {
-        return Err(Refusal::Audience);
+        return Err(CredentialError::Audience);
     }
     let roles = raw.roles.unwrap_or_default();
     let roles_ok = roles.len() <= ROLES && roles.iter().all(|role| role.len() <= ROLE_BYTES);
     if !is_id(&raw.sub) || !is_org_id(&raw.org_id) || !raw.jti.as_deref().is_none_or(is_id) || !roles_ok {
-        return Err(Refusal::Claims);
+        return Err(CredentialError::Claims);
     }
     let scopes = match raw.scopes {
         Some(names) => {
@@ -248,7 +248,8 @@ fn check(raw: Raw, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Refusal> {
         }
         None => roles.iter().filter_map(|role| ScopeSet::of_role(role)).collect(),
     };
-    let narrowing = Narrowing::new(raw.agents, raw.channels, raw.types).map_err(|_| Refusal::Claims)?;
+    let narrowing =
+        Narrowing::new(raw.agents, raw.channels, raw.types).map_err(|_| CredentialError::Claims)?;
     Ok(Claims {
         sub: raw.sub,
         org_id: raw.org_id,

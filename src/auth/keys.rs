@@ -150,7 +150,7 @@ fn field(context: &mut digest::Context, bytes: &[u8]) {
 
 /// The organizations that a key's tokens may name.
 #[derive(Clone, Debug)]
-pub(super) enum SpeaksFor {
+pub(super) enum AllowedOrganizations {
     /// Every organization: only the daemon's own key.
     All,
     /// The organizations with these ids.
@@ -163,7 +163,7 @@ pub(super) struct VerifyingKey {
     /// The name by which tokens choose the key. Empty only for the default or sole key.
     pub(super) kid: Arc<str>,
     pub(super) material: Material,
-    pub(super) speaks_for: SpeaksFor,
+    pub(super) speaks_for: AllowedOrganizations,
     /// The `iss` that its tokens must have. `None`: any `iss`, or none.
     pub(super) issuer: Option<Box<str>>,
     /// What the `aud` of its tokens must contain. `None`: [`AUDIENCE`], if a token has an `aud`.
@@ -186,44 +186,44 @@ impl VerifyingKey {
         KeyDigest(digest.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
-    pub(super) fn may_speak_for(&self, org_id: &str) -> bool {
+    pub(super) fn allows_organization(&self, org_id: &str) -> bool {
         match &self.speaks_for {
-            SpeaksFor::All => true,
-            SpeaksFor::Named(ids) => ids.iter().any(|id| id.as_ref() == org_id),
+            AllowedOrganizations::All => true,
+            AllowedOrganizations::Named(ids) => ids.iter().any(|id| id.as_ref() == org_id),
         }
     }
     /// Returns true if this is the daemon's own key.
     pub(super) fn is_own(&self) -> bool {
-        matches!(self.speaks_for, SpeaksFor::All)
+        matches!(self.speaks_for, AllowedOrganizations::All)
     }
 }
 
 /// A key of a set, with its digest.
 #[derive(Debug)]
-pub(super) struct KnownKey {
+pub(super) struct KeyWithDigest {
     key: VerifyingKey,
     pub(super) digest: KeyDigest,
 }
 
-impl Deref for KnownKey {
+impl Deref for KeyWithDigest {
     type Target = VerifyingKey;
     fn deref(&self) -> &VerifyingKey {
         &self.key
     }
 }
 
-impl KnownKey {
-    fn new(key: VerifyingKey) -> Arc<KnownKey> {
-        Arc::new(KnownKey { digest: key.digest(), key })
+impl KeyWithDigest {
+    fn new(key: VerifyingKey) -> Arc<KeyWithDigest> {
+        Arc::new(KeyWithDigest { digest: key.digest(), key })
     }
 }
 
 /// All keys. The set is replaced as a whole when the keys are read again.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
-    by_kid: HashMap<Arc<str>, Arc<KnownKey>>,
-    by_digest: HashMap<KeyDigest, Arc<KnownKey>>,
-    default: Option<Arc<KnownKey>>,
+    by_kid: HashMap<Arc<str>, Arc<KeyWithDigest>>,
+    by_digest: HashMap<KeyDigest, Arc<KeyWithDigest>>,
+    default: Option<Arc<KeyWithDigest>>,
 }
 
 impl KeySet {
@@ -238,7 +238,7 @@ impl KeySet {
             return Err(format!("more than {KEYS} keys"));
         }
         let sole = configured.len() == 1;
-        let own = KnownKey::new(own);
+        let own = KeyWithDigest::new(own);
         let mut set = KeySet::default();
         if configured.is_empty() {
             set.default = Some(Arc::clone(&own));
@@ -246,7 +246,7 @@ impl KeySet {
         set.by_digest.insert(own.digest, Arc::clone(&own));
         set.by_kid.insert(Arc::clone(&own.kid), own);
         for (key, marked) in configured {
-            let key = KnownKey::new(key);
+            let key = KeyWithDigest::new(key);
             if key.kid.is_empty() && !marked && !sole {
                 return Err(
                     "a key has no kid, is not the default and is not the only key: no token could choose it"
@@ -265,7 +265,7 @@ impl KeySet {
     }
 
     /// Returns the one key that may have signed a token with this `kid`.
-    pub(super) fn choose(&self, kid: Option<&str>) -> Option<&Arc<KnownKey>> {
+    pub(super) fn choose(&self, kid: Option<&str>) -> Option<&Arc<KeyWithDigest>> {
         match kid {
             Some(kid) => self.by_kid.get(kid),
             None => self.default.as_ref(),
@@ -273,7 +273,7 @@ impl KeySet {
     }
 
     /// Returns the key that a session recorded, if it is still in the set.
-    pub(super) fn recorded(&self, digest: KeyDigest) -> Option<&Arc<KnownKey>> {
+    pub(super) fn recorded(&self, digest: KeyDigest) -> Option<&Arc<KeyWithDigest>> {
         self.by_digest.get(&digest)
     }
 }
@@ -286,7 +286,11 @@ mod tests {
         VerifyingKey {
             kid: kid.into(),
             material: Material::secret(&[7; 32]).expect("long enough"),
-            speaks_for: if own { SpeaksFor::All } else { SpeaksFor::Named(Arc::new(["acme".into()])) },
+            speaks_for: if own {
+                AllowedOrganizations::All
+            } else {
+                AllowedOrganizations::Named(Arc::new(["acme".into()]))
+            },
             issuer: None,
             audience: None,
             max_token_ms: None,
@@ -344,10 +348,10 @@ mod tests {
     }
 
     #[test]
-    fn a_key_speaks_for_whom_it_names() {
-        assert!(key("a", false).may_speak_for("acme"));
-        assert!(!key("a", false).may_speak_for("acme2"));
-        assert!(key("own", true).may_speak_for("anyone"));
+    fn a_key_is_valid_for_its_named_organizations_only() {
+        assert!(key("a", false).allows_organization("acme"));
+        assert!(!key("a", false).allows_organization("acme2"));
+        assert!(key("own", true).allows_organization("anyone"));
         assert!(!format!("{:?}", key("a", false)).contains('7'));
     }
 }

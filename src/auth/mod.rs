@@ -13,12 +13,13 @@
 mod actor;
 mod admin;
 mod api_key;
-mod changing;
+mod attempt_limiter;
+mod change_locks;
+mod delegation;
 mod directory;
 mod error;
-mod failures;
+mod failure_counts;
 mod first_key;
-mod guesses;
 mod hash_queue;
 mod issue;
 mod jti;
@@ -29,21 +30,20 @@ mod origin;
 mod own_key;
 mod password;
 pub mod permissions;
+mod presented;
 mod principal;
-mod reach;
 mod records;
-mod request;
 
+mod maintenance;
 mod scope;
 mod scope_migration;
 mod secret;
 mod session;
 mod settings;
-mod stored;
+mod store_records;
 #[cfg(test)]
 mod tests;
 mod ticket;
-mod upkeep;
 mod verify;
 
 use std::collections::HashSet;
@@ -55,57 +55,66 @@ use ring::rand::SystemRandom;
 pub use actor::Actor;
 pub use admin::{AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange};
 pub use api_key::PREFIX as API_KEY_PREFIX;
+pub use attempt_limiter::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
 pub use directory::{
     DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
     REVOCATIONS_PER_ORGANIZATION,
 };
 pub use error::{
-    AuthConfigError, AuthError, Ended, Forbidden, MissingScope, PublishDenied, Refusal, RenewError,
+    AuthConfigError, AuthError, CredentialEnded, CredentialError, ForbiddenUse, MissingScope, PublishDenied,
+    RenewError,
 };
-pub use failures::ADDRESSES;
-pub use first_key::{FirstKey, FirstKeyError, unseen as unseen_first_key};
-pub use guesses::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
-pub use hash_queue::{LOGINS_PER_ADDRESS, LOGINS_WAITING, Place, SETTERS, SETTERS_PER_ORGANIZATION, Turn};
+pub use failure_counts::ADDRESSES;
+pub use first_key::{FirstKey, FirstKeyError, pending_file as unseen_first_key};
+pub use hash_queue::{
+    HashPermit, LOGINS_PER_ADDRESS, LOGINS_WAITING, QueuePlace, SETTERS, SETTERS_PER_ORGANIZATION,
+};
 pub use issue::{IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
 pub use jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
 pub use keys::{Algorithm, KeyDigest};
 pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
 pub use own_key::OwnKey;
 pub use password::{
-    HASHES_AT_ONCE, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash, Passwords, Proven,
+    HASHES_AT_ONCE, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash, PasswordProof,
+    Passwords,
 };
 pub use permissions::Role;
+pub use presented::{
+    COOKIE, CredentialSource, CredentialUse, PresentedCredential, QUERY_PARAMETERS, RequestContext,
+    redact_query,
+};
 pub use principal::{
-    Authenticated, Authorized, Credential, Manage, Mint, MintsTokens, NamesUsers, Operate, Principal,
+    Authenticated, Authorized, CredentialId, Manage, Mint, MintsTokens, NamesUsers, Operate, Principal,
     Publish, Right, Subscribe, WriteAsUser, WriteOwned,
 };
-pub use records::{Commit, KeyRow, OrganizationRow, Records, RecordsError, Snapshot, Visibility, Write};
-pub use request::{COOKIE, Presented, QUERY_PARAMETERS, RequestContext, Use, Via, redact_query};
+pub use records::{
+    CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, RecordsError, Snapshot, Visibility,
+};
 pub use scope::{Scope, ScopeSet};
 pub use scope_migration::REWRITTEN_KEYS;
 pub use secret::Secret;
-pub use session::{Attempt, TooMany};
+pub use session::{LoginAttempt, TooManyAttempts};
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
-pub use stored::StoredRecords;
+pub use store_records::StoredRecords;
 pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT, Ticket};
 
 use crate::filter::Rights;
 use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::{CautiousClock, Clock};
-use changing::Changing;
-use directory::{Directory, Entry};
-use failures::Failures;
-use guesses::Guesses;
+use attempt_limiter::AttemptLimiter;
+use change_locks::ChangeLocks;
+use directory::{Directory, OrganizationEntry};
+use failure_counts::FailureCounts;
 use keys::KeySet;
 use origin::RefusedOrigins;
-use ticket::{OneShots, Seal, TicketError};
+use ticket::{OneShotTickets, TicketError, TicketSealer};
 
 /// A change that can end live principals or change their rights. The hooks are called after memory was
 /// updated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Change {
+pub enum AuthChange {
     /// An API key was deleted.
     KeyRevoked(TenantId, String),
     /// A token was revoked.
@@ -124,24 +133,24 @@ pub enum Change {
     KeysReloaded,
 }
 
-impl Change {
+impl AuthChange {
     /// The organization whose principals are affected; `None`: all organizations.
     #[must_use]
     pub fn tenant(&self) -> Option<TenantId> {
         match self {
-            Change::KeyRevoked(tenant, _)
-            | Change::TokenRevoked(tenant, _)
-            | Change::UserDisabled(tenant, ..)
-            | Change::TokensEnded(tenant, _)
-            | Change::OrganizationDeleted(tenant)
-            | Change::PresenceChanged(tenant, _)
-            | Change::VisibilityChanged(tenant) => Some(*tenant),
-            Change::KeysReloaded => None,
+            AuthChange::KeyRevoked(tenant, _)
+            | AuthChange::TokenRevoked(tenant, _)
+            | AuthChange::UserDisabled(tenant, ..)
+            | AuthChange::TokensEnded(tenant, _)
+            | AuthChange::OrganizationDeleted(tenant)
+            | AuthChange::PresenceChanged(tenant, _)
+            | AuthChange::VisibilityChanged(tenant) => Some(*tenant),
+            AuthChange::KeysReloaded => None,
         }
     }
 }
 
-type Hook = Box<dyn Fn(&Change) + Send + Sync>;
+type ChangeHook = Box<dyn Fn(&AuthChange) + Send + Sync>;
 
 /// Verifies all credentials; shared by all workers.
 pub struct Auth {
@@ -155,13 +164,13 @@ pub struct Auth {
     origins: OriginPolicy,
     refused_origins: RefusedOrigins,
     token_in_query: bool,
-    failures: Failures,
-    guesses: Guesses,
+    failures: FailureCounts,
+    guesses: AttemptLimiter,
     passwords: Passwords,
-    one_shots: OneShots,
-    seal: Seal,
+    one_shots: OneShotTickets,
+    seal: TicketSealer,
     random: SystemRandom,
-    hooks: RwLock<Vec<Hook>>,
+    hooks: RwLock<Vec<ChangeHook>>,
     /// Keys whose last use is not stored yet; at most one entry per key.
     used: Mutex<HashSet<(TenantId, String)>>,
     rewritten_keys: usize,
@@ -170,7 +179,7 @@ pub struct Auth {
     forgetting: Mutex<CautiousClock>,
     /// Held from the check to the commit of an administrative change, so two changes cannot both find a name
     /// free.
-    changing: Changing,
+    changing: ChangeLocks,
 }
 
 impl fmt::Debug for Auth {
@@ -203,7 +212,7 @@ impl Auth {
         if rewritten_keys > 0 {
             tracing::info!(keys = rewritten_keys, "{REWRITTEN_KEYS}");
         }
-        let seal = Seal::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
+        let seal = TicketSealer::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
             path: own_key::FILE.into(),
             reason: "cannot seal".into(),
         })?;
@@ -217,24 +226,24 @@ impl Auth {
             origins,
             refused_origins: RefusedOrigins::default(),
             token_in_query: settings.token_in_query,
-            failures: Failures::new(settings.failures_per_minute),
-            guesses: Guesses::new(settings.failures_per_minute),
+            failures: FailureCounts::new(settings.failures_per_minute),
+            guesses: AttemptLimiter::new(settings.failures_per_minute),
             passwords: Passwords::default(),
-            one_shots: OneShots::default(),
+            one_shots: OneShotTickets::default(),
             seal,
             random: SystemRandom::new(),
             hooks: RwLock::default(),
             used: Mutex::default(),
             forgetting: Mutex::default(),
-            changing: Changing::default(),
+            changing: ChangeLocks::default(),
             rewritten_keys,
         })
     }
 
     /// Finds the credential in a request. `query` is without `?`.
     #[must_use]
-    pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> Presented<'a> {
-        request::present(headers, query, self.token_in_query)
+    pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> PresentedCredential<'a> {
+        presented::present(headers, query, self.token_in_query)
     }
 
     /// Authenticates a credential and returns its principal. Success uses up a one-shot ticket.
@@ -244,21 +253,21 @@ impl Auth {
     /// the address has had too many failures. A valid credential is never refused because of failures.
     pub fn authenticate(
         &self,
-        presented: &Presented<'_>,
+        presented: &PresentedCredential<'_>,
         cx: &RequestContext<'_>,
     ) -> Result<Arc<Principal>, AuthError> {
         let now_ms = self.clock.now_ms();
-        self.judge(presented, cx, now_ms).map_err(|error| self.counted(error, cx.peer, now_ms))
+        self.verify(presented, cx, now_ms).map_err(|error| self.count_failure(error, cx.peer, now_ms))
     }
 
     /// Checks that a principal is still valid and returns its current read rights.
     ///
     /// # Errors
     /// The reason why its credential has ended.
-    pub fn still_valid(&self, principal: &Principal) -> Result<Rights, Ended> {
+    pub fn still_valid(&self, principal: &Principal) -> Result<Rights, CredentialEnded> {
         let (now_ms, keys) = (self.clock.now_ms(), Arc::clone(&self.keys.read()));
         self.directory.read(|table| {
-            let entry = verify::holds(table, &keys, principal, now_ms)?;
+            let entry = verify::check_holds(table, &keys, principal, now_ms)?;
             Ok(principal.rights(&entry.organization))
         })
     }
@@ -276,9 +285,9 @@ impl Auth {
         peer: Option<std::net::IpAddr>,
     ) -> Result<Arc<Principal>, RenewError> {
         let now_ms = self.clock.now_ms();
-        let new = self.bearer(token, Via::Bearer, now_ms);
+        let new = self.bearer(token, CredentialSource::Bearer, now_ms);
         let new = new.map_err(|refusal| {
-            RenewError::Refused(self.counted(AuthError::Unauthorized(refusal), peer, now_ms))
+            RenewError::Refused(self.count_failure(AuthError::Unauthorized(refusal), peer, now_ms))
         })?;
         match new.tenant == current.tenant && new.sub == current.sub {
             true => Ok(Arc::new(new)),
@@ -329,9 +338,9 @@ impl Auth {
         self.refused_origins.to_log(origin, self.clock.now_ms())
     }
 
-    /// Registers `hook` to be called after every [`Change`], on the thread that made the change. It must be
+    /// Registers `hook` to be called after every [`AuthChange`], on the thread that made the change. It must be
     /// short and must not call administration.
-    pub fn on_change(&self, hook: impl Fn(&Change) + Send + Sync + 'static) {
+    pub fn on_change(&self, hook: impl Fn(&AuthChange) + Send + Sync + 'static) {
         self.hooks.write().push(Box::new(hook));
     }
 
@@ -342,7 +351,7 @@ impl Auth {
     pub fn reload_keys(&self, settings: &[JwtKeySettings]) -> Result<(), AuthConfigError> {
         let keys = settings::key_set(&self.own_key, settings, self.max_token_ms)?;
         *self.keys.write() = Arc::new(keys);
-        self.tell(&Change::KeysReloaded);
+        self.notify(&AuthChange::KeysReloaded);
         Ok(())
     }
 
@@ -352,9 +361,9 @@ impl Auth {
         self.directory.read(|table| table.by_tenant.get(&tenant).map(|entry| Arc::clone(&entry.organization)))
     }
 
-    fn counted(&self, error: AuthError, peer: Option<std::net::IpAddr>, now_ms: u64) -> AuthError {
+    fn count_failure(&self, error: AuthError, peer: Option<std::net::IpAddr>, now_ms: u64) -> AuthError {
         match error {
-            AuthError::Unauthorized(refusal) if refusal != Refusal::Absent => {
+            AuthError::Unauthorized(refusal) if refusal != CredentialError::Absent => {
                 match self.failures.count(peer, now_ms) {
                     Ok(()) => error,
                     Err(retry_after) => AuthError::TooManyFailures { retry_after },
@@ -364,7 +373,7 @@ impl Auth {
         }
     }
 
-    fn tell(&self, change: &Change) {
+    fn notify(&self, change: &AuthChange) {
         self.hooks.read().iter().for_each(|hook| hook(change));
     }
 }

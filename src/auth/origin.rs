@@ -44,7 +44,7 @@ impl OriginPolicy {
     pub fn new(allowed: &[String]) -> Result<Self, String> {
         let entry = |entry: &String| {
             let lower = entry.to_ascii_lowercase();
-            match Parts::of(&lower) {
+            match OriginParts::of(&lower) {
                 Some(_) => Ok(lower.into_boxed_str()),
                 None => Err(entry.clone()),
             }
@@ -56,7 +56,7 @@ impl OriginPolicy {
     /// `:authority`).
     #[must_use]
     pub fn allows(&self, origin: &str, host: Option<&str>) -> bool {
-        let Some(parts) = Parts::of(origin) else { return false };
+        let Some(parts) = OriginParts::of(origin) else { return false };
         if host.is_some_and(|host| parts.is_at(host)) {
             return true;
         }
@@ -83,10 +83,10 @@ impl OriginPolicy {
 /// Origins that were refused and logged within the last minute, so that a page that keeps retrying does not
 /// fill the log.
 #[derive(Debug, Default)]
-pub(super) struct RefusedOrigins(Mutex<Logged>);
+pub(super) struct RefusedOrigins(Mutex<LoggedOrigins>);
 
 #[derive(Debug, Default)]
-struct Logged {
+struct LoggedOrigins {
     /// Time at which the first of them was logged, in Unix milliseconds.
     since_ms: u64,
     origins: Vec<Box<str>>,
@@ -96,11 +96,11 @@ impl RefusedOrigins {
     /// Returns the text to log for a refused `Origin`; `None` if it, or enough other origins, was logged
     /// already. Only what a browser sends is copied into the log: scheme, host and port.
     pub(super) fn to_log(&self, origin: &str, now_ms: u64) -> Option<Box<str>> {
-        let known = origin.len() <= REFUSED_BYTES && (origin == "null" || Parts::of(origin).is_some());
+        let known = origin.len() <= REFUSED_BYTES && (origin == "null" || OriginParts::of(origin).is_some());
         let shown = if known { origin } else { "(not an origin)" };
         let mut logged = self.0.lock();
         if now_ms.abs_diff(logged.since_ms) >= REFUSED_WINDOW_MS {
-            *logged = Logged { since_ms: now_ms, origins: Vec::new() };
+            *logged = LoggedOrigins { since_ms: now_ms, origins: Vec::new() };
         }
         if logged.origins.len() >= REFUSED_ORIGINS || logged.origins.iter().any(|it| **it == *shown) {
             return None;
@@ -111,19 +111,19 @@ impl RefusedOrigins {
 }
 
 /// The parts of an origin (RFC 6454 §7: exactly scheme, host and port).
-struct Parts<'a> {
+struct OriginParts<'a> {
     scheme: &'a str,
     host: &'a str,
     port: Option<&'a str>,
 }
 
-impl<'a> Parts<'a> {
-    fn of(origin: &'a str) -> Option<Parts<'a>> {
+impl<'a> OriginParts<'a> {
+    fn of(origin: &'a str) -> Option<OriginParts<'a>> {
         let (scheme, authority) = origin.split_once("://")?;
         let scheme_ok = !scheme.is_empty()
             && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         let (host, port) = split_port(authority)?;
-        scheme_ok.then_some(Parts { scheme, host, port })
+        scheme_ok.then_some(OriginParts { scheme, host, port })
     }
 
     fn is_loopback(&self) -> bool {

@@ -19,7 +19,7 @@ use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
 use super::error::AuthConfigError;
-use super::keys::{Material, SpeaksFor, VerifyingKey};
+use super::keys::{AllowedOrganizations, Material, VerifyingKey};
 
 /// The file's name in the data directory. It holds 32 random bytes as base64url (the `k` of a JWK).
 pub(super) const FILE: &str = "auth.key";
@@ -73,7 +73,7 @@ impl OwnKey {
         VerifyingKey {
             kid: Arc::clone(&self.kid),
             material: Material::Hmac(self.jwt.clone()),
-            speaks_for: SpeaksFor::All,
+            speaks_for: AllowedOrganizations::All,
             issuer: None,
             audience: None,
             max_token_ms: None,

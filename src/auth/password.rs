@@ -5,7 +5,7 @@
 //! * A verification costs the same whether or not there is a hash to compare with ([`NOBODYS`]).
 //! * Hashing takes a core and 19 MiB for some hundredths of a second. It runs outside the workers, on all
 //!   cores but one and at most [`HASHES_AT_ONCE`] at once. Other requests wait for their turn (`hash_queue`).
-//! * A verified password gives a [`Proven`]; without one no session starts.
+//! * A verified password gives a [`PasswordProof`]; without one no session starts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-use super::hash_queue::{HashQueue, Place, Turn};
+use super::hash_queue::{HashPermit, HashQueue, QueuePlace};
 use crate::ids::TenantId;
 
 /// Minimum length of a new password, in characters.
@@ -92,12 +92,12 @@ impl fmt::Debug for PasswordHash {
 
 /// Proof that a user's password was just verified. Only [`Passwords::verify`] creates one.
 #[derive(Debug)]
-pub struct Proven {
+pub struct PasswordProof {
     pub(super) tenant: TenantId,
     pub(super) sub: String,
 }
 
-impl Proven {
+impl PasswordProof {
     /// The user's organization.
     #[must_use]
     pub fn tenant(&self) -> TenantId {
@@ -138,14 +138,18 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError`].
-    pub async fn hash(&self, place: &Place, password: Arc<Password>) -> Result<PasswordHash, PasswordError> {
+    pub async fn hash(
+        &self,
+        place: &QueuePlace,
+        password: Arc<Password>,
+    ) -> Result<PasswordHash, PasswordError> {
         let mut salt = [0; SALT_BYTES];
         self.random.fill(&mut salt).map_err(|_| PasswordError::Failed)?;
         let hash = move || {
             let hash = argon2()?.hash_password_with_salt(password.0.as_bytes(), &salt).ok()?;
             Some(PasswordHash(hash.to_string()))
         };
-        run(place.turn().await?, hash).await?.ok_or(PasswordError::Failed)
+        run(place.acquire().await?, hash).await?.ok_or(PasswordError::Failed)
     }
 
     /// Verifies `password` against the tenant, user id and hash in `whose`. If `whose` is `None`, it does
@@ -155,14 +159,14 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn verify(
         &self,
-        turn: Turn,
+        turn: HashPermit,
         password: Arc<Password>,
-        whose: Option<(TenantId, &str, &PasswordHash)>,
-    ) -> Result<Option<Proven>, PasswordError> {
-        let hash = whose.map_or_else(|| NOBODYS.to_owned(), |(_, _, hash)| hash.0.clone());
-        let fits = run(turn, move || fits(&password, &hash)).await?;
-        let proven = whose.map(|(tenant, sub, _)| Proven { tenant, sub: sub.to_owned() });
-        Ok(proven.filter(|_| fits))
+        account: Option<(TenantId, &str, &PasswordHash)>,
+    ) -> Result<Option<PasswordProof>, PasswordError> {
+        let hash = account.map_or_else(|| NOBODYS.to_owned(), |(_, _, hash)| hash.0.clone());
+        let fits = run(turn, move || matches(&password, &hash)).await?;
+        let proof = account.map(|(tenant, sub, _)| PasswordProof { tenant, sub: sub.to_owned() });
+        Ok(proof.filter(|_| fits))
     }
 
     /// Checks whether one more login from this peer may wait. It is called before anything is read for the
@@ -178,7 +182,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Share`].
-    pub fn login(&self, peer: Option<IpAddr>) -> Result<Place, PasswordError> {
+    pub fn login(&self, peer: Option<IpAddr>) -> Result<QueuePlace, PasswordError> {
         self.queue.login(peer)
     }
 
@@ -186,8 +190,8 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Busy`], [`PasswordError::Share`].
-    pub fn setter(&self, tenant: TenantId) -> Result<Place, PasswordError> {
-        self.queue.setter(tenant)
+    pub fn setter(&self, tenant: TenantId) -> Result<QueuePlace, PasswordError> {
+        self.queue.set_password(tenant)
     }
 
     /// Returns a digest that distinguishes passwords and is as hard to invert as the stored hash. It is used
@@ -197,7 +201,7 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn digest(
         &self,
-        place: &Place,
+        place: &QueuePlace,
         password: Arc<Password>,
         salt: [u8; 32],
     ) -> Result<[u8; 32], PasswordError> {
@@ -206,14 +210,14 @@ impl Passwords {
             argon2()?.hash_password_into(password.0.as_bytes(), &salt, &mut out).ok()?;
             Some(out)
         };
-        run(place.turn().await?, digest).await?.ok_or(PasswordError::Failed)
+        run(place.acquire().await?, digest).await?.ok_or(PasswordError::Failed)
     }
 }
 
 /// Runs `work` outside the workers. The turn is held until the work is done, whether or not a caller still
 /// waits for the result.
 async fn run<T: Send + 'static>(
-    turn: Turn,
+    turn: HashPermit,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, PasswordError> {
     let work = move || {
@@ -229,7 +233,7 @@ fn argon2() -> Option<Argon2<'static>> {
 }
 
 /// Verifies a password with the parameters in the hash.
-fn fits(password: &Password, hash: &str) -> bool {
+fn matches(password: &Password, hash: &str) -> bool {
     Argon2::default().verify_password(password.0.as_bytes(), hash).is_ok()
 }
 
@@ -249,21 +253,21 @@ mod tests {
         let again = passwords.hash(&place, password("correct horse")).await.expect("hashed");
         assert_ne!(hash, again, "each has its own salt");
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
-        let whose = Some((TenantId(3), "user-1", &hash));
-        let verify = async |text: &str, whose| {
-            let turn = place.turn().await.expect("a turn");
-            passwords.verify(turn, password(text), whose).await.expect("verified")
+        let account = Some((TenantId(3), "user-1", &hash));
+        let verify = async |text: &str, account| {
+            let turn = place.acquire().await.expect("a turn");
+            passwords.verify(turn, password(text), account).await.expect("verified")
         };
-        let proven = verify("correct horse", whose).await;
-        assert!(proven.is_some_and(|proven| (proven.tenant, proven.sub.as_str()) == (TenantId(3), "user-1")));
-        assert!(verify("correct horsf", whose).await.is_none());
+        let proof = verify("correct horse", account).await;
+        assert!(proof.is_some_and(|proof| (proof.tenant, proof.sub.as_str()) == (TenantId(3), "user-1")));
+        assert!(verify("correct horsf", account).await.is_none());
         assert!(verify("correct horse", None).await.is_none());
     }
 
     /// The hash for an unknown user is parsed and computed like any other. Otherwise its refusal would come
     /// earlier.
     #[test]
-    fn nobodys_hash_costs_what_a_users_does() {
+    fn a_missing_users_hash_costs_what_a_users_does() {
         let parsed = argon2::PasswordHash::new(NOBODYS).expect("a PHC string");
         let made = argon2().and_then(|it| it.hash_password_with_salt(b"x", &[0; SALT_BYTES]).ok());
         let made = made.expect("hashed");
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_digest_tells_passwords_apart() {
+    async fn digests_of_passwords_differ() {
         let passwords = Passwords::default();
         let place = passwords.login(None).expect("a permit");
         let one = passwords.digest(&place, password("password 1"), [1; 32]).await.expect("digested");

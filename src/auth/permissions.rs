@@ -168,11 +168,11 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_given_a_permission_by_a_role_has_it() {
+    fn a_role_grants_each_permission_of_its_row() {
         for permission in PERMISSIONS {
             assert!(permission.any_of.has(permission.gives), "{}", permission.what);
             for role in Role::ALL {
-                let has = role.scopes().meets(permission.any_of);
+                let has = role.scopes().intersects(permission.any_of);
                 assert_eq!(has, permission.roles.contains(&role), "{role:?}: {}", permission.what);
             }
         }

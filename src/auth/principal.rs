@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use super::directory::Organization;
 use super::error::{MissingScope, PublishDenied};
-use super::jti::{self, Maker};
+use super::jti::{self, MintedBy};
 use super::keys::KeyDigest;
 use super::permissions;
+use super::presented::CredentialSource;
 use super::records::Visibility;
-use super::request::Via;
 use super::scope::{Scope, ScopeSet};
 use crate::event::Event;
 use crate::filter::{Narrowing, Rights};
@@ -42,14 +42,14 @@ pub struct Principal {
     pub expires_at_ms: Option<u64>,
     /// The credential that is revoked to end this principal. For a ticket it is the credential that the
     /// ticket was made from.
-    pub credential: Credential,
+    pub credential: CredentialId,
     /// Where in the request the credential was.
-    pub via: Via,
+    pub via: CredentialSource,
 }
 
 /// Identifies a credential. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Credential {
+pub enum CredentialId {
     /// An API key.
     Key {
         /// The key id.
@@ -86,8 +86,8 @@ impl Principal {
             scopes: ScopeSet::OPERATOR,
             narrowing: Narrowing::default(),
             expires_at_ms: None,
-            credential: Credential::Local,
-            via: Via::Bearer,
+            credential: CredentialId::Local,
+            via: CredentialSource::Bearer,
         })
     }
 
@@ -113,8 +113,8 @@ impl Principal {
         };
         match (&self.sub, &self.credential) {
             (Some(sub), _) => Cow::Owned(format!("user:{sub}{narrowing}")),
-            (None, Credential::Key { key_id, .. }) => Cow::Owned(format!("key:{key_id}{narrowing}")),
-            (None, Credential::Token { .. } | Credential::Local) => Cow::Borrowed("local"),
+            (None, CredentialId::Key { key_id, .. }) => Cow::Owned(format!("key:{key_id}{narrowing}")),
+            (None, CredentialId::Token { .. } | CredentialId::Local) => Cow::Borrowed("local"),
         }
     }
 
@@ -122,8 +122,8 @@ impl Principal {
     #[must_use]
     pub fn key_id(&self) -> Option<&str> {
         match &self.credential {
-            Credential::Key { key_id, .. } => Some(key_id),
-            Credential::Token { .. } | Credential::Local => None,
+            CredentialId::Key { key_id, .. } => Some(key_id),
+            CredentialId::Token { .. } | CredentialId::Local => None,
         }
     }
 
@@ -146,8 +146,8 @@ impl Principal {
     #[must_use]
     pub fn made_by_key(&self) -> Option<&str> {
         match self.maker()? {
-            Maker::Key(key_id) => Some(key_id),
-            Maker::Token(..) => None,
+            MintedBy::Key(key_id) => Some(key_id),
+            MintedBy::Token(..) => None,
         }
     }
 
@@ -155,15 +155,15 @@ impl Principal {
     #[must_use]
     pub fn made_by_user(&self) -> Option<String> {
         match self.maker()? {
-            Maker::Key(_) => None,
-            Maker::Token(_, sub) => sub,
+            MintedBy::Key(_) => None,
+            MintedBy::Token(_, sub) => sub,
         }
     }
 
-    fn maker(&self) -> Option<Maker<'_>> {
+    fn maker(&self) -> Option<MintedBy<'_>> {
         match &self.credential {
-            Credential::Token { jti, .. } => jti.as_deref().and_then(jti::maker),
-            Credential::Key { .. } | Credential::Local => None,
+            CredentialId::Token { jti, .. } => jti.as_deref().and_then(jti::maker),
+            CredentialId::Key { .. } | CredentialId::Local => None,
         }
     }
 
@@ -172,7 +172,7 @@ impl Principal {
     /// # Errors
     /// The missing scope: 403.
     pub fn authorize<R: Right>(self: &Arc<Self>) -> Result<Authorized<R>, MissingScope> {
-        match R::is_given_by(self.scopes) {
+        match R::is_granted_by(self.scopes) {
             true => Ok(Authorized { principal: Arc::clone(self), right: PhantomData }),
             false => Err(MissingScope(R::NAME)),
         }
@@ -244,8 +244,8 @@ pub trait Right: sealed::Sealed {
 
     /// Returns true if a principal with these scopes has the right.
     #[must_use]
-    fn is_given_by(scopes: ScopeSet) -> bool {
-        scopes.meets(Self::ANY_OF)
+    fn is_granted_by(scopes: ScopeSet) -> bool {
+        scopes.intersects(Self::ANY_OF)
     }
 }
 
@@ -257,7 +257,7 @@ impl Right for Authenticated {
     const ANY_OF: ScopeSet = ScopeSet::NONE;
     const NAME: &'static str = "";
 
-    fn is_given_by(_scopes: ScopeSet) -> bool {
+    fn is_granted_by(_scopes: ScopeSet) -> bool {
         true
     }
 }
@@ -320,8 +320,8 @@ mod tests {
             scopes: scopes.iter().map(|name| ScopeSet::from_claim(name)).collect(),
             narrowing: serde_json::from_str(narrowing).expect("a narrowing"),
             expires_at_ms: None,
-            credential: Credential::Key { key_id: "k".into(), issued_at_ms: 0 },
-            via: Via::Bearer,
+            credential: CredentialId::Key { key_id: "k".into(), issued_at_ms: 0 },
+            via: CredentialSource::Bearer,
         })
     }
 

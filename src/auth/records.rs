@@ -70,7 +70,7 @@ pub struct KeyRow {
 
 /// One change in a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
+pub enum RecordChange {
     /// Creates or changes an organization.
     PutOrganization(OrganizationRow),
     /// Deletes the organization and all its rows (keys, revocations, disabled users). Its events are deleted
@@ -153,7 +153,7 @@ pub enum RecordsError {
 }
 
 /// The future of a commit.
-pub type Commit<'a> = Pin<Box<dyn Future<Output = Result<(), RecordsError>> + Send + 'a>>;
+pub type CommitFuture<'a> = Pin<Box<dyn Future<Output = Result<(), RecordsError>> + Send + 'a>>;
 
 /// The store of the rows.
 pub trait Records: Send + Sync {
@@ -165,5 +165,5 @@ pub trait Records: Send + Sync {
 
     /// Writes all of `writes` and `beside` (a caller's own rows, such as an idempotency row) or none of them.
     /// Returns once they are synced. After the first poll the write continues even if the future is dropped.
-    fn commit(&self, writes: Vec<Write>, beside: Rows) -> Commit<'_>;
+    fn commit(&self, writes: Vec<RecordChange>, beside: Rows) -> CommitFuture<'_>;
 }

@@ -111,7 +111,7 @@ impl ScopeSet {
     }
     /// Returns true if any scope of `other` is in this set.
     #[must_use]
-    pub const fn meets(self, other: ScopeSet) -> bool {
+    pub const fn intersects(self, other: ScopeSet) -> bool {
         self.0 & other.0 != 0
     }
     /// The scopes that are in both sets.
@@ -145,7 +145,7 @@ impl ScopeSet {
     /// all of these rights.
     #[must_use]
     pub(super) fn of_old_key(self) -> ScopeSet {
-        let wrote = match self.meets(Scope::Publish | Scope::PublishOrg) {
+        let wrote = match self.intersects(Scope::Publish | Scope::PublishOrg) {
             true => Scope::Write | Scope::Agents,
             false => ScopeSet::NONE,
         };

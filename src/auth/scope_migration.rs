@@ -8,7 +8,7 @@
 
 use super::records::RecordsError;
 use super::scope::ScopeSet;
-use super::stored::read_error;
+use super::store_records::read_error;
 use crate::store::{ApiKey, Rows, Store};
 
 /// The version of the current scopes. A store without a marker has version 0.

@@ -8,22 +8,22 @@
 //!   lock while it reads the user. So a token is never dated before the read of the user that it stands for,
 //!   nor before that user's instant.
 //! * Guesses are limited by address, in total and for one account, before the password is verified
-//!   (`guesses`).
+//!   (`attempt_limiter`).
 //! * This module does not know users' rows: `resource` has them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::admin::{AdminError, limit};
+use super::attempt_limiter::AttemptKey;
 use super::directory::ENDED_PER_ORGANIZATION;
-use super::failures::bucket;
-use super::guesses::Guess;
+use super::failure_counts::bucket;
 use super::issue::{IssuedToken, Signed, TOKEN_DEFAULT_MS};
-use super::password::{Passwords, Proven};
+use super::maintenance::{UPKEEP_LOOKS, UPKEEP_WRITES};
+use super::password::{PasswordProof, Passwords};
 use super::permissions::Role;
-use super::records::Write;
-use super::upkeep::{UPKEEP_LOOKS, UPKEEP_WRITES};
-use super::{Actor, Auth, Change, Organization};
+use super::records::RecordChange;
+use super::{Actor, Auth, AuthChange, Organization};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 use crate::store::Rows;
@@ -32,29 +32,29 @@ use crate::store::Rows;
 /// account exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many failed logins")]
-pub struct TooMany {
+pub struct TooManyAttempts {
     /// `Retry-After` in seconds, at least 1.
     pub retry_after: u64,
 }
 
-/// A password that is about to be verified. It counts as wrong until [`Attempt::succeeded`] is called.
+/// A password that is about to be verified. It counts as wrong until [`LoginAttempt::succeeded`] is called.
 #[derive(Debug)]
 #[must_use]
-pub struct Attempt<'a> {
+pub struct LoginAttempt<'a> {
     auth: &'a Auth,
-    guess: Guess,
+    key: AttemptKey,
 }
 
-impl Attempt<'_> {
+impl LoginAttempt<'_> {
     /// Records that the password was right.
     pub fn succeeded(self) {
-        self.auth.guesses.succeed(&self.guess);
+        self.auth.guesses.reset(&self.key);
     }
     /// Records that the password was wrong, or that there is no such user. The attempt stays counted.
     pub fn failed(self) {}
     /// Removes the attempt from the counts, because the password was not verified.
-    pub fn void(self) {
-        self.auth.guesses.withdraw(&self.guess);
+    pub fn withdraw(self) {
+        self.auth.guesses.withdraw(&self.key);
     }
 }
 
@@ -75,29 +75,44 @@ impl Auth {
     /// the login.
     ///
     /// # Errors
-    /// [`TooMany`].
-    pub fn may_attempt(&self, peer: Option<IpAddr>, org_id: &str, email: &str) -> Result<(), TooMany> {
-        let guess = Guess::new(peer.map_or(0, bucket), org_id, email);
-        self.guesses.check(&guess, self.clock.now_ms()).map_err(|retry_after| TooMany { retry_after })
+    /// [`TooManyAttempts`].
+    pub fn check_attempt(
+        &self,
+        peer: Option<IpAddr>,
+        org_id: &str,
+        email: &str,
+    ) -> Result<(), TooManyAttempts> {
+        let guess = AttemptKey::new(peer.map_or(0, bucket), org_id, email);
+        self.guesses.check(&guess, self.clock.now_ms()).map_err(|retry_after| TooManyAttempts { retry_after })
     }
 
     /// Starts an attempt. It is called when its turn to hash has come, so that failures during the wait count
     /// too.
     ///
     /// # Errors
-    /// [`TooMany`].
-    pub fn attempt(&self, peer: Option<IpAddr>, org_id: &str, email: &str) -> Result<Attempt<'_>, TooMany> {
-        let guess = Guess::new(peer.map_or(0, bucket), org_id, email);
+    /// [`TooManyAttempts`].
+    pub fn begin_attempt(
+        &self,
+        peer: Option<IpAddr>,
+        org_id: &str,
+        email: &str,
+    ) -> Result<LoginAttempt<'_>, TooManyAttempts> {
+        let guess = AttemptKey::new(peer.map_or(0, bucket), org_id, email);
         let begun = self.guesses.begin(&guess, self.clock.now_ms());
-        begun.map_err(|retry_after| TooMany { retry_after })?;
-        Ok(Attempt { auth: self, guess })
+        begun.map_err(|retry_after| TooManyAttempts { retry_after })?;
+        Ok(LoginAttempt { auth: self, key: guess })
     }
 
     /// Issues a token to the user whose password was verified: 24 hours, with the rights of the role.
     ///
     /// # Errors
     /// `NotFound`: the organization was deleted; `Random`.
-    pub fn session(&self, of: &Proven, role: Role, issued_at_ms: u64) -> Result<IssuedToken, AdminError> {
+    pub fn session(
+        &self,
+        of: &PasswordProof,
+        role: Role,
+        issued_at_ms: u64,
+    ) -> Result<IssuedToken, AdminError> {
         let organization = self.organization(of.tenant).ok_or(AdminError::NotFound)?;
         self.sign(Signed {
             sub: &of.sub,
@@ -114,17 +129,17 @@ impl Auth {
 
     /// Returns an instant after every token that a user was issued so far.
     #[must_use]
-    pub fn next_since(&self, tenant: TenantId, sub: &str) -> u64 {
-        self.clock.now_ms().max(self.good_since(tenant, sub)).saturating_add(1)
+    pub fn next_valid_since(&self, tenant: TenantId, sub: &str) -> u64 {
+        self.clock.now_ms().max(self.valid_since(tenant, sub)).saturating_add(1)
     }
 
     /// Returns the instant from which a user's tokens are valid; 0: always.
-    pub(super) fn good_since(&self, tenant: TenantId, sub: &str) -> u64 {
-        let since = |entry: &super::Entry| entry.good_since.get(sub).copied();
+    pub(super) fn valid_since(&self, tenant: TenantId, sub: &str) -> u64 {
+        let since = |entry: &super::OrganizationEntry| entry.valid_since.get(sub).copied();
         self.directory.read(|table| table.by_tenant.get(&tenant).and_then(since)).unwrap_or_default()
     }
 
-    /// Ends all tokens of a user that were issued before `since_ms` ([`Auth::next_since`]), in the same
+    /// Ends all tokens of a user that were issued before `since_ms` ([`Auth::next_valid_since`]), in the same
     /// commit as `beside`.
     ///
     /// # Errors
@@ -141,16 +156,16 @@ impl Auth {
         let now_ms = self.clock.now_ms();
         let (count, outlived) = self.directory.read(|table| {
             let entry = table.by_tenant.get(&tenant).ok_or(AdminError::NotFound)?;
-            let others = entry.good_since.len() - usize::from(entry.good_since.contains_key(sub));
+            let others = entry.valid_since.len() - usize::from(entry.valid_since.contains_key(sub));
             let full = others >= ENDED_PER_ORGANIZATION;
             let looks = if full { UPKEEP_LOOKS } else { 0 };
-            let outlived = entry.outlived(now_ms, sub, looks).filter(|other| *other != sub);
+            let outlived = entry.expired_ends(now_ms, sub, looks).filter(|other| *other != sub);
             let outlived = outlived.take(UPKEEP_WRITES).map(str::to_owned);
             Ok::<_, AdminError>((others, outlived.collect::<Vec<_>>()))
         })?;
         limit("users whose tokens were ended in 30 days", count - outlived.len(), ENDED_PER_ORGANIZATION)?;
-        let mut writes = vec![Write::EndTokens { tenant, sub: sub.into(), since_ms }];
-        writes.extend(outlived.into_iter().map(|other| Write::ForgetEnd(tenant, other)));
-        self.commit(actor, writes, beside, &[Change::TokensEnded(tenant, sub.into())]).await
+        let mut writes = vec![RecordChange::EndTokens { tenant, sub: sub.into(), since_ms }];
+        writes.extend(outlived.into_iter().map(|other| RecordChange::ForgetEnd(tenant, other)));
+        self.commit(actor, writes, beside, &[AuthChange::TokensEnded(tenant, sub.into())]).await
     }
 }

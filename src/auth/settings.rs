@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::error::AuthConfigError;
 use super::key_file::{self, FILE_BYTES};
-use super::keys::{Algorithm, KeySet, Material, SpeaksFor, VerifyingKey};
+use super::keys::{Algorithm, AllowedOrganizations, KeySet, Material, VerifyingKey};
 use super::own_key::OwnKey;
 use crate::config::{self, JwtAlgorithm, JwtKeyMaterial};
 use crate::ids::is_org_id;
@@ -143,7 +143,7 @@ pub(super) fn key_set(
             let key = VerifyingKey {
                 kid: kid.or_else(|| sole.then(|| entry.kid.clone()).flatten()).unwrap_or_default().into(),
                 material,
-                speaks_for: SpeaksFor::Named(
+                speaks_for: AllowedOrganizations::Named(
                     entry.organizations.iter().map(|id| id.as_str().into()).collect(),
                 ),
                 issuer: entry.issuer.as_deref().map(Into::into),

@@ -20,8 +20,8 @@ use ring::{digest, error::Unspecified};
 use serde::{Deserialize, Serialize};
 
 use super::keys::KeyDigest;
-use super::principal::{Credential, Principal};
-use super::request::Via;
+use super::presented::CredentialSource;
+use super::principal::{CredentialId, Principal};
 use super::scope::ScopeSet;
 use super::secret::Secret;
 use crate::filter::Narrowing;
@@ -61,16 +61,16 @@ pub struct Ticket {
 
 /// A ticket that was read but not yet accepted.
 #[derive(Debug)]
-pub(super) enum Read {
-    /// It exists and is not used up yet: [`OneShots::spend`] does that.
-    OneShot(Spend, Arc<Principal>),
+pub(super) enum OpenedTicket {
+    /// It exists and is not used up yet: [`OneShotTickets::spend`] does that.
+    OneShot(SpendHandle, Arc<Principal>),
     /// It is genuine and not expired.
     Reconnect { principal: Principal, origin: Option<Box<str>> },
 }
 
 /// The handle for using up a one-shot ticket.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Spend(Digest);
+pub(super) struct SpendHandle(Digest);
 
 type Digest = [u8; 32];
 
@@ -97,25 +97,25 @@ impl From<Unspecified> for TicketError {
 /// The unused one-shot tickets. They are found by digest, so the time of a lookup reveals nothing about a
 /// ticket.
 #[derive(Debug, Default)]
-pub(super) struct OneShots(Mutex<Unspent>);
+pub(super) struct OneShotTickets(Mutex<UnspentTickets>);
 
 #[derive(Debug, Default)]
-struct Unspent {
-    tickets: HashMap<Digest, OneShot>,
-    by_tenant: HashMap<TenantId, OfTenant>,
+struct UnspentTickets {
+    tickets: HashMap<Digest, OneShotTicket>,
+    by_tenant: HashMap<TenantId, TenantTickets>,
     /// When expired tickets of all organizations were last dropped, in Unix milliseconds.
     swept_ms: u64,
 }
 
 #[derive(Debug)]
-struct OneShot {
+struct OneShotTicket {
     principal: Arc<Principal>,
     /// Expiry in Unix milliseconds.
     until_ms: u64,
 }
 
 #[derive(Debug, Default)]
-struct OfTenant {
+struct TenantTickets {
     count: usize,
     /// Tickets of each user or API key, oldest first. No queue is empty.
     by_subject: HashMap<Box<str>, VecDeque<Digest>>,
@@ -123,7 +123,7 @@ struct OfTenant {
     swept_ms: u64,
 }
 
-impl OneShots {
+impl OneShotTickets {
     pub(super) fn make(
         &self,
         principal: &Arc<Principal>,
@@ -140,26 +140,26 @@ impl OneShots {
         let of_tenant = unspent.by_tenant.entry(principal.tenant).or_default();
         of_tenant.count += 1;
         of_tenant.by_subject.entry(principal.subject().into()).or_default().push_back(digest);
-        unspent.tickets.insert(digest, OneShot { principal: Arc::clone(principal), until_ms });
+        unspent.tickets.insert(digest, OneShotTicket { principal: Arc::clone(principal), until_ms });
         Ok(Ticket { ticket: Secret::new(text), expires_at_ms: until_ms })
     }
 
-    pub(super) fn find(&self, text: &str, now_ms: u64) -> Option<Read> {
+    pub(super) fn find(&self, text: &str, now_ms: u64) -> Option<OpenedTicket> {
         let digest = digest_of(text);
         let unspent = self.0.lock();
         let found = unspent.tickets.get(&digest).filter(|ticket| now_ms < ticket.until_ms)?;
-        Some(Read::OneShot(Spend(digest), Arc::clone(&found.principal)))
+        Some(OpenedTicket::OneShot(SpendHandle(digest), Arc::clone(&found.principal)))
     }
 
     /// Uses up the ticket. Returns false if another request was first.
-    pub(super) fn spend(&self, Spend(digest): Spend) -> bool {
+    pub(super) fn spend(&self, SpendHandle(digest): SpendHandle) -> bool {
         self.0.lock().remove(&digest)
     }
 }
 
-impl Unspent {
+impl UnspentTickets {
     fn remove(&mut self, digest: &Digest) -> bool {
-        let Some(OneShot { principal, .. }) = self.tickets.remove(digest) else { return false };
+        let Some(OneShotTicket { principal, .. }) = self.tickets.remove(digest) else { return false };
         let Some(of_tenant) = self.by_tenant.get_mut(&principal.tenant) else { return true };
         of_tenant.count -= 1;
         let subject = principal.subject();
@@ -221,7 +221,7 @@ impl Unspent {
 
     /// Drops expired tickets, of one organization or of all.
     fn drop_expired(&mut self, now_ms: u64, of: Option<TenantId>) {
-        let over = |ticket: &OneShot| {
+        let over = |ticket: &OneShotTicket| {
             ticket.until_ms <= now_ms && of.is_none_or(|tenant| tenant == ticket.principal.tenant)
         };
         let expired = self.tickets.iter().filter(|(_, ticket)| over(ticket)).map(|(digest, _)| *digest);
@@ -233,11 +233,11 @@ impl Unspent {
 }
 
 /// Encrypts and decrypts reconnect tickets.
-pub(super) struct Seal(LessSafeKey);
+pub(super) struct TicketSealer(LessSafeKey);
 
 /// A principal as it is encrypted in a ticket.
 #[derive(Serialize, Deserialize)]
-struct Sealed {
+struct SealedPrincipal {
     tenant: u64,
     org_id: Arc<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,9 +263,9 @@ struct Sealed {
     until_ms: u64,
 }
 
-impl Seal {
-    pub(super) fn new(key: &[u8; 32]) -> Result<Seal, Unspecified> {
-        Ok(Seal(LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key)?)))
+impl TicketSealer {
+    pub(super) fn new(key: &[u8; 32]) -> Result<TicketSealer, Unspecified> {
+        Ok(TicketSealer(LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key)?)))
     }
 
     pub(super) fn make(
@@ -277,11 +277,11 @@ impl Seal {
     ) -> Result<Ticket, TicketError> {
         let until_ms = now_ms.saturating_add(RECONNECT_MS).min(principal.expires_at_ms.unwrap_or(u64::MAX));
         let (key_id, key, jti, issued_at_ms) = match principal.credential.clone() {
-            Credential::Key { key_id, issued_at_ms } => (Some(key_id), None, None, issued_at_ms),
-            Credential::Token { key, jti, issued_at_ms, .. } => (None, Some(key), jti, issued_at_ms),
-            Credential::Local => return Err(TicketError::Unmakeable),
+            CredentialId::Key { key_id, issued_at_ms } => (Some(key_id), None, None, issued_at_ms),
+            CredentialId::Token { key, jti, issued_at_ms, .. } => (None, Some(key), jti, issued_at_ms),
+            CredentialId::Local => return Err(TicketError::Unmakeable),
         };
-        let sealed = Sealed {
+        let sealed = SealedPrincipal {
             tenant: principal.tenant.0,
             org_id: Arc::clone(&principal.org_id),
             sub: principal.sub.clone(),
@@ -316,15 +316,18 @@ impl Seal {
         let (nonce, body) = bytes.split_at_mut_checked(NONCE_LEN).ok_or(false)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| false)?;
         let json = self.0.open_in_place(nonce, Aad::from(SEAL_CONTEXT), body).map_err(|_| false)?;
-        let sealed: Sealed = serde_json::from_slice(json).map_err(|_| false)?;
+        let sealed: SealedPrincipal = serde_json::from_slice(json).map_err(|_| false)?;
         if sealed.until_ms <= now_ms {
             return Err(true);
         }
         let credential = match (sealed.key_id, sealed.key) {
-            (Some(key_id), None) => Credential::Key { key_id, issued_at_ms: sealed.issued_at_ms },
-            (None, Some(key)) => {
-                Credential::Token { key, jti: sealed.jti, issued_at_ms: sealed.issued_at_ms, session: false }
-            }
+            (Some(key_id), None) => CredentialId::Key { key_id, issued_at_ms: sealed.issued_at_ms },
+            (None, Some(key)) => CredentialId::Token {
+                key,
+                jti: sealed.jti,
+                issued_at_ms: sealed.issued_at_ms,
+                session: false,
+            },
             _ => return Err(false),
         };
         let principal = Principal {
@@ -336,16 +339,21 @@ impl Seal {
             narrowing: sealed.narrowing,
             expires_at_ms: sealed.expires_at_ms,
             credential,
-            via: Via::Ticket,
+            via: CredentialSource::Ticket,
         };
         Ok((principal, sealed.origin))
     }
 
     /// Reads a ticket of either kind; `Err(true)`: genuine but expired.
-    pub(super) fn read(&self, text: &str, one_shots: &OneShots, now_ms: u64) -> Result<Read, bool> {
+    pub(super) fn read(
+        &self,
+        text: &str,
+        one_shots: &OneShotTickets,
+        now_ms: u64,
+    ) -> Result<OpenedTicket, bool> {
         if let Some(body) = text.strip_prefix(RECONNECT_PREFIX) {
             let (principal, origin) = self.open(body, now_ms)?;
-            return Ok(Read::Reconnect { principal, origin });
+            return Ok(OpenedTicket::Reconnect { principal, origin });
         }
         one_shots.find(text, now_ms).ok_or(false)
     }

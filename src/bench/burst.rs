@@ -16,16 +16,16 @@ const SLACK_NS: NonZeroU64 = NonZeroU64::new(1_000).expect("not zero");
 
 /// The time of the thread's last rest.
 #[derive(Debug)]
-pub struct Bursts {
+pub struct BurstPacer {
     since: Instant,
 }
 
-impl Bursts {
+impl BurstPacer {
     /// Creates a state for the calling thread.
     #[must_use]
-    pub fn new() -> Bursts {
+    pub fn new() -> BurstPacer {
         let _ = rustix::thread::set_current_timer_slack(Some(SLACK_NS)); // on failure, rests are longer
-        Bursts { since: Instant::now() }
+        BurstPacer { since: Instant::now() }
     }
 
     /// Called between two pieces of work. Rests if the thread has worked long enough.
@@ -37,8 +37,8 @@ impl Bursts {
     }
 }
 
-impl Default for Bursts {
-    fn default() -> Bursts {
-        Bursts::new()
+impl Default for BurstPacer {
+    fn default() -> BurstPacer {
+        BurstPacer::new()
     }
 }

@@ -14,18 +14,18 @@ use hdrhistogram::Histogram;
 use memchr::memmem;
 use serde_json::json;
 
-use super::caller::Caller;
-use super::crowd::{Moved, note};
-use super::engine::{Engine, Key, Seen, Watch, until_quiet};
+use super::delivery_check::{self, Tally};
+use super::engine::{ConnEvent, Engine, Handler, Key, until_quiet};
 use super::error::BenchError;
 use super::footprint::Footprint;
+use super::http_connection::HttpConnection;
 use super::meter::Meter;
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
-use super::report::{Astray, Report};
+use super::report::{DeliveryFaults, Report};
 use super::stamp::{Scan, Template, now_ns};
 use super::subscriber::Wire;
-use super::tally::{self, Tally};
+use super::subscribers::{StallDetector, record_trouble};
 use super::target::{Access, Server, Target};
 use super::tenants::daemon_alone;
 use super::{Common, EVENTS_PER_PUBLISH, histogram};
@@ -40,7 +40,7 @@ const MEGABYTE: f64 = 1e6;
 
 /// How a log is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum ReadTransport {
     /// One stream for each reader, [`Wire::Sse`] or [`Wire::Ws`].
     Stream(Wire),
     /// Pages of 1,000 events, one after another.
@@ -53,7 +53,7 @@ pub struct Settings {
     /// The settings of every mode.
     pub common: Common,
     /// How the log is read.
-    pub by: By,
+    pub by: ReadTransport,
     /// Readers, which all start at once.
     pub readers: usize,
     /// Megabytes (10⁶) of events in the log, as published.
@@ -84,15 +84,15 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         return Err(BenchError::Usage(limits));
     }
     let (how, label) = match by {
-        By::Stream(wire) => (wire.name(), wire.label()),
-        By::Pages => ("GET, a thousand events a page", "pages"),
+        ReadTransport::Stream(wire) => (wire.name(), wire.label()),
+        ReadTransport::Pages => ("GET, a thousand events a page", "pages"),
     };
     let about = format!("{readers} readers of a log of {megabytes} MB over {how}, events of {size} bytes");
-    let told = json!({
+    let parameters = json!({
         "by": label, "readers": readers, "megabytes": megabytes, "events": settings.events(), "size": size,
         "array": array, "rest": rest, "runs": common.runs,
     });
-    let mut report = Report::new("catchup", about, told, &common.bars);
+    let mut report = Report::new("catchup", about, parameters, &common.bars);
     for run in 0..common.runs {
         let target = common.start(Server::Daemon, None)?;
         measure(settings, run, &target, &mut report, progress)?;
@@ -114,8 +114,8 @@ fn measure(
     let meter = Meter::start(target);
     let began = Instant::now();
     let read = match settings.by {
-        By::Stream(wire) => streams(settings, &target.access, wire, events, progress)?,
-        By::Pages => pages(settings, &target.access)?,
+        ReadTransport::Stream(wire) => streams(settings, &target.access, wire, events, progress)?,
+        ReadTransport::Pages => pages(settings, &target.access)?,
     };
     let used = meter.used(target);
     // The wait for repeats is not part of the reading time.
@@ -145,9 +145,9 @@ fn measure(
 }
 
 /// The result of reading.
-struct Read {
+struct ReadResult {
     bytes: u64,
-    astray: Astray,
+    astray: DeliveryFaults,
     /// When the last reader finished.
     ended: Instant,
     /// Name of the measured interval, and its durations in nanoseconds.
@@ -167,7 +167,7 @@ fn fill(
     let publish = HttpPublish::new(access, true);
     let mut template = Template::custom(0, settings.size);
     let most = settings.array.min((PUBLISH_MAX / template.size()).max(1) as u64);
-    let mut caller = Caller::new(access, settings.common.patience)?;
+    let mut caller = HttpConnection::new(access, settings.common.patience)?;
     let (mut body, mut request) = (Vec::new(), Vec::new());
     let mut first = 0;
     while first < events {
@@ -194,7 +194,7 @@ fn streams(
     wire: Wire,
     events: u64,
     progress: &mut dyn Progress,
-) -> Result<Read, BenchError> {
+) -> Result<ReadResult, BenchError> {
     let mut readers = Readers {
         tallies: vec![Tally::default(); settings.readers],
         last: events - 1,
@@ -210,7 +210,7 @@ fn streams(
     for tag in 0..settings.readers {
         engine.open(access.addr, wire, tag, &request)?;
     }
-    let mut moved = Moved::new(settings.common.patience);
+    let mut moved = StallDetector::new(settings.common.patience);
     let mut read = || -> Result<(), BenchError> {
         while readers.finished < settings.readers {
             engine.turn(TICK, &mut readers)?;
@@ -226,9 +226,10 @@ fn streams(
     let stalled = BenchError::or_stalled(read())?;
     let ended = Instant::now();
     until_quiet(|wait| engine.turn(wait, &mut readers))?;
-    let astray = Astray { deliveries: readers.deliveries, ..tally::astray(&readers.tallies, events) };
+    let astray =
+        DeliveryFaults { deliveries: readers.deliveries, ..delivery_check::astray(&readers.tallies, events) };
     let (bytes, times) = (readers.bytes, readers.times);
-    Ok(Read { bytes, astray, ended, timed: "beginning to caught up", times, stalled })
+    Ok(ReadResult { bytes, astray, ended, timed: "beginning to caught up", times, stalled })
 }
 
 /// The readers of streams, by tag.
@@ -246,10 +247,10 @@ struct Readers {
     trouble: Option<String>,
 }
 
-impl Watch for Readers {
-    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+impl Handler for Readers {
+    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match seen {
-            Seen::Event(stamp, text) => {
+            ConnEvent::Event(stamp, text) => {
                 self.bytes += text.len() as u64;
                 let first = self.tallies.get_mut(tag).is_some_and(|tally| tally.take(stamp.n));
                 self.deliveries += u64::from(first);
@@ -258,12 +259,12 @@ impl Watch for Readers {
                     self.times.saturating_record(now_ns().saturating_sub(self.began));
                 }
             }
-            seen => note(&mut self.trouble, tag, &seen),
+            seen => record_trouble(&mut self.trouble, tag, &seen),
         }
     }
 }
 
-fn pages(settings: &Settings, access: &Access) -> Result<Read, BenchError> {
+fn pages(settings: &Settings, access: &Access) -> Result<ReadResult, BenchError> {
     let one = || read_pages(access, settings.common.patience);
     let readers: Vec<Result<Paged, BenchError>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..settings.readers).map(|_| scope.spawn(one)).collect();
@@ -278,9 +279,9 @@ fn pages(settings: &Settings, access: &Access) -> Result<Read, BenchError> {
         bytes += read;
         times += pages;
     }
-    let mut astray = tally::astray(&tallies, settings.events());
+    let mut astray = delivery_check::astray(&tallies, settings.events());
     astray.deliveries = settings.readers as u64 * settings.events() - astray.losses;
-    Ok(Read { bytes, astray, ended, timed: "request to page", times, stalled: None })
+    Ok(ReadResult { bytes, astray, ended, timed: "request to page", times, stalled: None })
 }
 
 /// The result of one page reader: its tally, bytes, and the durations of its pages.
@@ -288,13 +289,13 @@ type Paged = (Tally, u64, Histogram<u64>);
 
 /// Reads the log from its beginning until a page says that there is no more.
 fn read_pages(access: &Access, patience: Duration) -> Result<Paged, BenchError> {
-    let mut caller = Caller::new(access, patience)?;
+    let mut caller = HttpConnection::new(access, patience)?;
     let (scan, mut tally, mut bytes, mut times) = (Scan::new(), Tally::default(), 0, histogram()?);
     let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
     loop {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let (status, page) = caller.get(&path)?;
-        times.saturating_record(asked.elapsed().as_nanos() as u64);
+        times.saturating_record(sent_at.elapsed().as_nanos() as u64);
         if status != 200 {
             let page = String::from_utf8_lossy(&page[..page.len().min(300)]);
             return Err(BenchError::Server(format!("GET {path}: response {status}: {page}")));

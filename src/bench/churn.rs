@@ -11,8 +11,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::Common;
-use super::crowd::Moved;
-use super::engine::{Engine, Key, Seen, Watch, is_type};
+use super::engine::{ConnEvent, Engine, Handler, Key, is_type};
 use super::error::BenchError;
 use super::meter::Meter;
 use super::progress::Progress;
@@ -20,6 +19,7 @@ use super::publisher::subscribe;
 use super::report::{Rate, Report};
 use super::stamp::now_ns;
 use super::subscriber::Wire;
+use super::subscribers::StallDetector;
 use super::target::{Server, Target};
 
 /// The longest wait for a descriptor to become ready.
@@ -52,11 +52,11 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     let wire = settings.wire.name();
     let about =
         format!("{connects} connections over {wire}, {concurrent} at a time, by JWT, closed when ready");
-    let told = json!({
+    let parameters = json!({
         "transport": settings.wire.label(),
         "connects": connects, "concurrent": concurrent, "runs": common.runs,
     });
-    let mut report = Report::new("churn", about, told, &common.bars);
+    let mut report = Report::new("churn", about, parameters, &common.bars);
     for run in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, None)?;
@@ -88,8 +88,13 @@ fn measure(
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let requests = requests(settings, target)?;
-    let mut load =
-        Load { engine: Engine::new()?, door: Door::new()?, requests, opened: 0, per_second: Vec::new() };
+    let mut load = Load {
+        engine: Engine::new()?,
+        door: ReadyWatcher::new()?,
+        requests,
+        opened: 0,
+        per_second: Vec::new(),
+    };
     let warm_up = (settings.connects / 10).clamp(1, 1_000);
     load.connect(settings, target, warm_up, &mut |_| {})?;
     load.door.histogram.reset();
@@ -115,7 +120,7 @@ fn measure(
 
 struct Load {
     engine: Engine,
-    door: Door,
+    door: ReadyWatcher,
     requests: Vec<Vec<u8>>,
     opened: usize,
     per_second: Vec<f64>,
@@ -131,7 +136,7 @@ impl Load {
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let (mut opened, mut done, mut counted) = (0u64, 0u64, 0u64);
-        let mut moved = Moved::new(settings.common.patience);
+        let mut moved = StallDetector::new(settings.common.patience);
         let began = Instant::now();
         while done < count {
             while opened < count && opened - done < settings.concurrent as u64 {
@@ -163,7 +168,7 @@ impl Load {
 }
 
 /// Waits for connections to become ready.
-struct Door {
+struct ReadyWatcher {
     /// When the connection of each key was opened, in nanoseconds.
     began: Vec<u64>,
     /// Connections that became ready since the last turn.
@@ -172,9 +177,14 @@ struct Door {
     trouble: Option<String>,
 }
 
-impl Door {
-    fn new() -> Result<Door, BenchError> {
-        Ok(Door { began: Vec::new(), ready: Vec::new(), histogram: super::histogram()?, trouble: None })
+impl ReadyWatcher {
+    fn new() -> Result<ReadyWatcher, BenchError> {
+        Ok(ReadyWatcher {
+            began: Vec::new(),
+            ready: Vec::new(),
+            histogram: super::histogram()?,
+            trouble: None,
+        })
     }
 
     fn began(&mut self, key: Key, now: u64) {
@@ -185,18 +195,18 @@ impl Door {
     }
 }
 
-impl Watch for Door {
-    fn seen(&mut self, key: Key, _: usize, seen: Seen<'_>) {
+impl Handler for ReadyWatcher {
+    fn on_event(&mut self, key: Key, _: usize, seen: ConnEvent<'_>) {
         match seen {
-            Seen::Text(text) if is_type(text, "ready") => {
+            ConnEvent::Text(text) if is_type(text, "ready") => {
                 let took = now_ns().saturating_sub(self.began.get(key).copied().unwrap_or_default());
                 self.histogram.saturating_record(took);
                 self.ready.push(key);
             }
-            Seen::Answer { status, body } => {
+            ConnEvent::Answer { status, body } => {
                 self.trouble = Some(format!("response {status}: {}", String::from_utf8_lossy(body)));
             }
-            Seen::Ended(ended) => self.trouble = Some(format!("ended before it was ready: {ended:?}")),
+            ConnEvent::Ended(ended) => self.trouble = Some(format!("ended before it was ready: {ended:?}")),
             _ => {}
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use memchr::{memchr_iter, memmem};
 
-use super::engine::{Ended, Engine, Key, Seen, Watch};
+use super::engine::{ConnEvent, Ended, Engine, Handler, Key};
 use super::error::BenchError;
 use super::histogram;
 use super::progress::Progress;
@@ -186,7 +186,7 @@ impl<'a> Clients<'a> {
     ///
     /// # Errors
     /// Those of [`Clients::run`].
-    pub fn settle(&mut self, engine: &mut Engine) -> Result<(), BenchError> {
+    pub fn drain(&mut self, engine: &mut Engine) -> Result<(), BenchError> {
         let deadline = Instant::now() + self.plan.patience;
         while self.all.iter().any(|client| client.sent != 0) {
             self.resend(engine);
@@ -240,15 +240,15 @@ impl<'a> Clients<'a> {
     }
 }
 
-impl Watch for Clients<'_> {
-    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+impl Handler for Clients<'_> {
+    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match seen {
-            Seen::Answer { status: 200 | 201, body } if body.ends_with(b"\"success\":true}") => {
+            ConnEvent::Answer { status: 200 | 201, body } if body.ends_with(b"\"success\":true}") => {
                 self.ack(tag, body);
             }
-            Seen::Answer { status: 503, .. } if self.plan.wire == Wire::Http => self.busy(tag),
-            Seen::Answer { status, body } => self.wrong(&format!("response {status}"), body),
-            Seen::Text(text) | Seen::Event(_, text) => {
+            ConnEvent::Answer { status: 503, .. } if self.plan.wire == Wire::Http => self.busy(tag),
+            ConnEvent::Answer { status, body } => self.wrong(&format!("response {status}"), body),
+            ConnEvent::Text(text) | ConnEvent::Event(_, text) => {
                 if text.starts_with(b"{\"type\":\"ack\"") {
                     self.ack(tag, text);
                 } else if memmem::find(text, b"\"UNAVAILABLE\"").is_some() {
@@ -259,11 +259,11 @@ impl Watch for Clients<'_> {
                     self.wrong("refused", text);
                 }
             }
-            Seen::Ended(Ended::Broken(kind)) => {
+            ConnEvent::Ended(Ended::Broken(kind)) => {
                 self.wrong(&format!("a client's connection broke: {kind}"), b"")
             }
-            Seen::Ended(_) => self.wrong("a client's connection ended", b""),
-            Seen::Open => {}
+            ConnEvent::Ended(_) => self.wrong("a client's connection ended", b""),
+            ConnEvent::Open => {}
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The connections of one thread: an epoll set, one scratch buffer, plain structs. There is no task, timer or
 //! buffer per connection.
 //!
-//! * [`Engine::turn`] takes what the kernel has ready and passes each message to a [`Watch`]. A mode acts
+//! * [`Engine::turn`] takes what the kernel has ready and passes each message to a [`Handler`]. A mode acts
 //!   between turns (publishes, opens, closes). So a watch never sees a partly changed engine, and a key is
 //!   not reused within a turn.
 //! * Sockets are edge-triggered: they are read until a read is short. A connection made
-//!   [`deaf`](Engine::deaf) is never read.
+//!   [`set_paused`](Engine::set_paused) is never read.
 //! * Reading copies and allocates only the tail of a message that the end of a read cut off.
 //! * The engine counts nothing. The watch interprets messages.
 
@@ -20,7 +20,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use slab::Slab;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::burst::Bursts;
+use super::burst::BurstPacer;
 use super::error::BenchError;
 use super::publisher;
 use super::stamp::{Scan, Stamp};
@@ -44,7 +44,7 @@ pub type Key = usize;
 
 /// What happened on a connection.
 #[derive(Debug)]
-pub enum Seen<'a> {
+pub enum ConnEvent<'a> {
     /// The head of the stream's response was accepted.
     Open,
     /// A stamped event with its text (JSON, or the fields of an SSE event).
@@ -73,20 +73,22 @@ pub enum Ended {
     Malformed,
 }
 
-impl Seen<'_> {
+impl ConnEvent<'_> {
     /// Describes an unexpected message on a connection that should receive only events, `ready` and acks.
     /// Returns `None` if the message is expected.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         Some(match self {
-            Seen::Text(text) if is_type(text, "gap") || is_type(text, "error") => {
+            ConnEvent::Text(text) if is_type(text, "gap") || is_type(text, "error") => {
                 String::from_utf8_lossy(text).into_owned()
             }
-            Seen::Answer { status, body } => format!("response {status}: {}", String::from_utf8_lossy(body)),
-            Seen::Ended(Ended::Peer(None)) => "the server closed the connection".into(),
-            Seen::Ended(Ended::Peer(Some(code))) => format!("closed with {code}"),
-            Seen::Ended(ended) => format!("ended: {ended:?}"),
-            Seen::Open | Seen::Event(..) | Seen::Text(_) => return None,
+            ConnEvent::Answer { status, body } => {
+                format!("response {status}: {}", String::from_utf8_lossy(body))
+            }
+            ConnEvent::Ended(Ended::Peer(None)) => "the server closed the connection".into(),
+            ConnEvent::Ended(Ended::Peer(Some(code))) => format!("closed with {code}"),
+            ConnEvent::Ended(ended) => format!("ended: {ended:?}"),
+            ConnEvent::Open | ConnEvent::Event(..) | ConnEvent::Text(_) => return None,
         })
     }
 }
@@ -116,9 +118,9 @@ pub fn until_quiet(mut turn: impl FnMut(Duration) -> Result<bool, BenchError>) -
 }
 
 /// Receives what happens on connections. `tag` is the number that the mode gave the connection.
-pub trait Watch {
+pub trait Handler {
     /// Something happened on the connection `key`.
-    fn seen(&mut self, key: Key, tag: usize, seen: Seen<'_>);
+    fn on_event(&mut self, key: Key, tag: usize, event: ConnEvent<'_>);
 }
 
 struct Conn {
@@ -145,7 +147,7 @@ pub struct Engine {
     scan: Scan,
     /// Number of connections opened so far. It selects the next source address.
     opened: u32,
-    bursts: Option<Bursts>,
+    bursts: Option<BurstPacer>,
     /// Ended connections whose slots are released at the end of the turn.
     gone: Vec<Key>,
 }
@@ -183,7 +185,7 @@ impl Engine {
 
     /// From now on works in short bursts and short turns, on the calling thread.
     pub fn in_bursts(&mut self) {
-        self.bursts = Some(Bursts::new());
+        self.bursts = Some(BurstPacer::new());
         self.ready = Vec::with_capacity(SHORT_BATCH);
     }
 
@@ -281,7 +283,7 @@ impl Engine {
     }
 
     /// Stops or resumes reading the connection.
-    pub fn deaf(&mut self, key: Key, deaf: bool, watch: &mut impl Watch) {
+    pub fn set_paused(&mut self, key: Key, deaf: bool, watch: &mut impl Handler) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.deaf == deaf {
             return;
@@ -312,7 +314,7 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel refuses to wait.
-    pub fn turn(&mut self, timeout: Duration, watch: &mut impl Watch) -> Result<bool, BenchError> {
+    pub fn turn(&mut self, timeout: Duration, watch: &mut impl Handler) -> Result<bool, BenchError> {
         let timeout =
             Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let mut ready = std::mem::take(&mut self.ready);
@@ -363,7 +365,7 @@ impl Engine {
         conn.out_at = 0;
     }
 
-    fn read(&mut self, key: Key, watch: &mut impl Watch) {
+    fn read(&mut self, key: Key, watch: &mut impl Handler) {
         let Some(conn) = self.conns.get_mut(key) else { return };
         if conn.deaf || self.gone.contains(&key) {
             return;
@@ -400,7 +402,7 @@ impl Engine {
                 break Ended::Malformed; // a message longer than the buffer
             }
         };
-        watch.seen(key, conn.tag, Seen::Ended(end));
+        watch.on_event(key, conn.tag, ConnEvent::Ended(end));
         let _ = epoll::delete(&self.set, &conn.stream); // closed at the end of the turn in any case
         self.gone.push(key);
     }
@@ -417,18 +419,20 @@ fn deliver(
     key: Key,
     buf: &[u8],
     scan: &Scan,
-    watch: &mut impl Watch,
+    watch: &mut impl Handler,
 ) -> Result<usize, subscriber::Malformed> {
     let mut at = 0;
     while let Some((used, message)) = subscriber::next(&mut conn.phase, &buf[at..])? {
         at += used;
         match message {
             Message::Text(text) => match scan.find(text) {
-                Some(stamp) => watch.seen(key, conn.tag, Seen::Event(stamp, text)),
-                None => watch.seen(key, conn.tag, Seen::Text(text)),
+                Some(stamp) => watch.on_event(key, conn.tag, ConnEvent::Event(stamp, text)),
+                None => watch.on_event(key, conn.tag, ConnEvent::Text(text)),
             },
-            Message::Open => watch.seen(key, conn.tag, Seen::Open),
-            Message::Answer { status, body } => watch.seen(key, conn.tag, Seen::Answer { status, body }),
+            Message::Open => watch.on_event(key, conn.tag, ConnEvent::Open),
+            Message::Answer { status, body } => {
+                watch.on_event(key, conn.tag, ConnEvent::Answer { status, body })
+            }
             Message::Close(code) => conn.closed = Some(code),
             Message::Ping(payload) => {
                 let mut pong = Vec::with_capacity(payload.len() + 8);

@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::crew::{Crew, Size};
-use super::crowd::{Moved, PUBLISHERS, WINDOW};
+use super::delivery_check::AHEAD;
 use super::engine::{Engine, Key, until_quiet};
 use super::error::BenchError;
-use super::meter::{Meter, Used};
+use super::meter::{IntervalUsage, Meter};
 use super::progress::Progress;
 use super::publisher::HttpPublish;
-use super::report::{Astray, Rate, Report};
+use super::report::{DeliveryFaults, Rate, Report};
 use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
-use super::tally::AHEAD;
+use super::subscriber_threads::{Size, SubscriberThreads};
+use super::subscribers::{PUBLISHERS, StallDetector, WINDOW};
 use super::target::{Server, Target};
 use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
@@ -60,12 +60,12 @@ pub struct Settings {
 /// The result of one run.
 struct Figures {
     /// Resources used by the measured part.
-    used: Used,
+    used: IntervalUsage,
     /// First deliveries.
     deliveries: u64,
     /// Deliveries per write.
     depth: Option<f64>,
-    astray: Astray,
+    astray: DeliveryFaults,
     /// Time from each publish to its last receipt, in nanoseconds.
     whole: Histogram<u64>,
     /// Deliveries in each second.
@@ -89,7 +89,7 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         for server in common.servers() {
             let target = common.start(server, Some(limit))?;
             let figures = measure(settings, &target, progress)?;
-            tell(&mut report, server, run, &figures, settings.outstanding == 1);
+            report_run(&mut report, server, run, &figures, settings.outstanding == 1);
             if server == Server::Daemon && common.floor {
                 limit = match figures.depth {
                     Some(depth) => same_depth(settings, depth, limit, progress)?,
@@ -179,7 +179,7 @@ fn settings_json(settings: &Settings) -> serde_json::Value {
     })
 }
 
-fn tell(report: &mut Report, server: Server, run: usize, figures: &Figures, ordered: bool) {
+fn report_run(report: &mut Report, server: Server, run: usize, figures: &Figures, ordered: bool) {
     let deliveries = figures.deliveries.max(1) as f64;
     if let Some(cpu) = figures.used.cpu {
         let each = 1e6 / deliveries;
@@ -209,7 +209,7 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
     let mut engine = Engine::new()?;
     let (access, patience) = (&target.access, settings.common.patience);
     let size = Size { subscribers: settings.subscribers, threads: settings.generators };
-    let mut crew = Crew::join(&mut engine, access, settings.wire, size, patience, progress)?;
+    let mut crew = SubscriberThreads::join(&mut engine, access, settings.wire, size, patience, progress)?;
     let mut lanes = Lanes::open(settings, target, &mut engine)?;
     progress.begin("warming up", 0);
     let warm_up = (settings.events / 10).clamp(5, 100);
@@ -234,7 +234,7 @@ fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) ->
         used,
         deliveries,
         depth: used.depth(deliveries),
-        astray: Astray { deliveries, ..crew.astray(lanes.published) },
+        astray: DeliveryFaults { deliveries, ..crew.astray(lanes.published) },
         whole: lanes.whole,
         per_second: lanes.per_second,
         stalled,
@@ -289,13 +289,13 @@ impl Lanes {
         &mut self,
         count: u64,
         engine: &mut Engine,
-        crew: &mut Crew,
+        crew: &mut SubscriberThreads,
         patience: Duration,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let mut free: Vec<usize> = (0..self.keys.len()).collect();
         let (mut sent, mut done) = (0, 0);
-        let mut moved = Moved::new(patience);
+        let mut moved = StallDetector::new(patience);
         let (started, mut before) = (Instant::now(), crew.deliveries());
         while done < count {
             while sent < count

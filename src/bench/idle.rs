@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Common;
-use super::crowd::Crowd;
 use super::engine::Engine;
 use super::error::BenchError;
 use super::h2::Streams;
@@ -21,6 +20,7 @@ use super::process::{self, TcpMemory};
 use super::progress::Progress;
 use super::report::Report;
 use super::subscriber::Wire;
+use super::subscribers::Subscribers;
 use super::target::{Server, Target};
 
 /// How often the memory of a process is read until it is stable.
@@ -80,9 +80,9 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         Kind::Sse => "SSE connections".to_owned(),
         Kind::H2(each) => format!("SSE streams, {each} on an HTTP/2 connection"),
     };
-    let told = json!({"transport": kind.name(), "connections": connections, "rest": rest.as_secs(), "runs": common.runs});
+    let parameters = json!({"transport": kind.name(), "connections": connections, "rest": rest.as_secs(), "runs": common.runs});
     let mut report =
-        Report::new("idle", format!("{connections} {what}, nothing published"), told, &common.bars);
+        Report::new("idle", format!("{connections} {what}, nothing published"), parameters, &common.bars);
     for _ in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, None)?;
@@ -114,7 +114,7 @@ impl Wave {
             }
         };
         let mut engine = Engine::new()?;
-        let mut crowd = Crowd::new();
+        let mut crowd = Subscribers::new();
         crowd.join(&mut engine, &target.access, wire, count, settings.common.patience, progress)?;
         Ok(Wave::Sockets(Box::new(engine)))
     }
@@ -168,14 +168,14 @@ fn measure(
 }
 
 /// The memory of a server at rest.
-struct Rest {
+struct RestingMemory {
     /// PSS in bytes.
     pss: u64,
     tcp: TcpMemory,
 }
 
 /// Waits until the memory of the process is stable.
-fn at_rest(pid: u32, rest: Duration) -> Result<Rest, BenchError> {
+fn at_rest(pid: u32, rest: Duration) -> Result<RestingMemory, BenchError> {
     let looks = rest.div_duration_f64(LOOK).ceil().max(1.0) as u32;
     let (began, mut last, mut same) = (Instant::now(), 0u64, 0);
     while same < looks && began.elapsed() < REST_MAX + rest {
@@ -184,5 +184,5 @@ fn at_rest(pid: u32, rest: Duration) -> Result<Rest, BenchError> {
         same = if now.abs_diff(last) < 32 * 1_024 { same + 1 } else { 0 };
         last = now;
     }
-    Ok(Rest { pss: last, tcp: process::tcp_memory().unwrap_or_default() })
+    Ok(RestingMemory { pss: last, tcp: process::tcp_memory().unwrap_or_default() })
 }

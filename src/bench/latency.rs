@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Common;
-use super::crowd::{Crowd, Moved, PUBLISHERS};
 use super::engine::{Engine, until_quiet};
 use super::error::BenchError;
 use super::meter::Meter;
 use super::progress::Progress;
 use super::publisher::HttpPublish;
-use super::report::{Astray, Rate, Report};
+use super::report::{DeliveryFaults, Rate, Report};
 use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
+use super::subscribers::{PUBLISHERS, StallDetector, Subscribers};
 use super::target::Target;
 
 /// The longest wait for a descriptor to become ready.
@@ -57,11 +57,11 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     let about = format!(
         "{subscribers} subscribers over {wire}, {rate} publishes a second for {seconds} s, events of {size} bytes"
     );
-    let told = json!({
+    let parameters = json!({
         "transport": settings.wire.label(), "subscribers": subscribers,
         "rate": rate, "seconds": seconds, "size": size, "runs": common.runs,
     });
-    let mut report = Report::new("latency", about, told, &common.bars);
+    let mut report = Report::new("latency", about, parameters, &common.bars);
     for run in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, None)?;
@@ -80,7 +80,7 @@ fn measure(
 ) -> Result<(), BenchError> {
     let (server, patience) = (target.server, settings.common.patience);
     let mut engine = Engine::new()?;
-    let mut crowd = Crowd::new();
+    let mut crowd = Subscribers::new();
     crowd.join(&mut engine, &target.access, settings.wire, settings.subscribers, patience, progress)?;
     let mut load = Load {
         key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
@@ -116,7 +116,7 @@ fn measure(
         report.add(server, "cpu", "CPU per delivery", "µs", spent.total * 1e6 / deliveries.max(1) as f64);
     }
     report.rates.push(Rate { server, name: "deliveries", run, per_second: load.per_second });
-    report.count(server, run, Astray { deliveries, ..crowd.astray(load.published) }, true);
+    report.count(server, run, DeliveryFaults { deliveries, ..crowd.astray(load.published) }, true);
     if let Some(stalled) = stalled {
         report.fault(server, run, stalled);
     }
@@ -141,12 +141,12 @@ impl Load {
         &mut self,
         count: u64,
         engine: &mut Engine,
-        crowd: &mut Crowd,
+        crowd: &mut Subscribers,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let began = Instant::now();
         let (mut sent, mut complete, mut counted) = (0u64, 0u64, crowd.deliveries());
-        let mut moved = Moved::new(self.patience);
+        let mut moved = StallDetector::new(self.patience);
         while complete < count {
             let due = self.period.mul_f64(sent as f64);
             let now = began.elapsed();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::cleanup;
 use super::error::BenchError;
-use super::leftovers;
 use super::target::{DaemonSettings, LIFTED};
 use super::token;
 
@@ -56,9 +56,9 @@ impl Launch {
             r#"[{{"secret":"{secret}","default":true,"organizations":["default","bench-a","bench-b"]}}]"#
         );
         let lifted = LIFTED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let asked = settings.set.iter().filter_map(|pair| pair.split_once('='));
+        let overrides = settings.set.iter().filter_map(|pair| pair.split_once('='));
         let mut environment = vec![("NERVEWIRE_AUTH__JWT_KEYS".to_owned(), keys)];
-        for (key, value) in lifted.chain(asked.map(|(key, value)| (key.to_owned(), value.to_owned()))) {
+        for (key, value) in lifted.chain(overrides.map(|(key, value)| (key.to_owned(), value.to_owned()))) {
             environment.push((format!("NERVEWIRE_{}", key.to_ascii_uppercase().replace('.', "__")), value));
         }
         Ok(Launch { exe, dir: fresh_dir()?, secret, environment })
@@ -93,9 +93,9 @@ impl Launch {
             }
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        leftovers::dies_with_us(&mut command);
+        cleanup::dies_with_us(&mut command);
         let child = command.spawn().map_err(|error| self.failed(error.to_string()))?;
-        leftovers::note(Some(child.id()), &self.dir);
+        cleanup::register(Some(child.id()), &self.dir);
         Ok(child)
     }
 
@@ -104,12 +104,12 @@ impl Launch {
     /// # Errors
     /// The daemon ends, or takes longer than `patience`. The error contains its log.
     pub(super) fn wait(&self, child: &mut Child, patience: Duration) -> Result<Ready, BenchError> {
-        let told = self.ready(child, patience).map_err(|why| {
+        let reported = self.ready(child, patience).map_err(|why| {
             let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             self.failed(format!("{why}: {}", log.trim()))
         })?;
         let address = |name: &str| {
-            let text = told[name].as_str().unwrap_or_default();
+            let text = reported[name].as_str().unwrap_or_default();
             text.parse::<SocketAddr>().map_err(|_| self.failed(format!("{name} is {text:?}")))
         };
         Ok(Ready { listen: address("listen")?, admin: address("admin_listen")? })
@@ -153,7 +153,7 @@ pub(super) fn first_key(child: &mut Child) -> Option<String> {
 /// Removes the directory of the daemon.
 pub(super) fn clear(dir: &Path) {
     let _ = fs::remove_dir_all(dir); // leftovers are in the system's temporary directory
-    leftovers::forget(dir);
+    cleanup::forget(dir);
 }
 
 /// Creates a private directory below the system's temporary directory.
@@ -162,6 +162,6 @@ fn fresh_dir() -> Result<PathBuf, BenchError> {
     let name = format!("nervewire-bench-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
     let dir = std::env::temp_dir().join(name);
     fs::create_dir_all(&dir).map_err(BenchError::io(format!("make {}", dir.display())))?;
-    leftovers::note(None, &dir);
+    cleanup::register(None, &dir);
     Ok(dir)
 }

@@ -19,11 +19,11 @@ const WARM_UP: Duration = Duration::from_millis(700);
 
 /// The settings of a measurement.
 #[derive(Clone, Debug)]
-pub struct Load {
+pub struct MeasuredLoad {
     /// The settings of the clients.
     pub plan: Plan,
     /// The names of the items in a request, such as `events` or `messages`.
-    pub things: Things,
+    pub things: RowNames,
     /// Bytes of the items in one request, as published.
     pub bytes: usize,
     /// Duration of the measurement.
@@ -34,7 +34,7 @@ pub struct Load {
 
 /// The names of the rows.
 #[derive(Clone, Copy, Debug)]
-pub struct Things {
+pub struct RowNames {
     /// For example `events acknowledged`.
     pub rate: &'static str,
     /// For example `CPU per event`.
@@ -50,7 +50,7 @@ pub struct Things {
 /// # Errors
 /// The server refuses, ends or makes no progress.
 pub fn measure(
-    load: &Load,
+    load: &MeasuredLoad,
     requests: &mut dyn Requests,
     run: usize,
     target: &Target,
@@ -85,7 +85,7 @@ pub fn measure(
     report.latency(server, things.ack[0], &clients.measured);
     let per_second = std::mem::take(&mut clients.per_second);
     report.rates.push(Rate { server, name: things.rate, run, per_second });
-    clients.settle(&mut engine)?;
+    clients.drain(&mut engine)?;
     let acknowledged = clients.acknowledged;
     report.astray.deliveries += acknowledged * batch;
     if let Some(before) = published_before

@@ -10,19 +10,19 @@ use serde_json::json;
 
 use super::closed_loop::{Plan, Requests};
 use super::error::BenchError;
-use super::load::{self, Load, Things};
+use super::load::{self, MeasuredLoad, RowNames};
 use super::progress::Progress;
 use super::publisher::HttpPublish;
 use super::report::Report;
 use super::subscriber::Wire;
 use super::target::{Access, Server};
 use super::tenants::daemon_alone;
-use super::{Common, caller};
+use super::{Common, http_connection};
 
 /// Maximum number of agents or users. Their numbers have a fixed number of digits.
 const MOST: usize = 1_000_000;
 /// The rows of this mode.
-const THINGS: Things = Things {
+const THINGS: RowNames = RowNames {
     rate: "messages created",
     cpu: "CPU per message",
     generator: "CPU of the bench per message",
@@ -65,20 +65,20 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     let about = format!(
         "{clients} clients create messages of {size} bytes of {agents} agents to {users} users, for {seconds} s"
     );
-    let told = json!({
+    let parameters = json!({
         "clients": clients, "agents": agents, "users": users, "seconds": seconds, "rest": rest, "size": size,
         "runs": common.runs,
     });
-    let mut report = Report::new("messages", about, told, &common.bars);
+    let mut report = Report::new("messages", about, parameters, &common.bars);
     for run in 0..common.runs {
         let target = common.start(Server::Daemon, None)?;
         progress.begin("making agents", 0);
-        let ids = caller::many(&target.access, *agents, common.patience, &|caller, at| {
+        let ids = http_connection::many(&target.access, *agents, common.patience, &|caller, at| {
             let made = caller.post("/api/v1/agents", &json!({"name": format!("agent {at}")}))?;
             Ok(made["id"].as_str().unwrap_or_default().to_owned())
         })?;
         let mut messages = Messages::new(&target.access, &ids, *users, *size);
-        let load = Load {
+        let load = MeasuredLoad {
             plan: Plan {
                 wire: Wire::Http,
                 access: vec![target.access.clone(); *clients],

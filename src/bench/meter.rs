@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::process::{Cpu, Spent};
+use super::process::{Cpu, CpuUsage};
 use super::target::Target;
 
 /// Wait between two readings of the writes, and the maximum number of readings.
@@ -24,11 +24,11 @@ pub struct Meter {
 
 /// The resources used by a stretch.
 #[derive(Clone, Copy, Debug)]
-pub struct Used {
+pub struct IntervalUsage {
     /// Duration in seconds.
     pub elapsed: f64,
     /// CPU of the server, if its process is known.
-    pub cpu: Option<Spent>,
+    pub cpu: Option<CpuUsage>,
     /// CPU of this process, in seconds.
     pub own: f64,
     /// The server's writes, if they were requested and are available.
@@ -55,13 +55,13 @@ impl Meter {
 
     /// Returns the resources used since the start. The stretch may continue.
     #[must_use]
-    pub fn used(&self, target: &Target) -> Used {
+    pub fn used(&self, target: &Target) -> IntervalUsage {
         let elapsed = self.began.elapsed().as_secs_f64();
         let since = |before: Option<Cpu>, now: Option<Cpu>| Some(now?.since(&before?));
         let cpu = since(self.cpu, target.cpu());
         let own = since(self.own, Cpu::of(std::process::id())).unwrap_or_default().total;
         let writes = self.writes.and_then(|before| Some(settled_writes(target)?.saturating_sub(before)));
-        Used { elapsed, cpu, own, writes }
+        IntervalUsage { elapsed, cpu, own, writes }
     }
 }
 
@@ -80,7 +80,7 @@ fn settled_writes(target: &Target) -> Option<u64> {
     Some(last)
 }
 
-impl Used {
+impl IntervalUsage {
     /// Returns deliveries per write, if writes are known and not zero.
     #[must_use]
     pub fn depth(&self, deliveries: u64) -> Option<f64> {

@@ -5,11 +5,11 @@
 //! ([`baseline`]) right after it, so that a slow moment of the machine affects all of them. Then it makes a
 //! [`report`].
 //!
-//! * One epoll thread generates the load ([`engine`]; several with `--generators`, [`crew`]). It shares the
+//! * One epoll thread generates the load ([`engine`]; several with `--generators`, [`subscriber_threads`]). It shares the
 //!   machine with the server, so it must cost little. Its own CPU is reported beside the server's.
 //! * CPU and memory are those of the server's process, from /proc ([`process`], [`footprint`]).
 //! * Two executables of the daemon are measured alternately ([`alternate`]).
-//! * Every event is stamped ([`stamp`]) and every subscriber has a tally ([`tally`]). A loss fails the run.
+//! * Every event is stamped ([`stamp`]) and every subscriber has a tally ([`delivery_check`]). A loss fails the run.
 //!
 //! A mode is a file with `Settings` and `fn run(&Settings, &mut dyn Progress) -> Result<Report, BenchError>`.
 //! Its flags are in `cli/bench.rs`. It does not know the internals of the daemon: it uses only the wire,
@@ -18,25 +18,23 @@
 use std::time::Duration;
 
 pub mod alternate;
-pub mod bar;
 pub mod baseline;
 pub mod burst;
-pub mod bystander;
-pub mod caller;
 pub mod catchup;
 pub mod churn;
+pub mod cleanup;
 pub mod closed_loop;
-pub mod crew;
-pub mod crowd;
+pub mod delivery_check;
 pub mod engine;
 pub mod error;
 pub mod fanout;
 pub mod footprint;
 pub mod h2;
+pub mod http_connection;
 pub mod idle;
+pub mod interval;
 pub mod latency;
 mod launch;
-pub mod leftovers;
 pub mod load;
 pub mod messages;
 pub mod meter;
@@ -48,21 +46,23 @@ pub mod process;
 pub mod progress;
 pub mod publish;
 pub mod publisher;
+pub mod quiet_tenant;
 pub mod report;
 pub mod resume;
 pub mod stamp;
 pub mod streams;
-pub mod stretch;
 pub mod subscriber;
-pub mod tally;
+pub mod subscriber_threads;
+pub mod subscribers;
 pub mod target;
 pub mod tenants;
+pub mod threshold;
 pub mod token;
 
-use bar::Bar;
 use baseline::Baselines;
 use error::BenchError;
 use target::{DaemonSettings, Server, Target};
+use threshold::Threshold;
 
 /// Maximum events of one publish (protocol §8).
 pub const EVENTS_PER_PUBLISH: usize = 1_000;
@@ -83,7 +83,7 @@ pub struct Common {
     /// The longest time without progress.
     pub patience: Duration,
     /// Limits for the figures.
-    pub bars: Vec<Bar>,
+    pub bars: Vec<Threshold>,
 }
 
 impl Common {

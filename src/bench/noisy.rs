@@ -4,7 +4,7 @@
 //! * Half of A's publishers send arrays, the other half single events. Each publishes the next as soon as it
 //!   gets a response, also after a refusal. Stalled subscribers are not read once they are ready, so their
 //!   sockets stay full.
-//! * B is the quiet tenant ([`super::bystander`]). It is measured alone first, with no other connections,
+//! * B is the quiet tenant ([`super::quiet_tenant`]). It is measured alone first, with no other connections,
 //!   then under the load. Its stretch under load ends only when it has received everything, and A continues
 //!   until then. Besides its events, REST requests, new subscribers and pings are measured.
 //! * Losses of A's own readers are reported but not judged: they may be cut off (`gap`) as the protocol says.
@@ -15,18 +15,18 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Common;
-use super::bystander::{self, Bystander};
-use super::crowd::{Joining, PUBLISHERS, Wave, note};
-use super::engine::{Engine, Key, Seen, Watch, is_type};
+use super::engine::{ConnEvent, Engine, Handler, Key, is_type};
 use super::error::BenchError;
-use super::meter::{Meter, Used};
+use super::interval::{self, Interval};
+use super::meter::{IntervalUsage, Meter};
 use super::process;
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
+use super::quiet_tenant::{self, QuietTenant};
 use super::report::{Rate, Report};
 use super::stamp::{Stamp, Template, now_ns};
-use super::stretch::{self, Stretch};
 use super::subscriber::Wire;
+use super::subscribers::{JoinWatcher, PUBLISHERS, Wave, record_trouble};
 use super::target::{Server, Target};
 use super::tenants::{Tenant, daemon_alone};
 
@@ -79,17 +79,17 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
          reading; tenant B: {live} subscribers, {rate} publishes a second",
         stalled * 100.0
     );
-    let told = json!({
+    let parameters = json!({
         "transport": settings.wire.label(), "subscribers": subscribers,
         "stalled": stalled, "publishers": publishers, "array": array, "durable": durable, "size": size,
         "live": live, "rate": rate, "seconds": settings.seconds.as_secs_f64(), "runs": settings.common.runs,
     });
-    let mut report = Report::new("noisy", about, told, &settings.common.bars);
+    let mut report = Report::new("noisy", about, parameters, &settings.common.bars);
     for run in 0..settings.common.runs {
         let target = settings.common.start(Server::Daemon, None)?;
         measure(settings, run, &target, &mut report, progress)?;
     }
-    report.notes.push(stretch::NOTE.into());
+    report.notes.push(interval::NOTE.into());
     report.notes.push("TCP memory is that of the whole machine, this process's sockets included".into());
     Ok(report)
 }
@@ -103,7 +103,7 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     if !(0.0..=1.0).contains(&settings.stalled) || settings.seconds.is_zero() {
         return refuse("stalled is a share from 0 to 1, and the run lasts some time");
     }
-    bystander::check(settings.array, settings.rate)
+    quiet_tenant::check(settings.array, settings.rate)
 }
 
 /// Returns true if subscriber `tag` stalls. Every range of tags contains about the given share.
@@ -120,9 +120,9 @@ fn measure(
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let (loud, quiet) = (Tenant::make(target, "loud")?, Tenant::make(target, "quiet")?);
-    let bystander = Bystander::start(
+    let bystander = QuietTenant::start(
         &quiet,
-        bystander::Settings {
+        quiet_tenant::Settings {
             wire: settings.wire,
             subscribers: settings.live,
             rate: settings.rate,
@@ -132,7 +132,7 @@ fn measure(
         },
     )?;
     progress.begin("the quiet tenant alone", 0);
-    let alone = bystander.alone(settings.seconds)?;
+    let alone = bystander.measure_alone(settings.seconds)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
     let mut flood = Flood::default();
@@ -144,16 +144,16 @@ fn measure(
     progress.begin("under load", settings.seconds.as_millis() as u64);
     let mut memory = Memory::now(target);
     let (meter, began) = (Meter::start(target), Instant::now());
-    let mut asked = false;
+    let mut end_requested = false;
     let during = loop {
         load.turn(&mut flood)?;
         engine.turn(TICK, &mut flood)?;
         flood.check()?;
-        memory.look(target);
+        memory.sample(target);
         progress.at(began.elapsed().as_millis() as u64);
-        if !asked && began.elapsed() >= settings.seconds {
-            asked = true;
-            bystander.ask();
+        if !end_requested && began.elapsed() >= settings.seconds {
+            end_requested = true;
+            bystander.request_end();
         }
         if let Some(stretch) = bystander.poll()? {
             break stretch;
@@ -167,8 +167,8 @@ fn measure(
     Ok(())
 }
 
-fn tell_quiet(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch) {
-    stretch::tell(report, run, alone, during);
+fn tell_quiet(report: &mut Report, run: usize, alone: &Interval, during: &Interval) {
+    interval::report(report, run, alone, during);
     let daemon = Server::Daemon;
     let allowed = GRACE_US.max(2.0 * alone.sent_p99());
     report.add(
@@ -194,7 +194,7 @@ fn tell_quiet(report: &mut Report, run: usize, alone: &Stretch, during: &Stretch
     report.add(daemon, "probes_failed", "of these refused or broken off", "", failed as f64);
 }
 
-fn tell_loud(report: &mut Report, run: usize, flood: &Flood, used: &Used) {
+fn tell_loud(report: &mut Report, run: usize, flood: &Flood, used: &IntervalUsage) {
     let (daemon, elapsed) = (Server::Daemon, used.elapsed);
     report.add(daemon, "a_rate", "A: events accepted", "1/s", flood.accepted as f64 / elapsed);
     report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", flood.refused as f64);
@@ -222,7 +222,7 @@ fn join(
     let keys = wave.join(engine, flood, |_| Cow::Borrowed(&request), progress)?;
     for (tag, key) in keys.into_iter().enumerate() {
         if stalls(tag, settings.stalled) {
-            engine.deaf(key, true, flood);
+            engine.set_paused(key, true, flood);
         }
     }
     Ok(())
@@ -322,7 +322,7 @@ impl Flood {
     }
 }
 
-impl Joining for Flood {
+impl JoinWatcher for Flood {
     fn joined(&self) -> usize {
         self.joined
     }
@@ -335,22 +335,22 @@ impl Joining for Flood {
     }
 }
 
-impl Watch for Flood {
-    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+impl Handler for Flood {
+    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match (tag.checked_sub(PUBLISHERS), seen) {
-            (None, Seen::Event(..)) => self.deliveries += 1,
-            (None, Seen::Text(text)) if is_type(text, "ready") => self.joined += 1,
-            (None, Seen::Text(text)) if is_type(text, "gap") => self.gaps += 1,
-            (None, Seen::Answer { .. } | Seen::Ended(_)) => self.ended += 1,
-            (Some(lane), Seen::Answer { status: 200..=299, .. }) => {
+            (None, ConnEvent::Event(..)) => self.deliveries += 1,
+            (None, ConnEvent::Text(text)) if is_type(text, "ready") => self.joined += 1,
+            (None, ConnEvent::Text(text)) if is_type(text, "gap") => self.gaps += 1,
+            (None, ConnEvent::Answer { .. } | ConnEvent::Ended(_)) => self.ended += 1,
+            (Some(lane), ConnEvent::Answer { status: 200..=299, .. }) => {
                 self.accepted += self.under_way.get(lane).copied().unwrap_or_default();
                 self.free.push(lane);
             }
-            (Some(lane), Seen::Answer { status: 503 | 429, .. }) => {
+            (Some(lane), ConnEvent::Answer { status: 503 | 429, .. }) => {
                 self.refused += 1;
                 self.free.push(lane);
             }
-            (Some(_), seen) => note(&mut self.trouble, tag, &seen),
+            (Some(_), seen) => record_trouble(&mut self.trouble, tag, &seen),
             _ => {}
         }
     }
@@ -376,7 +376,7 @@ impl Memory {
 
     /// Reads the memory if it is time to. PSS is not read under load, because the kernel must walk all memory
     /// of the daemon.
-    fn look(&mut self, target: &Target) {
+    fn sample(&mut self, target: &Target) {
         if self.looked.elapsed() < SAMPLE {
             return;
         }
@@ -415,14 +415,14 @@ mod tests {
     #[test]
     fn what_is_refused_is_not_accepted_and_is_tried_again() {
         let mut flood = Flood { under_way: vec![100, 1], ..Flood::default() };
-        let answer = |status| Seen::Answer { status, body: b"" };
-        flood.seen(0, PUBLISHERS, answer(201));
-        flood.seen(0, PUBLISHERS + 1, answer(503));
-        flood.seen(0, PUBLISHERS + 1, answer(429));
+        let answer = |status| ConnEvent::Answer { status, body: b"" };
+        flood.on_event(0, PUBLISHERS, answer(201));
+        flood.on_event(0, PUBLISHERS + 1, answer(503));
+        flood.on_event(0, PUBLISHERS + 1, answer(429));
         assert_eq!((flood.accepted, flood.refused), (100, 2));
         assert_eq!(flood.free, [0, 1, 1]);
         assert!(flood.check().is_ok());
-        flood.seen(0, PUBLISHERS, answer(400));
+        flood.on_event(0, PUBLISHERS, answer(400));
         assert!(flood.check().is_err());
     }
 }

@@ -66,8 +66,8 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     }
     let cache = if *cold { "not in the page cache" } else { "the page cache as it is" };
     let about = format!("opening {gigabytes} GB of events of {size} bytes, {cache}");
-    let told = json!({"gigabytes": gigabytes, "size": size, "cold": cold, "runs": common.runs});
-    let mut report = Report::new("open", about, told, &common.bars);
+    let parameters = json!({"gigabytes": gigabytes, "size": size, "cold": cold, "runs": common.runs});
+    let mut report = Report::new("open", about, parameters, &common.bars);
     let mut keeping = common.clone();
     keeping.daemon.set.insert(0, KEEP.into());
     for run in 0..common.runs {
@@ -130,7 +130,7 @@ fn fill_and_kill(
     let (mut body, mut rest) = (Vec::new(), Vec::new());
     template.array(0, BATCH, 0, &mut body);
     HttpPublish::rest(&body, &mut rest);
-    let mut same = Same { head: HttpPublish::new(&target.access, true).head().to_vec(), rest };
+    let mut same = RepeatedRequest { head: HttpPublish::new(&target.access, true).head().to_vec(), rest };
     let plan = Plan {
         wire: Wire::Http,
         access: vec![target.access.clone(); CLIENTS],
@@ -155,12 +155,12 @@ fn fill_and_kill(
 }
 
 /// Sends one request repeatedly.
-struct Same {
+struct RepeatedRequest {
     head: Vec<u8>,
     rest: Vec<u8>,
 }
 
-impl Requests for Same {
+impl Requests for RepeatedRequest {
     fn next(&mut self, _: usize) -> [&[u8]; 2] {
         [&self.head, &self.rest]
     }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 
 use hdrhistogram::Histogram;
 
-use super::engine::{Engine, Key, Seen, is_type};
+use super::engine::{ConnEvent, Engine, Key, is_type};
 use super::error::BenchError;
 use super::publisher::{subscribe, ws_text};
 use super::stamp::now_ns;
@@ -30,7 +30,7 @@ const UNDER_WAY: usize = 100;
 
 /// Times of a stretch, in nanoseconds.
 #[derive(Clone, Debug)]
-pub struct Taken {
+pub struct ProbeTimes {
     /// `GET /health/live`.
     pub health: Histogram<u64>,
     /// `GET /api/v1/stats`.
@@ -43,13 +43,13 @@ pub struct Taken {
     pub failed: u64,
 }
 
-impl Taken {
+impl ProbeTimes {
     /// Creates an empty state.
     ///
     /// # Errors
     /// Those of [`super::histogram`].
-    pub fn new() -> Result<Taken, BenchError> {
-        Ok(Taken {
+    pub fn new() -> Result<ProbeTimes, BenchError> {
+        Ok(ProbeTimes {
             health: super::histogram()?,
             stats: super::histogram()?,
             connect: super::histogram()?,
@@ -65,7 +65,7 @@ struct Rest {
     key: Key,
     request: Vec<u8>,
     /// When the request was sent; `None` if it has its response.
-    asked: Option<u64>,
+    sent_ns: Option<u64>,
 }
 
 /// The probes of a thread.
@@ -86,7 +86,7 @@ pub struct Probes {
     /// Number of tags used so far.
     connects: usize,
     next_ns: u64,
-    taken: Taken,
+    taken: ProbeTimes,
 }
 
 impl Probes {
@@ -98,7 +98,7 @@ impl Probes {
         let (host, credential) = (&access.host, &access.credential);
         let mut rest = |tag, path| {
             let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{credential}\r\n").into_bytes();
-            engine.open(access.addr, Wire::Http, tag, b"").map(|key| Rest { key, request, asked: None })
+            engine.open(access.addr, Wire::Http, tag, b"").map(|key| Rest { key, request, sent_ns: None })
         };
         Ok(Probes {
             rest: [rest(HEALTH, "/health/live")?, rest(STATS, "/api/v1/stats")?],
@@ -111,7 +111,7 @@ impl Probes {
             ready: Vec::new(),
             connects: 0,
             next_ns: now_ns(),
-            taken: Taken::new()?,
+            taken: ProbeTimes::new()?,
         })
     }
 
@@ -127,8 +127,8 @@ impl Probes {
         }
         self.next_ns = now + PERIOD_NS;
         for rest in &mut self.rest {
-            if rest.asked.is_none() {
-                rest.asked = Some(now_ns());
+            if rest.sent_ns.is_none() {
+                rest.sent_ns = Some(now_ns());
                 engine.send(rest.key, &rest.request);
             }
         }
@@ -156,39 +156,39 @@ impl Probes {
     }
 
     /// Handles what happened on a connection of the probes.
-    pub fn seen(&mut self, tag: usize, seen: &Seen<'_>) {
+    pub fn seen(&mut self, tag: usize, seen: &ConnEvent<'_>) {
         match (tag.checked_sub(CONNECTS), seen) {
-            (Some(_), Seen::Text(text)) if is_type(text, "ready") => {
+            (Some(_), ConnEvent::Text(text)) if is_type(text, "ready") => {
                 if let Some((key, began)) = self.coming.remove(&tag) {
                     self.taken.connect.saturating_record(now_ns().saturating_sub(began));
                     self.ready.push(key);
                 }
             }
-            (Some(_), Seen::Answer { .. } | Seen::Ended(_)) => {
+            (Some(_), ConnEvent::Answer { .. } | ConnEvent::Ended(_)) => {
                 // After a response the connection ends, or the daemon waits for another request. It is closed
                 // in both cases.
                 if let Some((key, _)) = self.coming.remove(&tag) {
                     self.taken.failed += 1;
-                    if !matches!(seen, Seen::Ended(_)) {
+                    if !matches!(seen, ConnEvent::Ended(_)) {
                         self.ready.push(key);
                     }
                 }
             }
-            (None, Seen::Answer { status, .. }) => {
-                let Some(asked) = self.rest[usize::from(tag != HEALTH)].asked.take() else { return };
-                let took = now_ns().saturating_sub(asked);
+            (None, ConnEvent::Answer { status, .. }) => {
+                let Some(sent_ns) = self.rest[usize::from(tag != HEALTH)].sent_ns.take() else { return };
+                let took = now_ns().saturating_sub(sent_ns);
                 let times = if tag == HEALTH { &mut self.taken.health } else { &mut self.taken.stats };
                 // The only error is a value over the maximum, a minute. No probe waits that long.
                 let _ = times.record_correct(took, PERIOD_NS);
                 self.taken.failed += u64::from(*status != 200);
             }
-            (None, Seen::Ended(_)) => self.taken.failed += 1,
+            (None, ConnEvent::Ended(_)) => self.taken.failed += 1,
             _ => {}
         }
     }
 
     /// Returns the times since the last call.
-    pub fn take(&mut self) -> Taken {
+    pub fn take(&mut self) -> ProbeTimes {
         let taken = self.taken.clone();
         for times in
             [&mut self.taken.health, &mut self.taken.stats, &mut self.taken.connect, &mut self.taken.pong]
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_late_answer_stands_for_the_asks_it_held_up() {
-        let mut taken = Taken::new().unwrap();
+        let mut taken = ProbeTimes::new().unwrap();
         for _ in 0..90 {
             taken.health.record_correct(1_000_000, PERIOD_NS).unwrap();
         }

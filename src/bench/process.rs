@@ -42,18 +42,18 @@ impl Cpu {
     /// The kernel splits user and system time by sampling at its tick, some hundred times per second of CPU
     /// time. So the share of a short run is imprecise.
     #[must_use]
-    pub fn since(&self, before: &Cpu) -> Spent {
+    pub fn since(&self, before: &Cpu) -> CpuUsage {
         let total = self.total.saturating_sub(before.total).as_secs_f64();
         let user = self.user_ticks.saturating_sub(before.user_ticks) as f64;
         let system = self.system_ticks.saturating_sub(before.system_ticks) as f64;
         let share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
-        Spent { total, user: total * share }
+        CpuUsage { total, user: total * share }
     }
 }
 
 /// CPU time of an interval, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Spent {
+pub struct CpuUsage {
     /// User and system time.
     pub total: f64,
     /// User time.

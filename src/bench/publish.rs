@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 
 use super::closed_loop::{Plan, Requests};
 use super::error::BenchError;
-use super::load::{self, Load, Things};
+use super::load::{self, MeasuredLoad, RowNames};
 use super::progress::Progress;
 use super::publisher::{HttpPublish, ws_publish};
 use super::report::Report;
 use super::stamp::Template;
 use super::subscriber::Wire;
 use super::target::{Access, Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH, caller};
+use super::{Common, EVENTS_PER_PUBLISH, http_connection};
 
 /// Channels that the events are spread over.
 const CHANNELS: usize = 16;
@@ -35,7 +35,7 @@ const BARE_COMMITS: usize = 2_000;
 /// Bytes of the largest bare commit. Larger commits are split into several values.
 const BARE_MAX: usize = 64 << 10;
 /// The rows of this mode.
-const THINGS: Things = Things {
+const THINGS: RowNames = RowNames {
     rate: "events acknowledged",
     cpu: "CPU per event",
     generator: "CPU of the bench per event",
@@ -84,12 +84,12 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     let to = if *organizations == 1 { String::new() } else { format!(" to {organizations} organizations") };
     let about =
         format!("{clients} clients over {wire}{to}, {each}, {ack}, for {seconds} s, events of {size} bytes");
-    let told = json!({
+    let figures = json!({
         "protocol": settings.wire.label(), "clients": clients, "batch": batch, "ndjson": lines,
         "organizations": organizations, "ack": if *durable { "durable" } else { "memory" }, "seconds": seconds,
         "rest": settings.rest, "size": size, "runs": common.runs,
     });
-    let mut report = Report::new("publish", about, told, &common.bars);
+    let mut report = Report::new("publish", about, figures, &common.bars);
     for run in 0..common.runs {
         let target = common.start(Server::Daemon, None)?;
         progress.begin("making organizations", 0);
@@ -138,7 +138,7 @@ fn accesses(access: &Access, count: usize, patience: Duration) -> Result<Vec<Acc
     if count == 1 {
         return Ok(vec![access.clone()]);
     }
-    caller::many(access, count, patience, &|caller, at| {
+    http_connection::many(access, count, patience, &|caller, at| {
         let id = format!("bench-{}-{at}", std::process::id());
         caller.post("/api/v1/organizations", &json!({"id": id}))?;
         let key =
@@ -159,7 +159,7 @@ fn measure(
     let there = |access: &Access| Access { credential: access.credential.clone(), ..target.access.clone() };
     let access: Vec<Access> = access.iter().map(there).collect();
     let mut events = Events::new(settings, &access);
-    let load = Load {
+    let load = MeasuredLoad {
         plan: Plan {
             wire: settings.wire,
             access: access.iter().cycle().take(settings.clients).cloned().collect(),
@@ -194,9 +194,9 @@ fn beside(
     let arguments = ["--streams", &streams, "--bytes", &bytes, "--seconds", &seconds];
     let appends = bare(&baselines.find("bare_append")?, &arguments)?;
     let batch = settings.batch as f64;
-    for (server, told) in [(Server::Floor, &commits), (Server::Append, &appends)] {
-        report.add(server, "p50", THINGS.ack[1], "µs", figure(told, "p50_ns")? / 1e3);
-        report.add(server, "p99", THINGS.ack[2], "µs", figure(told, "p99_ns")? / 1e3);
+    for (server, figures) in [(Server::Floor, &commits), (Server::Append, &appends)] {
+        report.add(server, "p50", THINGS.ack[1], "µs", figure(figures, "p50_ns")? / 1e3);
+        report.add(server, "p99", THINGS.ack[2], "µs", figure(figures, "p99_ns")? / 1e3);
     }
     report.add(Server::Append, "rate", THINGS.rate, "1/s", figure(&appends, "rate")? * batch);
     report.add(Server::Append, "cpu", THINGS.cpu, "µs", figure(&appends, "cpu_ns")? / 1e3 / batch);
@@ -222,10 +222,10 @@ fn bare(program: &Path, arguments: &[&str]) -> Result<Value, BenchError> {
     })
 }
 
-fn figure(told: &Value, field: &str) -> Result<f64, BenchError> {
-    told[field]
+fn figure(figures: &Value, field: &str) -> Result<f64, BenchError> {
+    figures[field]
         .as_f64()
-        .ok_or_else(|| BenchError::Server(format!("a bare program printed no {field}: {told}")))
+        .ok_or_else(|| BenchError::Server(format!("a bare program printed no {field}: {figures}")))
 }
 
 /// The requests of the publishers: a head for each organization, and the same few bodies for all.

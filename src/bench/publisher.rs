@@ -126,18 +126,18 @@ mod tests {
         ws_publish(7, br#"{"type":"custom"}"#, false, false, &mut out);
         ws_publish(8, &[b"[", "1".repeat(70_000).as_bytes(), b"]"].concat(), true, true, &mut out);
         ws_pong(b"x", &mut out);
-        let (mut decoder, mut told, mut rest) = (Decoder::default(), Vec::new(), out.as_mut_slice());
+        let (mut decoder, mut decoded, mut rest) = (Decoder::default(), Vec::new(), out.as_mut_slice());
         while !rest.is_empty() {
             let step = decoder.next(rest, &Limits::client(1 << 20)).unwrap();
             let used = step.used;
-            told.push(match step.message.unwrap() {
+            decoded.push(match step.message.unwrap() {
                 Message::Text(text) => text[..text.len().min(62)].to_owned(),
                 other => format!("{other:?}"),
             });
             rest = &mut rest[used..];
         }
-        assert_eq!(told[0], r#"{"type":"publish","ref":7,"ack":"memory","event":{"type":"cust"#);
-        assert!(told[1].starts_with(r#"{"type":"publish","ref":8,"events":[111"#), "{}", told[1]);
-        assert_eq!(told[2], "Pong([120])");
+        assert_eq!(decoded[0], r#"{"type":"publish","ref":7,"ack":"memory","event":{"type":"cust"#);
+        assert!(decoded[1].starts_with(r#"{"type":"publish","ref":8,"events":[111"#), "{}", decoded[1]);
+        assert_eq!(decoded[2], "Pong([120])");
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! * A figure is shown for each run, and as the median. A ratio is the median of the daemon over the median
 //!   of the floor in the same call.
-//! * A [`Bar`] comes from the user of the bench (`cpu<=1.10x`), never from here. A missed bar or any fault
+//! * A [`Threshold`] comes from the user of the bench (`cpu<=1.10x`), never from here. A missed bar or any fault
 //!   makes the report fail.
 //! * Two executables measured alternately give two reports of the same mode. [`Report::absorb`] joins them;
 //!   each is a server of its own.
@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::bar::Bar;
 use super::target::Server;
+use super::threshold::Threshold;
 
 /// One figure, for each run and server.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ pub struct Rate {
 
 /// Losses, repeats and reorderings, over all runs of all servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Astray {
+pub struct DeliveryFaults {
     /// Pairs of event and subscriber that arrived in the measured part, without repeats.
     pub deliveries: u64,
     /// Pairs that never arrived.
@@ -99,9 +99,9 @@ pub struct Astray {
     pub reordered: u64,
 }
 
-impl Astray {
+impl DeliveryFaults {
     /// Adds the counts of another run.
-    pub fn add(&mut self, other: Astray) {
+    pub fn add(&mut self, other: DeliveryFaults) {
         self.deliveries += other.deliveries;
         self.losses += other.losses;
         self.repeats += other.repeats;
@@ -121,13 +121,13 @@ pub struct Report {
     /// The figures.
     pub rows: Vec<Row>,
     /// The limits for the figures.
-    pub bars: Vec<Bar>,
+    pub bars: Vec<Threshold>,
     /// Latencies.
     pub latencies: Vec<Latencies>,
     /// Rates.
     pub rates: Vec<Rate>,
     /// Deliveries, losses, repeats and reorderings.
-    pub astray: Astray,
+    pub astray: DeliveryFaults,
     /// Faults, one line each. Any fault makes the bench fail.
     pub faults: Vec<String>,
     /// Notes for the reader.
@@ -137,7 +137,7 @@ pub struct Report {
 impl Report {
     /// Creates an empty report.
     #[must_use]
-    pub fn new(mode: &'static str, about: String, settings: Value, bars: &[Bar]) -> Report {
+    pub fn new(mode: &'static str, about: String, settings: Value, bars: &[Threshold]) -> Report {
         Report { mode, about, settings, bars: bars.to_vec(), ..Report::default() }
     }
 
@@ -171,7 +171,7 @@ impl Report {
 
     /// Counts the deliveries of a run. Losses and repeats become faults of `server`, and reorderings too if
     /// `ordered` is set.
-    pub fn count(&mut self, server: Server, run: usize, astray: Astray, ordered: bool) {
+    pub fn count(&mut self, server: Server, run: usize, astray: DeliveryFaults, ordered: bool) {
         self.astray.add(astray);
         let mut fault = |count: u64, what: &str| {
             if count > 0 {
@@ -190,9 +190,9 @@ impl Report {
     pub fn absorb(&mut self, other: Report, server: Server) {
         let renamed = |it: Server| if it == Server::Daemon { server } else { it };
         for row in other.rows {
-            for (whose, runs) in row.servers {
+            for (measured, runs) in row.servers {
                 for value in runs {
-                    self.add(renamed(whose), row.key, row.name, row.unit, value);
+                    self.add(renamed(measured), row.key, row.name, row.unit, value);
                 }
             }
         }
@@ -225,7 +225,7 @@ impl Report {
     /// not kept.
     #[must_use]
     pub fn is_ok(&self) -> bool {
-        self.faults.is_empty() && self.bars.iter().all(|bar| bar.kept(&self.rows) == Some(true))
+        self.faults.is_empty() && self.bars.iter().all(|bar| bar.is_met(&self.rows) == Some(true))
     }
 
     /// Returns the report as JSON with stable field names.
@@ -252,11 +252,11 @@ impl Report {
             .servers
             .iter()
             .map(|(server, runs)| {
-                let mut told = json!({"server": server.name(), "runs": runs, "median": median(runs)});
+                let mut entry = json!({"server": server.name(), "runs": runs, "median": median(runs)});
                 if *server != Server::Daemon {
-                    told["ratio"] = row.ratio_to(*server).into();
+                    entry["ratio"] = row.ratio_to(*server).into();
                 }
-                told
+                entry
             })
             .collect();
         let bars: Vec<Value> = self
@@ -265,14 +265,14 @@ impl Report {
             .filter(|bar| bar.key == row.key)
             .map(|bar| {
                 let limit = if bar.at_least { "at_least" } else { "at_most" };
-                let mut told = json!({limit: bar.limit, "of": "median", "ok": bar.kept(&self.rows)});
+                let mut entry = json!({limit: bar.limit, "of": "median", "ok": bar.is_met(&self.rows)});
                 if let Some(server) = bar.against {
-                    told["of"] = "ratio".into();
+                    entry["of"] = "ratio".into();
                     if server != Server::Floor {
-                        told["to"] = server.name().into();
+                        entry["to"] = server.name().into();
                     }
                 }
-                told
+                entry
             })
             .collect();
         json!({"key": row.key, "name": row.name, "unit": row.unit, "servers": servers, "ratio": row.ratio(), "bars": bars})
@@ -296,7 +296,7 @@ impl Report {
                     .iter()
                     .filter(|bar| at == 0 && bar.key == row.key)
                     .map(|bar| {
-                        let kept = if bar.kept(&self.rows) == Some(true) { "ok" } else { "MISSED" };
+                        let kept = if bar.is_met(&self.rows) == Some(true) { "ok" } else { "MISSED" };
                         format!("{} {kept}", bar.text())
                     })
                     .collect();
@@ -308,7 +308,7 @@ impl Report {
         let mut text = format!("{} — {}\n\n", self.mode, self.about);
         aligned(&lines, &mut text);
         self.latency_table(&mut text);
-        let Astray { deliveries, losses, repeats, reordered } = self.astray;
+        let DeliveryFaults { deliveries, losses, repeats, reordered } = self.astray;
         if deliveries > 0 || losses > 0 {
             // Writing to a String never fails, here and below.
             let _ = writeln!(
@@ -316,7 +316,7 @@ impl Report {
                 "\ndeliveries {deliveries}, lost {losses}, repeated {repeats}, out of order {reordered}"
             );
         }
-        for bar in self.bars.iter().filter(|bar| bar.kept(&self.rows).is_none()) {
+        for bar in self.bars.iter().filter(|bar| bar.is_met(&self.rows).is_none()) {
             let _ = writeln!(text, "MISSED: {} {}: this figure was not measured", bar.key, bar.text());
         }
         for note in &self.notes {
@@ -385,7 +385,7 @@ mod tests {
     use super::*;
 
     fn report(bars: &[&str]) -> Report {
-        let bars: Vec<Bar> = bars.iter().map(|bar| bar.parse().unwrap()).collect();
+        let bars: Vec<Threshold> = bars.iter().map(|bar| bar.parse().unwrap()).collect();
         let mut report = Report::new("fanout", "so and so".into(), json!({"size": 128}), &bars);
         for (daemon, floor) in [(7.0, 6.0), (8.0, 6.5), (7.5, 6.2)] {
             report.add(Server::Daemon, "cpu", "CPU per delivery", "µs", daemon);
@@ -397,24 +397,34 @@ mod tests {
     #[test]
     fn the_shape_of_the_json() {
         let mut report = report(&["cpu<=1.10x", "cpu<=7.5"]);
-        report.count(Server::Daemon, 0, Astray { deliveries: 200, ..Astray::default() }, true);
-        let said = report.json();
-        let row = &said["rows"][0];
+        report.count(
+            Server::Daemon,
+            0,
+            DeliveryFaults { deliveries: 200, ..DeliveryFaults::default() },
+            true,
+        );
+        let parsed = report.json();
+        let row = &parsed["rows"][0];
         assert_eq!((row["key"].as_str(), row["unit"].as_str()), (Some("cpu"), Some("µs")));
         assert_eq!(row["servers"][0], json!({"server": "daemon", "runs": [7.0, 8.0, 7.5], "median": 7.5}));
         assert_eq!(row["ratio"].as_f64(), Some(7.5 / 6.2));
         assert_eq!(row["bars"][0], json!({"at_most": 1.1, "of": "ratio", "ok": false}));
         assert_eq!(row["bars"][1], json!({"at_most": 7.5, "of": "median", "ok": true}));
-        assert_eq!((said["deliveries"].as_u64(), said["losses"].as_u64()), (Some(200), Some(0)));
-        assert_eq!(said["ok"], false, "a bar was missed");
+        assert_eq!((parsed["deliveries"].as_u64(), parsed["losses"].as_u64()), (Some(200), Some(0)));
+        assert_eq!(parsed["ok"], false, "a bar was missed");
         assert!(report.table().contains("≤ 1.1 × floor MISSED, ≤ 7.5 ok"), "{}", report.table());
     }
 
     #[test]
-    fn a_fault_is_told_and_makes_it_fail() {
+    fn a_fault_is_reported_and_fails_the_run() {
         let mut report = report(&[]);
         assert!(report.is_ok());
-        report.count(Server::Daemon, 1, Astray { deliveries: 9, losses: 1, repeats: 0, reordered: 4 }, false);
+        report.count(
+            Server::Daemon,
+            1,
+            DeliveryFaults { deliveries: 9, losses: 1, repeats: 0, reordered: 4 },
+            false,
+        );
         assert_eq!(report.faults, ["daemon, run 2: 1 events lost"]);
         assert!(!report.is_ok() && report.table().contains("FAILED: daemon, run 2: 1 events lost"));
     }
@@ -423,22 +433,27 @@ mod tests {
     fn bars_are_read_and_unknown_ones_are_missed() {
         assert_eq!(
             "rate >= 0.5x".parse(),
-            Ok(Bar { key: "rate".into(), at_least: true, limit: 0.5, against: Some(Server::Floor) })
+            Ok(Threshold { key: "rate".into(), at_least: true, limit: 0.5, against: Some(Server::Floor) })
         );
-        assert!("cpu<1".parse::<Bar>().is_err() && "cpu<=fast".parse::<Bar>().is_err());
+        assert!("cpu<1".parse::<Threshold>().is_err() && "cpu<=fast".parse::<Threshold>().is_err());
         assert!(!report(&["nothing<=1"]).is_ok());
         assert!(report(&["cpu>=7", "cpu>=1x"]).is_ok());
     }
 
     #[test]
-    fn two_executables_are_told_beside_each_other() {
+    fn two_executables_are_reported_side_by_side() {
         let mut both = report(&["cpu<=0.9x:before"]);
         let mut before = report(&[]);
-        before.count(Server::Daemon, 0, Astray { deliveries: 9, repeats: 1, ..Astray::default() }, true);
+        before.count(
+            Server::Daemon,
+            0,
+            DeliveryFaults { deliveries: 9, repeats: 1, ..DeliveryFaults::default() },
+            true,
+        );
         before.add(Server::Daemon, "rate", "events", "1/s", 5.0);
         both.absorb(before, Server::Before);
-        let said = both.json();
-        let (cpu, rate) = (&said["rows"][0], &said["rows"][1]);
+        let parsed = both.json();
+        let (cpu, rate) = (&parsed["rows"][0], &parsed["rows"][1]);
         assert_eq!(cpu["servers"][0], json!({"server": "daemon", "runs": [7.0, 8.0, 7.5], "median": 7.5}));
         let runs = [7.0, 8.0, 7.5];
         assert_eq!(cpu["servers"][2], json!({"server": "before", "runs": runs, "median": 7.5, "ratio": 1.0}));

@@ -7,7 +7,7 @@
 //! * The time is from the first connect of all to each subscriber's last event, so it includes waiting for
 //!   other subscribers.
 //! * Every event is counted by number at every subscriber. A lost or repeated event fails the run.
-//! * Another organization has live subscribers meanwhile ([`super::bystander`]). Its 99th percentile is
+//! * Another organization has live subscribers meanwhile ([`super::quiet_tenant`]). Its 99th percentile is
 //!   measured alone, then during the run.
 
 use std::borrow::Cow;
@@ -16,19 +16,19 @@ use std::time::Duration;
 use memchr::memmem;
 use serde_json::json;
 
-use super::bystander::{self, Bystander};
-use super::crowd::{Joining, Moved, PUBLISHERS, Wave, note};
-use super::engine::{Engine, Key, Seen, Watch, is_type, until_quiet};
+use super::delivery_check::{self, Tally};
+use super::engine::{ConnEvent, Engine, Handler, Key, is_type, until_quiet};
 use super::error::BenchError;
+use super::interval;
 use super::meter::Meter;
 use super::process;
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
-use super::report::{Astray, Report};
+use super::quiet_tenant::{self, QuietTenant};
+use super::report::{DeliveryFaults, Report};
 use super::stamp::{Template, now_ns};
-use super::stretch;
 use super::subscriber::Wire;
-use super::tally::{self, Tally};
+use super::subscribers::{JoinWatcher, PUBLISHERS, StallDetector, Wave, record_trouble};
 use super::target::{Access, Server, Target};
 use super::tenants::{Tenant, daemon_alone};
 use super::{Common, histogram};
@@ -73,17 +73,17 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         "tenant A: {subscribers} subscribers over {wire} come back at once, each {behind} events of {size} bytes behind; \
          tenant B: {live} live subscribers, {rate} publishes a second"
     );
-    let told = json!({
+    let parameters = json!({
         "transport": settings.wire.label(), "subscribers": subscribers,
         "behind": behind, "array": array, "size": size, "live": live, "rate": rate,
         "alone_seconds": settings.alone.as_secs_f64(), "runs": settings.common.runs,
     });
-    let mut report = Report::new("resume", about, told, &settings.common.bars);
+    let mut report = Report::new("resume", about, parameters, &settings.common.bars);
     for run in 0..settings.common.runs {
         let target = settings.common.start(Server::Daemon, None)?;
         measure(settings, run, &target, &mut report, progress)?;
     }
-    report.notes.push(stretch::NOTE.into());
+    report.notes.push(interval::NOTE.into());
     Ok(report)
 }
 
@@ -93,7 +93,7 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     if settings.subscribers == 0 || settings.behind == 0 || settings.live == 0 {
         return refuse("subscribers, behind and live are at least 1");
     }
-    bystander::check(settings.array, settings.rate)
+    quiet_tenant::check(settings.array, settings.rate)
 }
 
 fn measure(
@@ -105,9 +105,9 @@ fn measure(
 ) -> Result<(), BenchError> {
     let patience = settings.common.patience;
     let (crowd, quiet) = (Tenant::make(target, "crowd")?, Tenant::make(target, "quiet")?);
-    let bystander = Bystander::start(
+    let bystander = QuietTenant::start(
         &quiet,
-        bystander::Settings {
+        quiet_tenant::Settings {
             wire: settings.wire,
             subscribers: settings.live,
             rate: settings.rate,
@@ -116,12 +116,12 @@ fn measure(
             patience,
         },
     )?;
-    let mut herd = Herd::new(settings.subscribers)?;
+    let mut herd = ResumingSubscribers::new(settings.subscribers)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
     prepare(settings, &crowd, &mut engine, &mut herd, progress)?;
     progress.begin("the other tenant alone", 0);
-    let alone = bystander.alone(settings.alone)?;
+    let alone = bystander.measure_alone(settings.alone)?;
     let requests = herd.requests(&crowd.access, settings.wire)?;
     progress.begin("coming back", settings.subscribers as u64);
     let pss = target.pid.and_then(process::pss);
@@ -156,7 +156,7 @@ fn measure(
         );
     }
     report.latency(daemon, "A: first connect to caught up", &herd.caught_up);
-    stretch::tell(report, run, &alone, &during);
+    interval::report(report, run, &alone, &during);
     report.count(daemon, run, herd.astray(settings.behind), true);
     if let Some(stalled) = stalled {
         report.fault(daemon, run, stalled);
@@ -170,7 +170,7 @@ fn prepare(
     settings: &Settings,
     crowd: &Tenant,
     engine: &mut Engine,
-    herd: &mut Herd,
+    herd: &mut ResumingSubscribers,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let Settings { subscribers, behind, .. } = *settings;
@@ -179,7 +179,7 @@ fn prepare(
     let patience = settings.common.patience;
     let wave = Wave { access: &crowd.access, wire: settings.wire, first: 0, count: subscribers, patience };
     let mut keys = wave.join(engine, herd, |_| Cow::Borrowed(&request), progress)?;
-    let mut moved = Moved::new(patience);
+    let mut moved = StallDetector::new(patience);
     let publisher = engine.open(crowd.access.addr, Wire::Http, PUBLISHERS, b"")?;
     let mut load = Load {
         publisher,
@@ -224,14 +224,14 @@ impl Load {
         first: u64,
         count: u64,
         engine: &mut Engine,
-        herd: &mut Herd,
+        herd: &mut ResumingSubscribers,
         patience: Duration,
     ) -> Result<(), BenchError> {
         let (mut body, mut request) = (Vec::new(), Vec::new());
         self.template.array(first, count, now_ns(), &mut body);
         self.publish.request(&body, &mut request);
         engine.send(self.publisher, &request);
-        let (wanted, mut moved) = (herd.answers + 1, Moved::new(patience));
+        let (wanted, mut moved) = (herd.answers + 1, StallDetector::new(patience));
         while herd.answers < wanted {
             engine.turn(TICK, herd)?;
             herd.check()?;
@@ -246,7 +246,7 @@ fn come_back(
     access: &Access,
     requests: &[Vec<u8>],
     engine: &mut Engine,
-    herd: &mut Herd,
+    herd: &mut ResumingSubscribers,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     // Nothing is read meanwhile. Otherwise the last subscribers would wait while this process handles the
@@ -254,7 +254,7 @@ fn come_back(
     for (tag, request) in requests.iter().enumerate() {
         engine.open(access.addr, settings.wire, tag, request)?;
     }
-    let mut moved = Moved::new(settings.common.patience);
+    let mut moved = StallDetector::new(settings.common.patience);
     while herd.finished < requests.len() {
         engine.turn(TICK, herd)?;
         herd.check()?;
@@ -265,7 +265,7 @@ fn come_back(
 }
 
 /// The subscribers that disconnect and reconnect.
-struct Herd {
+struct ResumingSubscribers {
     tallies: Vec<Tally>,
     /// The id of the last event that each subscriber received before it disconnected.
     cursors: Vec<Option<[u8; CURSOR]>>,
@@ -285,9 +285,9 @@ struct Herd {
     trouble: Option<String>,
 }
 
-impl Herd {
-    fn new(subscribers: usize) -> Result<Herd, BenchError> {
-        Ok(Herd {
+impl ResumingSubscribers {
+    fn new(subscribers: usize) -> Result<ResumingSubscribers, BenchError> {
+        Ok(ResumingSubscribers {
             tallies: vec![Tally::default(); subscribers],
             cursors: vec![None; subscribers],
             joined: 0,
@@ -316,8 +316,8 @@ impl Herd {
         (self.last, self.began) = (behind, now_ns());
     }
 
-    fn astray(&self, behind: u64) -> Astray {
-        Astray { deliveries: self.deliveries, ..tally::astray(&self.tallies, behind + 1) }
+    fn astray(&self, behind: u64) -> DeliveryFaults {
+        DeliveryFaults { deliveries: self.deliveries, ..delivery_check::astray(&self.tallies, behind + 1) }
     }
 
     fn event(&mut self, tag: usize, n: u64, text: &[u8]) {
@@ -361,7 +361,7 @@ fn id(text: &[u8]) -> Option<[u8; CURSOR]> {
     text.get(at..at + CURSOR)?.try_into().ok()
 }
 
-impl Joining for Herd {
+impl JoinWatcher for ResumingSubscribers {
     fn joined(&self) -> usize {
         self.joined
     }
@@ -370,18 +370,18 @@ impl Joining for Herd {
     }
 }
 
-impl Watch for Herd {
-    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+impl Handler for ResumingSubscribers {
+    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match seen {
-            Seen::Event(stamp, text) => self.event(tag, stamp.n, text),
-            Seen::Text(text) if is_type(text, "ready") => {
+            ConnEvent::Event(stamp, text) => self.event(tag, stamp.n, text),
+            ConnEvent::Text(text) if is_type(text, "ready") => {
                 self.joined += 1;
                 if self.began > 0 {
                     self.ready.saturating_record(now_ns().saturating_sub(self.began));
                 }
             }
-            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
-            seen => note(&mut self.trouble, tag, &seen),
+            ConnEvent::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
+            seen => record_trouble(&mut self.trouble, tag, &seen),
         }
     }
 }
@@ -407,20 +407,26 @@ mod tests {
             host: "h".into(),
             credential: "X-API-Key: k\r\n".into(),
         };
-        let said = |wire| String::from_utf8(resume(&access, wire, ID)).unwrap();
-        assert!(said(Wire::Ws).starts_with(&format!("GET /api/v1/ws?last_event_id={ID} HTTP/1.1\r\n")));
+        let request_text = |wire| String::from_utf8(resume(&access, wire, ID)).unwrap();
         assert!(
-            said(Wire::Sse).ends_with(&format!("\r\nLast-Event-ID: {ID}\r\n\r\n")),
+            request_text(Wire::Ws).starts_with(&format!("GET /api/v1/ws?last_event_id={ID} HTTP/1.1\r\n"))
+        );
+        assert!(
+            request_text(Wire::Sse).ends_with(&format!("\r\nLast-Event-ID: {ID}\r\n\r\n")),
             "{}",
-            said(Wire::Sse)
+            request_text(Wire::Sse)
         );
     }
 
     #[test]
-    fn whoever_comes_back_is_held_to_exactly_what_it_missed() {
-        let mut herd = Herd::new(3).unwrap();
+    fn a_resuming_subscriber_must_get_exactly_what_it_missed() {
+        let mut herd = ResumingSubscribers::new(3).unwrap();
         for tag in 0..3 {
-            herd.seen(0, tag, Seen::Event(Stamp { n: 0, t: 0 }, format!("id: {ID}\ndata: ").as_bytes()));
+            herd.on_event(
+                0,
+                tag,
+                ConnEvent::Event(Stamp { n: 0, t: 0 }, format!("id: {ID}\ndata: ").as_bytes()),
+            );
         }
         assert_eq!(herd.finished, 3);
         herd.come_back(4);
@@ -433,7 +439,7 @@ mod tests {
         herd.event(2, 0, b"");
         assert_eq!(herd.finished, 2);
         assert_eq!(herd.caught_up.len(), 2);
-        let expected = Astray { deliveries: 7, losses: 1 + 4, repeats: 1 + 1, reordered: 0 };
+        let expected = DeliveryFaults { deliveries: 7, losses: 1 + 4, repeats: 1 + 1, reordered: 0 };
         assert_eq!(herd.astray(4), expected);
     }
 }

@@ -18,16 +18,16 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::crowd::{Joining, Moved, PUBLISHERS, Wave, note};
-use super::engine::{Engine, Key, Seen, Watch, is_type, until_quiet};
+use super::delivery_check::Tally;
+use super::engine::{ConnEvent, Engine, Handler, Key, is_type, until_quiet};
 use super::error::BenchError;
-use super::meter::{Meter, Used};
+use super::meter::{IntervalUsage, Meter};
 use super::progress::Progress;
 use super::publisher::{HttpPublish, subscribe};
-use super::report::{Astray, Report};
+use super::report::{DeliveryFaults, Report};
 use super::stamp::now_ns;
 use super::subscriber::Wire;
-use super::tally::Tally;
+use super::subscribers::{JoinWatcher, PUBLISHERS, StallDetector, Wave, record_trouble};
 use super::target::{Access, Server, Target};
 use super::{Common, EVENTS_PER_PUBLISH, histogram};
 
@@ -51,10 +51,10 @@ pub struct Settings {
 
 /// The result of one run.
 struct Figures {
-    used: Used,
+    used: IntervalUsage,
     /// Chunks per write, as counted by the daemon.
     depth: Option<f64>,
-    astray: Astray,
+    astray: DeliveryFaults,
     /// Received chunks of other streams.
     foreign: u64,
     /// Time from each array to its last receipt, in nanoseconds.
@@ -74,18 +74,18 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
         "{few} and {many} token streams, one subscriber each over {wire}; {chunks} chunks round-robin in arrays of {array}, \
          each array delivered before the next"
     );
-    let told = json!({
+    let parameters = json!({
         "transport": settings.wire.label(), "streams": [few, many],
         "chunks": chunks, "array": array, "runs": common.runs,
     });
-    let mut report = Report::new("streams", about, told, &common.bars);
+    let mut report = Report::new("streams", about, parameters, &common.bars);
     for run in 0..common.runs {
         for server in common.servers() {
             let [few, many] = settings.streams.map(|streams| -> Result<Figures, BenchError> {
                 let target = common.start(server, None)?;
                 measure(settings, streams, &target, progress)
             });
-            tell(settings, server, run, &few?, &many?, &mut report);
+            report_run(settings, server, run, &few?, &many?, &mut report);
         }
     }
     Ok(report)
@@ -116,7 +116,14 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn tell(settings: &Settings, server: Server, run: usize, few: &Figures, many: &Figures, report: &mut Report) {
+fn report_run(
+    settings: &Settings,
+    server: Server,
+    run: usize,
+    few: &Figures,
+    many: &Figures,
+    report: &mut Report,
+) {
     let chunks = settings.chunks as f64;
     let cpu = |figures: &Figures| figures.used.cpu.map(|it| it.total * 1e6 / chunks);
     let user = |figures: &Figures| figures.used.cpu.map(|it| it.user * 1e6 / chunks);
@@ -201,7 +208,7 @@ fn measure(
     Ok(Figures {
         used,
         depth: used.depth(deliveries),
-        astray: Astray { deliveries, ..readers.astray(load.published) },
+        astray: DeliveryFaults { deliveries, ..readers.astray(load.published) },
         foreign: readers.foreign,
         whole: load.whole,
         stalled,
@@ -256,7 +263,7 @@ impl Load {
         patience: Duration,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
-        let (first, mut moved) = (self.published, Moved::new(patience));
+        let (first, mut moved) = (self.published, StallDetector::new(patience));
         while self.published < first + count {
             let answers = readers.answers + 1;
             let began = now_ns();
@@ -313,12 +320,12 @@ impl Readers {
     }
 
     /// Returns losses, repeats and reorderings of the first `published` chunks.
-    fn astray(&self, published: u64) -> Astray {
+    fn astray(&self, published: u64) -> DeliveryFaults {
         let streams = self.tallies.len() as u64;
         // Stream s has the chunks s, s + streams, …
         let of = |stream: u64| (published + streams - 1 - stream) / streams;
         let lost = |(stream, tally): (usize, &Tally)| tally.lost(of(stream as u64));
-        Astray {
+        DeliveryFaults {
             deliveries: 0,
             losses: self.tallies.iter().enumerate().map(lost).sum(),
             repeats: self.tallies.iter().map(Tally::repeats).sum(),
@@ -337,7 +344,7 @@ impl Readers {
     }
 }
 
-impl Joining for Readers {
+impl JoinWatcher for Readers {
     fn joined(&self) -> usize {
         self.joined
     }
@@ -346,13 +353,13 @@ impl Joining for Readers {
     }
 }
 
-impl Watch for Readers {
-    fn seen(&mut self, _: Key, tag: usize, seen: Seen<'_>) {
+impl Handler for Readers {
+    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match seen {
-            Seen::Event(stamp, _) => self.chunk(tag, stamp.n),
-            Seen::Text(text) if is_type(text, "ready") => self.joined += 1,
-            Seen::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
-            seen => note(&mut self.trouble, tag, &seen),
+            ConnEvent::Event(stamp, _) => self.chunk(tag, stamp.n),
+            ConnEvent::Text(text) if is_type(text, "ready") => self.joined += 1,
+            ConnEvent::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
+            seen => record_trouble(&mut self.trouble, tag, &seen),
         }
     }
 }
@@ -368,7 +375,7 @@ mod tests {
         let mut body = Vec::new();
         array(20, 10, 15, 7, &mut body);
         let events: Vec<Box<serde_json::value::RawValue>> = serde_json::from_slice(&body).unwrap();
-        let told: Vec<(String, u64, u64)> = events
+        let parameters: Vec<(String, u64, u64)> = events
             .iter()
             .map(|event| {
                 let n = Scan::new().find(event.get().as_bytes()).unwrap().n;
@@ -376,9 +383,9 @@ mod tests {
                 (event.request_id.unwrap().to_string(), event.index.unwrap(), n)
             })
             .collect();
-        assert_eq!(told[0], ("bench-000005".to_owned(), 1, 20));
-        assert_eq!(told[9], ("bench-000014".to_owned(), 1, 29));
-        assert_eq!(told.len(), 10);
+        assert_eq!(parameters[0], ("bench-000005".to_owned(), 1, 20));
+        assert_eq!(parameters[9], ("bench-000014".to_owned(), 1, 29));
+        assert_eq!(parameters.len(), 10);
     }
 
     #[test]
@@ -387,7 +394,7 @@ mod tests {
         for n in [0, 1, 2, 3, 4] {
             readers.chunk(n as usize % 3, n);
         }
-        assert_eq!(readers.astray(5), Astray::default());
+        assert_eq!(readers.astray(5), DeliveryFaults::default());
         assert_eq!(readers.astray(6).losses, 1);
         assert_eq!(readers.astray(7).losses, 2);
         readers.chunk(0, 3);

@@ -172,13 +172,13 @@ mod tests {
     /// Returns the messages that a reader finds in `stream` when it is cut into `pieces`.
     fn read(wire: Wire, stream: &[u8], pieces: &[&[u8]]) -> Vec<String> {
         let mut phase = Phase::Head(wire);
-        let (mut held, mut told) = (Vec::new(), Vec::new());
+        let (mut held, mut messages) = (Vec::new(), Vec::new());
         for piece in pieces {
             held.extend_from_slice(piece);
             let mut at = 0;
             while let Some((used, message)) = next(&mut phase, &held[at..]).unwrap() {
                 at += used;
-                told.push(match message {
+                messages.push(match message {
                     Message::Text(text) => match Scan::new().find(text) {
                         Some(stamp) => format!("{}@{}", stamp.n, stamp.t),
                         None => "text".to_owned(),
@@ -189,7 +189,7 @@ mod tests {
             held.drain(..at);
         }
         assert_eq!(held.len(), 0, "left of {} bytes", stream.len());
-        told
+        messages
     }
 
     fn at_every_byte(wire: Wire, stream: &[u8], expected: &[&str]) {

@@ -166,7 +166,7 @@ impl Target {
         }
         let addr = serde_json::from_str::<Value>(&line)
             .ok()
-            .and_then(|said| said["listen"].as_str().and_then(|addr| addr.parse::<SocketAddr>().ok()));
+            .and_then(|reply| reply["listen"].as_str().and_then(|addr| addr.parse::<SocketAddr>().ok()));
         let Some(addr) = addr else {
             let _ = child.kill();
             let _ = child.wait();
@@ -212,8 +212,8 @@ impl Target {
         if self.server == Server::Daemon {
             return self.metric("nervewire_writes_total").map(|writes| writes as u64);
         }
-        let said: Value = serde_json::from_str(&get(self.counters?, "/stats").ok()?).ok()?;
-        said["sends"].as_u64()
+        let reply: Value = serde_json::from_str(&get(self.counters?, "/stats").ok()?).ok()?;
+        reply["sends"].as_u64()
     }
 
     /// Returns one value of the daemon's `/metrics`: the line that starts with `name` (including labels) and

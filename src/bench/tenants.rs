@@ -63,9 +63,9 @@ impl Tenant {
         // A daemon started here is removed with all its organizations.
         let owner = target.secret.is_none().then(|| target.access.clone());
         let mut tenant = Tenant { access: target.access.clone(), id, owner };
-        let asked = json!({"org_id": tenant.id, "name": "bench", "scopes": ["*"]});
-        let said = made(&target.access, "/api/v1/api-keys", &asked)?;
-        let key = said["data"]["api_key"].as_str().unwrap_or_default();
+        let body = json!({"org_id": tenant.id, "name": "bench", "scopes": ["*"]});
+        let reply = made(&target.access, "/api/v1/api-keys", &body)?;
+        let key = reply["data"]["api_key"].as_str().unwrap_or_default();
         tenant.access = target.access.with_credential(key);
         Ok(tenant)
     }
@@ -90,9 +90,9 @@ impl Drop for Tenant {
 
 fn made(access: &Access, path: &str, body: &Value) -> Result<Value, BenchError> {
     match call(access, "POST", path, Some(body))? {
-        (200..=299, said) => Ok(said),
-        (status, said) => Err(BenchError::Server(format!(
-            "{path}: response {status}: {said}; this mode creates organizations, so its key must be an operator key"
+        (200..=299, reply) => Ok(reply),
+        (status, reply) => Err(BenchError::Server(format!(
+            "{path}: response {status}: {reply}; this mode creates organizations, so its key must be an operator key"
         ))),
     }
 }
@@ -149,10 +149,10 @@ pub struct Stats {
 /// # Errors
 /// The daemon does not respond, or refuses this credential.
 pub fn stats(access: &Access) -> Result<Stats, BenchError> {
-    let (status, said) = call(access, "GET", "/api/v1/stats", None)?;
-    let data = &said["data"];
+    let (status, reply) = call(access, "GET", "/api/v1/stats", None)?;
+    let data = &reply["data"];
     if status != 200 || !data["publish_to_send"].is_object() {
-        return Err(BenchError::Server(format!("/api/v1/stats: response {status}: {said}")));
+        return Err(BenchError::Server(format!("/api/v1/stats: response {status}: {reply}")));
     }
     Ok(Stats {
         connections: data["connections"].as_u64().unwrap_or_default(),
@@ -176,8 +176,8 @@ pub fn event_as_read(access: &Access) -> Option<usize> {
 pub struct Buckets(BTreeMap<u64, u64>);
 
 impl Buckets {
-    fn of(said: &Value) -> Buckets {
-        let buckets = said["buckets"].as_array().map(Vec::as_slice).unwrap_or_default();
+    fn of(reply: &Value) -> Buckets {
+        let buckets = reply["buckets"].as_array().map(Vec::as_slice).unwrap_or_default();
         let bound = |bucket: &Value| bucket["under_us"].as_u64().unwrap_or(u64::MAX);
         Buckets(buckets.iter().map(|it| (bound(it), it["count"].as_u64().unwrap_or_default())).collect())
     }

@@ -10,14 +10,14 @@ use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use crate::store;
 
 /// Bytes per write.
 const BUFFER: usize = 1 << 20;
 
 /// The directory of a backup while a command works on it.
-pub(super) struct Unpacked {
+pub(super) struct UnpackedBackup {
     dir: PathBuf,
     /// `None` if the backup is a directory.
     archive: Option<PathBuf>,
@@ -50,21 +50,21 @@ fn unpack(archive: File, dir: &Path, at: &mut String) -> io::Result<()> {
     Ok(())
 }
 
-impl Unpacked {
+impl UnpackedBackup {
     /// Opens the backup at `path`: the directory itself, or a private directory beside the archive with the
     /// unpacked files, if the archive exists.
     ///
     /// # Errors
     /// The archive cannot be read, or there is no space for its files.
-    pub(super) fn open(path: &Path) -> Result<Unpacked, CliError> {
+    pub(super) fn open(path: &Path) -> Result<UnpackedBackup, CliError> {
         if !is_archive(path) {
-            return Ok(Unpacked { dir: path.to_owned(), archive: None });
+            return Ok(UnpackedBackup { dir: path.to_owned(), archive: None });
         }
         let dir = beside(path, "unpacked");
         let mut at = String::new();
-        let mut open = || -> io::Result<Unpacked> {
+        let mut open = || -> io::Result<UnpackedBackup> {
             DirBuilder::new().mode(0o700).create(&dir)?;
-            let unpacked = Unpacked { dir: dir.clone(), archive: Some(path.to_owned()) };
+            let unpacked = UnpackedBackup { dir: dir.clone(), archive: Some(path.to_owned()) };
             match File::open(path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 file => unpack(file?, &dir, &mut at)?,
@@ -91,8 +91,8 @@ impl Unpacked {
     /// The error with the archive's name in the place of the directory that it was unpacked into.
     pub(super) fn named(&self, error: CliError) -> CliError {
         match (error, &self.archive) {
-            (CliError::Told { exit, message, hint }, Some(_)) => {
-                CliError::Told { exit, message: self.renamed(&message), hint }
+            (CliError::Reported { exit, message, hint }, Some(_)) => {
+                CliError::Reported { exit, message: self.renamed(&message), hint }
             }
             (error, _) => error,
         }
@@ -136,7 +136,7 @@ impl Unpacked {
     }
 }
 
-impl Drop for Unpacked {
+impl Drop for UnpackedBackup {
     fn drop(&mut self) {
         if self.archive.is_some() {
             let _ = fs::remove_dir_all(&self.dir); // if this fails, its name shows what it is
@@ -147,8 +147,8 @@ impl Drop for Unpacked {
 /// Opens the backup or data directory at `path`, which must exist.
 ///
 /// # Errors
-/// As [`Unpacked::open`], or `path` does not exist.
-pub(super) fn existing(path: &Path) -> Result<Unpacked, CliError> {
+/// As [`UnpackedBackup::open`], or `path` does not exist.
+pub(super) fn existing(path: &Path) -> Result<UnpackedBackup, CliError> {
     if is_archive(path) && !path.exists() {
         let what = format!("{} does not exist", path.display());
         return Err(CliError::new(
@@ -157,5 +157,5 @@ pub(super) fn existing(path: &Path) -> Result<Unpacked, CliError> {
             "give the path of a backup made by `nervewire backup`",
         ));
     }
-    Unpacked::open(path)
+    UnpackedBackup::open(path)
 }

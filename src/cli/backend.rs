@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::outcome::CliError;
+use super::exit::CliError;
 
 /// Administration of a daemon. Calls block, because a command does one thing and waits for it.
 pub trait AdminBackend {

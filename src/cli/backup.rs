@@ -11,15 +11,15 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::archive::Unpacked;
+use super::archive::UnpackedBackup;
 use super::args::BackupArgs;
-use super::outcome::{CliError, Exit, Listener};
+use super::exit::{CliError, Exit, Listener};
 use super::rest::Rest;
-use super::{given, offline, output};
+use super::{non_empty, offline, output};
 use crate::bench::progress::{Progress as _, Shown};
 use crate::client::{ClientError, Request, encode};
 use crate::config::{Config, ListenAddr};
-use crate::store::{self, BackupError, Made, Manifest, OpenError};
+use crate::store::{self, BackupError, BackupSummary, Manifest, OpenError};
 use crate::time::{SystemClock, rfc3339};
 
 /// How often a running daemon is polled for its progress.
@@ -27,13 +27,13 @@ const ASKED_EVERY: Duration = Duration::from_millis(100);
 
 /// A progress bar for the store's progress reports.
 #[derive(Default)]
-pub(super) struct Bar {
+pub(super) struct ProgressBar {
     shown: Shown,
     what: String,
     of: u64,
 }
 
-impl Bar {
+impl ProgressBar {
     fn draw(&mut self, what: &str, done: u64, of: u64) {
         if self.what != what || self.of != of {
             self.shown.begin(what, of);
@@ -43,8 +43,8 @@ impl Bar {
     }
 }
 
-impl store::Progress for Bar {
-    fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
+impl store::ProgressSink for ProgressBar {
+    fn report(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
         self.draw(what, done, of);
         Ok(())
     }
@@ -64,14 +64,14 @@ pub(super) fn failed(error: BackupError) -> CliError {
 pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     let config = Config::load(&super::sources(&args.config, None)?)?;
     store::must_be_outside(&config.data_dir, &args.to).map_err(failed)?;
-    let mut bar = Bar::default();
-    let target = Unpacked::open(&args.to)?;
+    let mut bar = ProgressBar::default();
+    let target = UnpackedBackup::open(&args.to)?;
     let to = target.dir();
-    let made = match (&args.admin_url, given(&args.key)) {
+    let made = match (&args.admin_url, non_empty(&args.key)) {
         (Some(_), key) => running(args, to, &config, key, &mut bar)?,
         (None, key) => {
             let hint = "--data-dir names another directory; for a running daemon give --admin-url and --key";
-            offline::must_exist(&config, hint)?;
+            offline::require_data_dir(&config, hint)?;
             match (store::backup(&config.data_dir, to, &SystemClock, &mut bar), key) {
                 (Err(BackupError::Open(OpenError::InUse { .. })), key @ Some(_)) => {
                     running(args, to, &config, key, &mut bar)?
@@ -86,7 +86,7 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     };
     drop(bar);
     target.pack()?;
-    output::line(&told(&made, args.json))?;
+    output::line(&summary(&made, args.json))?;
     match made.damaged.first() {
         None => Ok(()),
         Some(first) => {
@@ -98,7 +98,7 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), CliError> {
     }
 }
 
-fn told(made: &Made, as_json: bool) -> String {
+fn summary(made: &BackupSummary, as_json: bool) -> String {
     let Manifest { first, last, first_ms, last_ms, rows, .. } = made.manifest;
     let (bytes, added) = (made.manifest.journal_bytes(), made.added_bytes);
     if as_json {
@@ -120,12 +120,12 @@ fn told(made: &Made, as_json: bool) -> String {
 }
 
 /// Makes the running daemon release its copy of the backup when dropped.
-struct LetGo<'r>(&'r mut Rest);
+struct DropBackupGuard<'r>(&'r mut Rest);
 
-impl Drop for LetGo<'_> {
+impl Drop for DropBackupGuard<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.0.call(&Request::new(Method::DELETE, "/backup")) {
-            output::note(&format!("the daemon keeps its copy of the backup for an hour: {error}"));
+            output::print_note(&format!("the daemon keeps its copy of the backup for an hour: {error}"));
         }
     }
 }
@@ -135,9 +135,9 @@ fn running(
     to: &Path,
     config: &Config,
     key: Option<&str>,
-    bar: &mut Bar,
-) -> Result<Made, CliError> {
-    let url = match given(&args.admin_url) {
+    bar: &mut ProgressBar,
+) -> Result<BackupSummary, CliError> {
+    let url = match non_empty(&args.admin_url) {
         Some(url) => url.to_owned(),
         None => admin_url(config)?,
     };
@@ -151,7 +151,7 @@ fn running(
     );
     let mut rest = Rest::of_admin(&url, key)?;
     rest.data(&Request::new(Method::POST, path)).map_err(not_asked)?;
-    let own = LetGo(&mut rest);
+    let own = DropBackupGuard(&mut rest);
     let stage = wait(own.0, bar)?;
     if Manifest::read(&stage).is_err() {
         let what = format!("the daemon made the backup in {}, which cannot be read here", stage.display());
@@ -167,7 +167,7 @@ fn not_asked(error: ClientError) -> CliError {
 }
 
 /// Waits until the daemon has made the backup, and returns the backup's path.
-fn wait(rest: &mut Rest, bar: &mut Bar) -> Result<PathBuf, CliError> {
+fn wait(rest: &mut Rest, bar: &mut ProgressBar) -> Result<PathBuf, CliError> {
     loop {
         let status = rest.data(&Request::new(Method::GET, "/backup")).map_err(not_asked)?;
         let text = |name: &str| status.get(name).and_then(Value::as_str).unwrap_or_default();

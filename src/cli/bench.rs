@@ -9,14 +9,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::bench_log::{self, CatchupArgs, OpenArgs};
 use super::bench_publish::{self, MessagesArgs, PublishArgs};
 use super::bench_tenants::{self, NoisyArgs, ResumeArgs, StreamsArgs};
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::output;
-use crate::bench::bar::Bar;
 use crate::bench::baseline::Baselines;
 use crate::bench::error::BenchError;
 use crate::bench::progress::{Progress, Shown, Silent};
 use crate::bench::subscriber::Wire;
 use crate::bench::target::{DaemonSettings, Server};
+use crate::bench::threshold::Threshold;
 use crate::bench::{
     Common, alternate, catchup, churn, fanout, idle, latency, messages, noisy, open, plot, publish, resume,
     streams,
@@ -134,7 +134,7 @@ pub struct CommonArgs {
     pub runs: usize,
     /// Require a figure to keep a limit; may be repeated
     #[arg(long = "bar", value_name = "BAR")]
-    pub bars: Vec<Bar>,
+    pub bars: Vec<Threshold>,
     /// Seconds without progress after which a run is stopped
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub patience: u64,
@@ -208,8 +208,8 @@ pub struct FanoutArgs {
 #[derive(Debug, Args)]
 pub struct IdleArgs {
     /// Kind of connection: `ws`, `sse` (HTTP/1.1) or `h2` (SSE streams over HTTP/2)
-    #[arg(long, value_enum, default_value_t = Held::Ws)]
-    pub transport: Held,
+    #[arg(long, value_enum, default_value_t = IdleTransport::Ws)]
+    pub transport: IdleTransport,
     /// Connections, or streams
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub connections: usize,
@@ -226,7 +226,7 @@ pub struct IdleArgs {
 
 /// The kind of connection that `bench idle` holds open.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Held {
+pub enum IdleTransport {
     /// WebSocket.
     Ws,
     /// SSE over HTTP/1.1.
@@ -330,7 +330,7 @@ impl CommonArgs {
 
 pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
     match command {
-        BenchCommand::Fanout(args) => args.common.tell(args.subscribers, &mut |common, progress| {
+        BenchCommand::Fanout(args) => args.common.report(args.subscribers, &mut |common, progress| {
             let settings = fanout::Settings {
                 common,
                 wire: args.transport.wire(),
@@ -345,9 +345,9 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
         }),
         BenchCommand::Idle(args) => {
             let kind = match args.transport {
-                Held::Ws => idle::Kind::Ws,
-                Held::Sse => idle::Kind::Sse,
-                Held::H2 => idle::Kind::H2(args.streams_per_connection),
+                IdleTransport::Ws => idle::Kind::Ws,
+                IdleTransport::Sse => idle::Kind::Sse,
+                IdleTransport::H2 => idle::Kind::H2(args.streams_per_connection),
             };
             if args.common.plot.is_some() {
                 let nothing = "idle has no latencies or rates to draw: leave out --plot";
@@ -357,13 +357,13 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 idle::Kind::H2(streams) => args.connections / streams.max(1),
                 _ => args.connections,
             };
-            args.common.tell(connections, &mut |common, progress| {
+            args.common.report(connections, &mut |common, progress| {
                 let rest = Duration::from_secs(args.rest);
                 let settings = idle::Settings { common, kind, connections: args.connections, rest };
                 idle::run(&settings, progress)
             })
         }
-        BenchCommand::Latency(args) => args.common.tell(args.subscribers, &mut |common, progress| {
+        BenchCommand::Latency(args) => args.common.report(args.subscribers, &mut |common, progress| {
             let settings = latency::Settings {
                 common,
                 wire: args.transport.wire(),
@@ -374,7 +374,7 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
             };
             latency::run(&settings, progress)
         }),
-        BenchCommand::Churn(args) => args.common.tell(args.concurrent, &mut |common, progress| {
+        BenchCommand::Churn(args) => args.common.report(args.concurrent, &mut |common, progress| {
             let settings = churn::Settings {
                 common,
                 wire: args.transport.wire(),
@@ -385,35 +385,35 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
         }),
         BenchCommand::Publish(args) => args
             .common
-            .tell(args.clients, &mut |common, progress| publish::run(&args.settings(common), progress)),
+            .report(args.clients, &mut |common, progress| publish::run(&args.settings(common), progress)),
         BenchCommand::Messages(args) => args
             .common
-            .tell(args.clients, &mut |common, progress| messages::run(&args.settings(common), progress)),
+            .report(args.clients, &mut |common, progress| messages::run(&args.settings(common), progress)),
         BenchCommand::Catchup(args) => args
             .common
-            .tell(args.readers, &mut |common, progress| catchup::run(&args.settings(common), progress)),
+            .report(args.readers, &mut |common, progress| catchup::run(&args.settings(common), progress)),
         BenchCommand::Open(args) => {
-            args.common.tell(0, &mut |common, progress| open::run(&args.settings(common), progress))
+            args.common.report(0, &mut |common, progress| open::run(&args.settings(common), progress))
         }
         BenchCommand::Resume(args) => args
             .common
-            .tell(args.subscribers, &mut |common, progress| resume::run(&args.settings(common), progress)),
+            .report(args.subscribers, &mut |common, progress| resume::run(&args.settings(common), progress)),
         BenchCommand::Noisy(args) => args
             .common
-            .tell(args.subscribers, &mut |common, progress| noisy::run(&args.settings(common), progress)),
+            .report(args.subscribers, &mut |common, progress| noisy::run(&args.settings(common), progress)),
         BenchCommand::Streams(args) => {
             let most =
                 args.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX));
-            args.common.tell(most, &mut |common, progress| streams::run(&args.settings(common)?, progress))
+            args.common.report(most, &mut |common, progress| streams::run(&args.settings(common)?, progress))
         }
     }
 }
 
 impl CommonArgs {
     /// Runs a mode, alternately with another executable if one was given, and prints its report.
-    fn tell(&self, connections: usize, mode: &mut alternate::Mode<'_>) -> Result<(), CliError> {
+    fn report(&self, connections: usize, mode: &mut alternate::Mode<'_>) -> Result<(), CliError> {
         self.check(connections)?;
-        crate::bench::leftovers::cleared_on_signals();
+        crate::bench::cleanup::cleared_on_signals();
         let report = {
             let mut progress = self.progress();
             alternate::run(&self.common(), self.before.as_deref(), mode, progress.as_mut())?

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::bench::CommonArgs;
-use crate::bench::catchup::By;
+use crate::bench::catchup::ReadTransport;
 use crate::bench::subscriber::Wire;
 use crate::bench::{Common, catchup, open};
 
@@ -31,7 +31,7 @@ acknowledged event that is missing afterwards fails the run.";
 
 /// How a log is read.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Way {
+pub enum CatchupTransport {
     /// An SSE stream over HTTP/1.1.
     Sse,
     /// A WebSocket.
@@ -44,8 +44,8 @@ pub enum Way {
 #[derive(Debug, Args)]
 pub struct CatchupArgs {
     /// How the log is read
-    #[arg(long, value_enum, default_value_t = Way::Sse)]
-    pub by: Way,
+    #[arg(long, value_enum, default_value_t = CatchupTransport::Sse)]
+    pub by: CatchupTransport,
     /// Readers, which all start at once
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub readers: usize,
@@ -87,9 +87,9 @@ impl CatchupArgs {
     pub(super) fn settings(&self, common: Common) -> catchup::Settings {
         let CatchupArgs { readers, megabytes, size, array, rest, .. } = *self;
         let by = match self.by {
-            Way::Sse => By::Stream(Wire::Sse),
-            Way::Ws => By::Stream(Wire::Ws),
-            Way::Pages => By::Pages,
+            CatchupTransport::Sse => ReadTransport::Stream(Wire::Sse),
+            CatchupTransport::Ws => ReadTransport::Stream(Wire::Ws),
+            CatchupTransport::Pages => ReadTransport::Pages,
         };
         catchup::Settings { common, by, readers, megabytes, size, array, rest }
     }

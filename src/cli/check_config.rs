@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::CheckConfigArgs;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::output;
 use crate::config::{Config, ConfigError, Sources, print};
 

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::CompactArgs;
-use super::outcome::CliError;
+use super::exit::CliError;
 use super::{offline, output};
 use crate::config::Config;
 

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 
 use super::args::Cli;
-use super::outcome::CliError;
+use super::exit::CliError;
 use super::output;
 
 pub(super) fn run(shell: clap_complete::Shell) -> Result<(), CliError> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
 
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 
 /// Maximum bytes read of an answer.
 const ANSWER_BYTES: u64 = 64;

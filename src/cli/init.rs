@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::args::InitArgs;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::{offline, output};
 use crate::config::Config;
 use crate::descriptors;
@@ -24,11 +24,11 @@ pub(super) fn run(args: &InitArgs) -> Result<(), CliError> {
             hint,
         ));
     }
-    if let Err(error) = made.shown() {
-        output::note(&format!("cannot remove {}, which holds the key: {error}", made.file.display()));
+    if let Err(error) = made.remove_file() {
+        output::print_note(&format!("cannot remove {}, which holds the key: {error}", made.file.display()));
     }
     if !args.json {
-        output::note(
+        output::print_note(
             "the key is not stored and not shown again; save it, for example: export NERVEWIRE_KEY=…",
         );
     }

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{GrantArgs, KeyCommand};
 use super::backend::{Grant, NewKey};
 use super::confirm::confirm;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::{org, output};
 use crate::auth::Scope;
 
@@ -31,7 +31,7 @@ pub(super) fn run(command: KeyCommand) -> Result<(), CliError> {
                 return Err(CliError::new(Exit::Failed, what, hint));
             }
             if !admin.json {
-                output::note(&format!("key {key_id} is shown once; its secret is not stored"));
+                output::print_note(&format!("key {key_id} is shown once; its secret is not stored"));
             }
             Ok(())
         }

@@ -2,7 +2,7 @@
 //!
 //! * A command reads its flags, does one thing, and prints results to standard output and everything else to
 //!   standard error.
-//! * A command ends with a [`CliError`] or with nothing. Only `outcome.rs` turns that into an exit code.
+//! * A command ends with a [`CliError`] or with nothing. Only `exit.rs` turns that into an exit code.
 //! * Administration uses [`AdminBackend`]: REST if an address or a key is given, else the data directory.
 //!
 //! This module does not know how the daemon works: `main` passes in the function that `serve` runs.
@@ -21,11 +21,11 @@ mod completions;
 mod confirm;
 mod connections;
 mod event_args;
+mod exit;
 mod init;
 mod key;
 mod offline;
 mod org;
-mod outcome;
 mod output;
 mod parse;
 mod publish;
@@ -49,7 +49,7 @@ use args::{AdminArgs, Cli, Command, ConfigArgs, ListenArgs};
 pub use backend::{
     AdminBackend, CreatedKey, Grant, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
 };
-pub use outcome::{CliError, Exit};
+pub use exit::{CliError, Exit};
 
 /// The function that `serve` runs. It blocks until the daemon has ended.
 pub type Serve = fn(Config, ServeOptions) -> ExitCode;
@@ -90,7 +90,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> Exit
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::tell(&error);
+            output::report_failure(&error);
             error.exit_code()
         }
     }
@@ -114,7 +114,7 @@ fn sources(config: &ConfigArgs, listen: Option<&ListenArgs>) -> Result<Sources, 
 }
 
 /// Returns the value of a flag or variable. An empty variable counts as absent.
-fn given(value: &Option<String>) -> Option<&str> {
+fn non_empty(value: &Option<String>) -> Option<&str> {
     value.as_deref().map(str::trim).filter(|value| !value.is_empty())
 }
 
@@ -142,7 +142,7 @@ fn backend(admin: &AdminArgs) -> Result<Box<dyn AdminBackend>, CliError> {
     let variable = |name: &str| std::env::var(name).ok().filter(|_| local.is_none());
     let url = admin.url.clone().or_else(|| variable("NERVEWIRE_URL"));
     let key = admin.key.clone().or_else(|| variable("NERVEWIRE_KEY"));
-    match (given(&url), given(&key)) {
+    match (non_empty(&url), non_empty(&key)) {
         (None, None) => offline::open(&Config::load(&sources(&admin.config, None)?)?),
         (url, key) => Ok(Box::new(rest::Rest::new(url, key)?)),
     }

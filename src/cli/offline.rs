@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use super::backend::{
     AdminBackend, CreatedKey, Grant, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
 };
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use crate::auth::{
     self, AdminError, Auth, AuthConfigError, AuthSettings, Authorized, FirstKey, IssuedKey, KeyRow, Manage,
     NarrowingClaims, Operate, OwnKey, Principal, StoredRecords,
@@ -37,9 +37,9 @@ pub(super) struct Compacted {
 
 /// Locks the data directory as long as the result exists.
 pub(super) fn open(config: &Config) -> Result<Box<dyn AdminBackend>, CliError> {
-    must_exist(config, "`nervewire init` makes one; for a running daemon give --url and --key")?;
+    require_data_dir(config, "`nervewire init` makes one; for a running daemon give --url and --key")?;
     let opened = Offline::open(config).map_err(|error| match error {
-        CliError::Told { exit: Exit::DataDirInUse, message, .. } => {
+        CliError::Reported { exit: Exit::DataDirInUse, message, .. } => {
             let hint =
                 "use that daemon: give --url and --key (or NERVEWIRE_URL and NERVEWIRE_KEY), or stop it first";
             CliError::new(Exit::DataDirInUse, message, hint)
@@ -73,7 +73,7 @@ pub(super) fn init(config: &Config) -> Result<FirstKey, CliError> {
 
 /// Rewrites the store into a smaller file.
 pub(super) fn compact(config: &Config) -> Result<Compacted, CliError> {
-    must_exist(config, "`nervewire init` makes one; --data-dir names another directory")?;
+    require_data_dir(config, "`nervewire init` makes one; --data-dir names another directory")?;
     let done = store::compact(&config.data_dir).map_err(|error| refused(config, &error))?;
     Ok(Compacted { bytes_before: done.before, bytes_after: done.after })
 }
@@ -112,7 +112,7 @@ impl Offline {
             CliError::new(Exit::Usage, error.to_string(), "`nervewire check-config` checks the configuration")
         })?;
         if auth.rewritten_keys() > 0 {
-            super::output::note(&format!("{} {}", auth.rewritten_keys(), auth::REWRITTEN_KEYS));
+            super::output::print_note(&format!("{} {}", auth.rewritten_keys(), auth::REWRITTEN_KEYS));
         }
         Ok(Offline { runtime: super::rest::runtime()?, store, auth, clock, operate, manage })
     }
@@ -123,7 +123,7 @@ impl Offline {
     }
 
     /// Fails if the organization `org_id` does not exist. The error lists existing ones.
-    fn must_know(&self, org_id: &str) -> Result<(), CliError> {
+    fn require_organization(&self, org_id: &str) -> Result<(), CliError> {
         if self.auth.find_organization(&self.manage, Some(org_id)).is_ok() {
             return Ok(());
         }
@@ -188,7 +188,7 @@ impl AdminBackend for Offline {
     }
 
     fn delete_org(&mut self, id: &str) -> Result<(), CliError> {
-        self.must_know(id)?;
+        self.require_organization(id)?;
         let deleted = self.runtime.block_on(self.auth.delete_organization(&self.operate, id));
         deleted.map(drop).map_err(failed)
     }
@@ -203,14 +203,14 @@ impl AdminBackend for Offline {
             expires_at_ms,
         };
         let org_id = new.org_id.as_deref().unwrap_or(DEFAULT_ORG);
-        self.must_know(org_id)?;
+        self.require_organization(org_id)?;
         let made = self.runtime.block_on(self.auth.create_key(&self.manage, Some(org_id), key));
         Ok(self.created(made.map_err(failed)?))
     }
 
     fn create_operator_key(&mut self, new: &NewKey) -> Result<CreatedKey, CliError> {
         let org_id = new.org_id.as_deref().unwrap_or(DEFAULT_ORG);
-        self.must_know(org_id)?;
+        self.require_organization(org_id)?;
         let name = new.name.clone().unwrap_or_else(|| "operator".into());
         let made = self.auth.create_operator_key(&self.operate, org_id, name, self.expiry(&new.grant));
         Ok(self.created(self.runtime.block_on(made).map_err(failed)?))
@@ -227,7 +227,7 @@ impl AdminBackend for Offline {
 
     fn list_keys(&mut self, org_id: Option<&str>) -> Result<Vec<KeyInfo>, CliError> {
         let org_id = org_id.unwrap_or(DEFAULT_ORG);
-        self.must_know(org_id)?;
+        self.require_organization(org_id)?;
         let mut rows: Vec<KeyInfo> = Vec::new();
         loop {
             let after = rows.last().map(|row| row.key_id.clone());
@@ -249,7 +249,7 @@ impl AdminBackend for Offline {
 
     fn delete_key(&mut self, org_id: Option<&str>, key_id: &str) -> Result<(), CliError> {
         let org_id = org_id.unwrap_or(DEFAULT_ORG);
-        self.must_know(org_id)?;
+        self.require_organization(org_id)?;
         self.runtime.block_on(self.auth.delete_key(&self.manage, Some(org_id), key_id)).map_err(failed)
     }
 
@@ -262,7 +262,7 @@ impl AdminBackend for Offline {
             expires_in_ms: new.grant.expires_in_seconds.map(|seconds| seconds.saturating_mul(1_000)),
         };
         let org_id = new.org_id.as_deref().unwrap_or(DEFAULT_ORG);
-        self.must_know(org_id)?;
+        self.require_organization(org_id)?;
         let made = self.auth.mint_token(&self.manage, Some(org_id), &token).map_err(failed)?;
         Ok(MintedToken {
             token: made.token.expose().to_owned(),
@@ -273,7 +273,7 @@ impl AdminBackend for Offline {
 
     fn revoke_token(&mut self, org_id: Option<&str>, jti: &str) -> Result<(), CliError> {
         let org_id = org_id.unwrap_or(DEFAULT_ORG);
-        self.must_know(org_id)?;
+        self.require_organization(org_id)?;
         self.runtime.block_on(self.auth.revoke_token(&self.manage, Some(org_id), jti)).map_err(failed)
     }
 }
@@ -310,7 +310,7 @@ fn narrowing(grant: &Grant) -> NarrowingClaims {
 }
 
 /// Fails with this `hint` where there is no store.
-pub(super) fn must_exist(config: &Config, hint: &str) -> Result<(), CliError> {
+pub(super) fn require_data_dir(config: &Config, hint: &str) -> Result<(), CliError> {
     store::find(&config.data_dir).map_err(|error| {
         let is_missing = matches!(error, OpenError::Missing { .. });
         CliError::new(Exit::Failed, error.to_string(), if is_missing { hint } else { "" })

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::OrgCommand;
 use super::backend::NewOrganization;
 use super::confirm::confirm;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::output::{self, plain};
 
 pub(super) fn run(command: OrgCommand) -> Result<(), CliError> {

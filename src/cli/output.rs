@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 
 use serde_json::Value;
 
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 
 /// Writes `text` and a newline to standard output and flushes.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
@@ -26,16 +26,16 @@ pub(super) fn raw(bytes: &[u8]) -> Result<(), CliError> {
 }
 
 /// Writes one line to standard error. A write error is ignored.
-pub(super) fn note(text: &str) {
+pub(super) fn print_note(text: &str) {
     let _ = writeln!(io::stderr(), "nervewire: {text}");
 }
 
 /// Prints the error and its hint on standard error.
-pub(super) fn tell(error: &CliError) {
-    if let CliError::Told { message, hint, .. } = error {
-        note(&plain(message));
+pub(super) fn report_failure(error: &CliError) {
+    if let CliError::Reported { message, hint, .. } = error {
+        print_note(&plain(message));
         if !hint.is_empty() {
-            note(hint);
+            print_note(hint);
         }
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_speaks_to_the_terminal() {
+    fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(plain("a\x1b[2Jb\u{9b}c\r\n"), "a\\u{1b}[2Jb\\u{9b}c\\u{d}\n");
     }
 }

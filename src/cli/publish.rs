@@ -13,7 +13,7 @@ use http::Method;
 use serde_json::{Map, Value, json};
 
 use super::args::PublishArgs;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::output;
 use super::rest::Rest;
 use crate::client::{ClientError, Request};
@@ -120,9 +120,13 @@ fn lines(rest: &mut Rest, args: &PublishArgs) -> Result<(), CliError> {
                 .body("application/x-ndjson", batch)
                 .idempotency_key(format!("{prefix}-{number}"));
             let again = |error: &ClientError, wait: Duration| {
-                output::note(&output::plain(&format!("{error}; retrying in {:.1} s", wait.as_secs_f64())));
+                output::print_note(&output::plain(&format!(
+                    "{error}; retrying in {:.1} s",
+                    wait.as_secs_f64()
+                )));
             };
-            let body = rest.insist(&request, again).map_err(|error| at(error.into(), published))?;
+            let body =
+                rest.call_until_answered(&request, again).map_err(|error| at(error.into(), published))?;
             report(args, &body)?;
             published += count;
         }
@@ -183,8 +187,8 @@ fn next_batch(receiver: &Receiver<Line>, fill: bool) -> (Vec<u8>, usize, Option<
 /// Returns the same error with the number of events published before it.
 fn at(error: CliError, published: usize) -> CliError {
     match error {
-        CliError::Told { exit, message, hint } => {
-            CliError::Told { exit, message: format!("after {published} events: {message}"), hint }
+        CliError::Reported { exit, message, hint } => {
+            CliError::Reported { exit, message: format!("after {published} events: {message}"), hint }
         }
         CliError::StdoutClosed => CliError::StdoutClosed,
     }
@@ -196,7 +200,7 @@ mod tests {
     use super::*;
     use clap::Parser as _;
 
-    fn made(flags: &[&str]) -> Value {
+    fn event_from(flags: &[&str]) -> Value {
         let arguments = ["nervewire", "publish"].iter().chain(flags);
         match Cli::try_parse_from(arguments).unwrap().command {
             Some(Command::Publish(args)) => serde_json::from_str(&event(&args).unwrap()).unwrap(),
@@ -207,11 +211,11 @@ mod tests {
     #[test]
     fn flags_make_events() {
         assert_eq!(
-            made(&["--channel", "chat", "--data", "{\"a\":1}", "--user", "u"]),
+            event_from(&["--channel", "chat", "--data", "{\"a\":1}", "--user", "u"]),
             json!({"type": "custom", "channel": "chat", "data": {"a": 1}, "user_id": "u"})
         );
         assert_eq!(
-            made(&[
+            event_from(&[
                 "--agent",
                 "a",
                 "--user",
@@ -226,14 +230,14 @@ mod tests {
             json!({"type": "message", "agent_id": "a", "user_id": "u", "content": "hi", "role": "tool", "metadata": {"k": 2}})
         );
         assert_eq!(
-            made(&["--agent", "a", "--status", "idle"]),
+            event_from(&["--agent", "a", "--status", "idle"]),
             json!({"type": "agent_update", "agent_id": "a", "status": "idle"})
         );
         assert_eq!(
-            made(&["--request", "r", "--chunk", "", "--final"]),
+            event_from(&["--request", "r", "--chunk", "", "--final"]),
             json!({"type": "stream_chunk", "request_id": "r", "chunk": "", "is_final": true})
         );
-        assert_eq!(made(&["{\"type\":\"x\"}"]), json!({"type": "x"}));
+        assert_eq!(event_from(&["{\"type\":\"x\"}"]), json!({"type": "x"}));
     }
 
     fn batches(input: &[&str]) -> Vec<(String, usize)> {

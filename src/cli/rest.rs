@@ -10,8 +10,8 @@ use super::args::RemoteArgs;
 use super::backend::{
     AdminBackend, CreatedKey, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
 };
-use super::given;
-use super::outcome::{CliError, Exit, Listener};
+use super::exit::{CliError, Exit, Listener};
+use super::non_empty;
 use std::time::Duration;
 
 use crate::client::{Client, ClientError, Endpoint, Reply, Request, encode};
@@ -79,7 +79,7 @@ impl Rest {
     }
 
     pub(super) fn of(remote: &RemoteArgs) -> Result<Self, CliError> {
-        Self::new(given(&remote.url), given(&remote.key))
+        Self::new(non_empty(&remote.url), non_empty(&remote.key))
     }
 
     /// Sends a request and returns the body of its 2xx response.
@@ -89,12 +89,12 @@ impl Rest {
 
     /// Sends a request that is safe to repeat, until it has a final response. `told` is called with each wait
     /// and its reason.
-    pub(super) fn insist(
+    pub(super) fn call_until_answered(
         &mut self,
         request: &Request,
-        told: impl FnMut(&ClientError, Duration),
+        on_retry: impl FnMut(&ClientError, Duration),
     ) -> Result<Value, ClientError> {
-        self.runtime.block_on(self.client.send_repeated(request, told)).and_then(Reply::json)
+        self.runtime.block_on(self.client.send_repeated(request, on_retry)).and_then(Reply::json)
     }
 
     /// Returns `data` of the response.
@@ -131,7 +131,7 @@ impl Rest {
         org_id: Option<&str>,
     ) -> Result<T, CliError> {
         let made = self.data(&Request::new(Method::POST, path).json(body)?);
-        typed(made.map_err(|error| unreached(error, org_id))?)
+        typed(made.map_err(|error| organization_error(error, org_id))?)
     }
 
     /// Deletes in the organization `org_id`; `None` means the credential's own.
@@ -143,8 +143,8 @@ impl Rest {
 }
 
 /// If an organization was given, 404 means that it does not exist or that this credential may not access it.
-fn unreached(error: ClientError, org_id: Option<&str>) -> CliError {
-    match org_id.filter(|_| error.refusal().is_some_and(|refusal| refusal.status == 404)) {
+fn organization_error(error: ClientError, org_id: Option<&str>) -> CliError {
+    match org_id.filter(|_| error.api_error().is_some_and(|refusal| refusal.status == 404)) {
         None => error.into(),
         Some(org_id) => CliError::new(
             Exit::Failed,
@@ -192,7 +192,7 @@ impl AdminBackend for Rest {
             Some(org_id) => format!("/api/v1/api-keys?org_id={}", encode(org_id)),
             None => "/api/v1/api-keys".to_owned(),
         };
-        let rows = self.list(&path).map_err(|error| unreached(error, org_id))?;
+        let rows = self.list(&path).map_err(|error| organization_error(error, org_id))?;
         rows.into_iter().map(typed).collect()
     }
 

@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use super::args::RestoreArgs;
-use super::backup::{Bar, failed};
-use super::outcome::CliError;
+use super::backup::{ProgressBar, failed};
+use super::exit::CliError;
 use super::{archive, output};
 use crate::store::{self, Until};
 
 pub(super) fn run(args: &RestoreArgs) -> Result<(), CliError> {
     let from = archive::existing(&args.from)?;
-    let mut bar = Bar::default();
+    let mut bar = ProgressBar::default();
     let done = store::restore(from.dir(), &args.dir, args.until.unwrap_or(Until::End), &mut bar)
         .map_err(|error| from.named(failed(error)))?;
     drop(bar);

@@ -1,7 +1,7 @@
 //! `serve`: checks the whole configuration and passes it on.
 
 use super::args::ServeArgs;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use crate::config::{Config, ServeOptions};
 
 pub(super) fn prepare(args: ServeArgs) -> Result<(Config, ServeOptions), CliError> {

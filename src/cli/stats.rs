@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::Value;
 
 use super::args::RemoteArgs;
-use super::outcome::CliError;
+use super::exit::CliError;
 use super::output;
 use super::rest::Rest;
 use crate::client::Request;

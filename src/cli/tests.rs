@@ -188,5 +188,5 @@ fn the_echo_is_for_loopback_only() {
     };
     assert_eq!(prepare("127.0.0.1:9001").unwrap().1.diagnostic_echo, Some("127.0.0.1:9001".parse().unwrap()));
     assert!(prepare("[::1]:9001").is_ok());
-    assert!(matches!(prepare("0.0.0.0:9001"), Err(CliError::Told { exit: Exit::Usage, .. })));
+    assert!(matches!(prepare("0.0.0.0:9001"), Err(CliError::Reported { exit: Exit::Usage, .. })));
 }

@@ -4,14 +4,14 @@ use serde_json::json;
 
 use super::args::{TokenArgs, TokenCommand};
 use super::backend::NewToken;
-use super::outcome::{CliError, Exit};
+use super::exit::{CliError, Exit};
 use super::{key, output};
 
 pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
     if let Some(TokenCommand::Revoke { jti, org, admin }) = args.command {
         super::backend(&admin)?.revoke_token(org.as_deref(), &jti)?;
-        let said = format!("revoked {}", output::plain(&jti));
-        return output::line(&if admin.json { json!({ "revoked": jti }).to_string() } else { said });
+        let text = format!("revoked {}", output::plain(&jti));
+        return output::line(&if admin.json { json!({ "revoked": jti }).to_string() } else { text });
     }
     let sub = args.user.filter(|user| !user.is_empty()).ok_or_else(|| {
         let hint =
@@ -25,6 +25,6 @@ pub(super) fn run(args: TokenArgs) -> Result<(), CliError> {
         return output::line(&json.to_string());
     }
     output::line(&minted.token)?;
-    output::note(&output::plain(&format!("jti {}, expires {}", minted.jti, minted.expires_at)));
+    output::print_note(&output::plain(&format!("jti {}, expires {}", minted.jti, minted.expires_at)));
     Ok(())
 }

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::args::VerifyArgs;
-use super::backup::{Bar, failed};
-use super::outcome::{CliError, Exit};
+use super::backup::{ProgressBar, failed};
+use super::exit::{CliError, Exit};
 use super::{archive, output};
 use crate::config::Config;
 use crate::store::{self, Verified};
@@ -14,7 +14,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CliError> {
         Some(dir) => dir.clone(),
         None => Config::load(&super::sources(&args.config, None)?)?.data_dir,
     };
-    let mut bar = Bar::default();
+    let mut bar = ProgressBar::default();
     let unpacked = archive::existing(&dir)?;
     let it = store::verify(unpacked.dir(), &mut bar).map_err(|error| unpacked.named(failed(error)))?;
     let problems: Vec<String> = it.problems.iter().map(|problem| unpacked.renamed(problem)).collect();

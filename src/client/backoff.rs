@@ -14,7 +14,7 @@ pub struct Backoff {
     pub longest: Duration,
     /// The longest wait that a daemon may request. A longer request is cut, so that no peer can stop a client
     /// for ever.
-    pub longest_asked: Duration,
+    pub longest_requested: Duration,
     /// The number of attempts for a request that may be repeated. A subscription never stops because of
     /// failures alone.
     pub attempts: u32,
@@ -25,7 +25,7 @@ pub struct Backoff {
 impl Default for Backoff {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { first: seconds(1), longest: seconds(30), longest_asked: seconds(600), attempts: 6, random }
+        Self { first: seconds(1), longest: seconds(30), longest_requested: seconds(600), attempts: 6, random }
     }
 }
 
@@ -36,16 +36,16 @@ fn random() -> u64 {
 
 impl Backoff {
     /// Returns the wait after `failures` failures in a row (from 1): exponential, with jitter between half
-    /// and the whole, and never shorter than `asked`.
-    pub(super) fn wait(&self, failures: u32, asked: Duration) -> Duration {
-        let asked = asked.min(self.longest_asked);
+    /// and the whole, and never shorter than `requested`.
+    pub(super) fn wait(&self, failures: u32, requested: Duration) -> Duration {
+        let requested = requested.min(self.longest_requested);
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let exponential = self.first.saturating_mul(factor).min(self.longest);
-        let base = exponential.max(asked);
+        let base = exponential.max(requested);
         // The jitter is added to the requested wait, because the daemon requested the same wait from all
         // clients.
         let jitter = base / 2 * u32::from((self.random)() as u16) / u32::from(u16::MAX);
-        if asked > exponential { base + jitter } else { (base / 2 + jitter).max(asked) }
+        if requested > exponential { base + jitter } else { (base / 2 + jitter).max(requested) }
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
     const LOW: Backoff = Backoff {
         first: Duration::from_secs(1),
         longest: Duration::from_secs(30),
-        longest_asked: Duration::from_secs(600),
+        longest_requested: Duration::from_secs(600),
         attempts: 6,
         random: || 0,
     };
@@ -78,7 +78,7 @@ mod tests {
         let ms = Duration::from_millis;
         assert_eq!((LOW.wait(1, ms(2_000)), HIGH.wait(1, ms(2_000))), (ms(2_000), ms(3_000)));
         assert!(LOW.wait(2, ms(1_900)) >= ms(1_900));
-        assert_eq!(LOW.wait(1, Duration::MAX), LOW.longest_asked);
+        assert_eq!(LOW.wait(1, Duration::MAX), LOW.longest_requested);
     }
 
     #[test]

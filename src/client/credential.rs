@@ -62,26 +62,26 @@ impl Serialize for Credential {
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = Option<Credential>> + Send>>;
+type ProviderFuture = Pin<Box<dyn Future<Output = Option<Credential>> + Send>>;
 /// Returns a new credential, or `None`.
-pub(super) type Provider = Box<dyn Fn() -> Asked + Send + Sync>;
+pub(super) type Provider = Box<dyn Fn() -> ProviderFuture + Send + Sync>;
 
 /// The provider's result, or an error if it timed out.
-type Answer = Result<Option<Arc<Credential>>, ()>;
+type ProviderResult = Result<Option<Arc<Credential>>, ()>;
 /// One call of the provider, shared by all who wait for its result.
-type Question = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type RenewalFuture = Pin<Box<dyn Future<Output = ProviderResult> + Send>>;
 
 /// The current credential of a client and all its clones.
 pub(super) struct Credentials {
-    held: Mutex<Held>,
+    current: Mutex<CurrentCredential>,
     provider: Option<Provider>,
     /// The running call of the provider, while somebody waits for its result, and the generation that it
     /// replaces.
-    asking: Mutex<Option<(u64, WeakShared<Question>)>>,
+    renewal: Mutex<Option<(u64, WeakShared<RenewalFuture>)>>,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Held {
+pub(super) struct CurrentCredential {
     pub(super) credential: Option<Arc<Credential>>,
     /// Grows with every renewal, so a refused request can see whether it used the current credential.
     pub(super) generation: u64,
@@ -89,51 +89,51 @@ pub(super) struct Held {
 
 impl Credentials {
     pub(super) fn new(credential: Option<Credential>, provider: Option<Provider>) -> Self {
-        let held = Held { credential: credential.map(Arc::new), generation: 0 };
-        Self { held: Mutex::new(held), provider, asking: Mutex::default() }
+        let current = CurrentCredential { credential: credential.map(Arc::new), generation: 0 };
+        Self { current: Mutex::new(current), provider, renewal: Mutex::default() }
     }
 
     /// The current credential.
-    pub(super) fn held(&self) -> Held {
-        self.held.lock().clone()
+    pub(super) fn current(&self) -> CurrentCredential {
+        self.current.lock().clone()
     }
 
     /// Replaces the credential of `generation` with a new one. Returns whether a newer one is in use now.
     pub(super) async fn renew(&self, generation: u64) -> Result<bool, ClientError> {
         let Some(provider) = &self.provider else { return Ok(false) };
-        let Some(question) = self.ask(provider, generation) else { return Ok(true) };
-        // A clone, so that the call lives until its result is in use: see `ask`.
-        let answer = question.clone().await;
+        let Some(renewal) = self.join_renewal(provider, generation) else { return Ok(true) };
+        // A clone, so that the call lives until its result is in use: see `join_renewal`.
+        let answer = renewal.clone().await;
         let answer = answer.map_err(|()| ClientError::Timeout("a new credential", PROVIDER_WAIT_MAX))?;
         let Some(credential) = answer else { return Ok(false) };
-        let mut held = self.held.lock();
-        if held.generation == generation {
-            *held = Held { credential: Some(credential), generation: generation + 1 };
+        let mut current = self.current.lock();
+        if current.generation == generation {
+            *current = CurrentCredential { credential: Some(credential), generation: generation + 1 };
         }
         Ok(true)
     }
 
     /// Joins the running call for this generation, or starts one. `None`: the credential was already
     /// replaced.
-    fn ask(&self, provider: &Provider, generation: u64) -> Option<Shared<Question>> {
-        let mut asking = self.asking.lock();
-        let asked = asking.as_ref().filter(|(about, _)| *about == generation);
-        let asked = asked.and_then(|(_, asked)| asked.upgrade());
+    fn join_renewal(&self, provider: &Provider, generation: u64) -> Option<Shared<RenewalFuture>> {
+        let mut slot = self.renewal.lock();
+        let running = slot.as_ref().filter(|(about, _)| *about == generation);
+        let running = running.and_then(|(_, running)| running.upgrade());
         // A call that gave no credential is made again.
-        let asked = asked.filter(|asked| !matches!(asked.peek(), Some(Ok(None) | Err(()))));
-        if asked.is_some() {
-            return asked;
+        let running = running.filter(|running| !matches!(running.peek(), Some(Ok(None) | Err(()))));
+        if running.is_some() {
+            return running;
         }
         // Nobody waits for a call, so a credential from an earlier one is already in use.
-        if self.held.lock().generation != generation {
+        if self.current.lock().generation != generation {
             return None;
         }
         let answer = timeout(PROVIDER_WAIT_MAX, provider());
-        let question: Question =
+        let renewal: RenewalFuture =
             Box::pin(answer.map(|given| given.map_err(drop).map(|one| one.map(Arc::new))));
-        let question = question.shared();
-        *asking = question.downgrade().map(|weak| (generation, weak));
-        Some(question)
+        let renewal = renewal.shared();
+        *slot = renewal.downgrade().map(|weak| (generation, weak));
+        Some(renewal)
     }
 }
 
@@ -151,9 +151,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_was_refused_together_asks_once() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = asked.clone();
+    async fn concurrent_refusals_renew_once() {
+        let running = Arc::new(AtomicUsize::new(0));
+        let counted = running.clone();
         let provider: Provider = Box::new(move || {
             let n = counted.fetch_add(1, Ordering::SeqCst);
             Box::pin(async move {
@@ -163,19 +163,22 @@ mod tests {
         });
         let credentials = Credentials::new(Some("old".into()), Some(provider));
         let (a, b, c) = tokio::join!(credentials.renew(0), credentials.renew(0), credentials.renew(0));
-        assert_eq!((a.unwrap(), b.unwrap(), c.unwrap(), asked.load(Ordering::SeqCst)), (true, true, true, 1));
-        assert_eq!(credentials.held().credential.unwrap().expose(), "token 0");
+        assert_eq!(
+            (a.unwrap(), b.unwrap(), c.unwrap(), running.load(Ordering::SeqCst)),
+            (true, true, true, 1)
+        );
+        assert_eq!(credentials.current().credential.unwrap().expose(), "token 0");
         assert!(credentials.renew(1).await.unwrap());
         assert!(!credentials.renew(2).await.unwrap(), "the provider has no more");
-        assert_eq!(credentials.held().generation, 2);
+        assert_eq!(credentials.current().generation, 2);
     }
 
     /// A caller that starts the provider's call and is then no longer polled does not block the others, and
     /// the result is used once.
     #[tokio::test]
-    async fn whoever_looks_no_more_holds_up_nobody() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = asked.clone();
+    async fn a_dropped_waiter_does_not_block_the_renewal() {
+        let running = Arc::new(AtomicUsize::new(0));
+        let counted = running.clone();
         let provider: Provider = Box::new(move || {
             let n = counted.fetch_add(1, Ordering::SeqCst);
             Box::pin(async move {
@@ -192,9 +195,9 @@ mod tests {
         assert!(!credentials.renew(1).await.unwrap(), "the provider has none now");
         assert!(credentials.renew(1).await.unwrap(), "and it has one now");
         assert!(parked.await.unwrap() && !refused.await.unwrap());
-        assert_eq!(asked.load(Ordering::SeqCst), 3);
-        let held = credentials.held();
-        assert_eq!((held.generation, held.credential.unwrap().expose()), (2, "token 2"));
+        assert_eq!(running.load(Ordering::SeqCst), 3);
+        let current = credentials.current();
+        assert_eq!((current.generation, current.credential.unwrap().expose()), (2, "token 2"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,7 +16,7 @@ use super::sse::SseError;
 
 /// The daemon's refusal of a request: its error body, or what is known without one.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Refusal {
+pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
     /// The `code` of the error body, e.g. `NOT_FOUND`; empty without an error body.
@@ -31,7 +31,7 @@ pub struct Refusal {
     pub request_id: Option<String>,
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
         if !self.code.is_empty() {
@@ -55,7 +55,7 @@ impl fmt::Display for Refusal {
 pub enum ClientError {
     /// The daemon refused the request.
     #[error("{0}")]
-    Refused(Box<Refusal>),
+    Refused(Box<ApiError>),
     /// The daemon closed the WebSocket with a code of protocol §5.
     #[error("closed with {code}{}{reason}", if reason.is_empty() { "" } else { ": " })]
     Closed {
@@ -117,7 +117,7 @@ impl From<tungstenite::Error> for ClientError {
 
 impl ClientError {
     /// Returns the daemon's refusal, if the daemon refused.
-    pub fn refusal(&self) -> Option<&Refusal> {
+    pub fn api_error(&self) -> Option<&ApiError> {
         match self {
             Self::Refused(refusal) => Some(refusal),
             _ => None,

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
-use super::credential::Held;
+use super::credential::CurrentCredential;
 use super::endpoint::Target;
 use super::request::{Reply, Request, refusal};
 use super::{Client, ClientError, policy};
@@ -46,7 +46,7 @@ impl Drop for Driver {
 }
 
 /// A connection that can take a request.
-pub(super) struct Kept {
+pub(super) struct IdleConnection {
     sender: SendRequest<Full<Bytes>>,
     _driver: Driver,
 }
@@ -59,10 +59,10 @@ impl Client {
     /// # Errors
     /// [`ClientError`]. A status other than 2xx is not an error here, see [`Reply::json`].
     pub async fn send(&self, request: &Request) -> Result<Reply, ClientError> {
-        let held = self.shared.credentials.held();
+        let held = self.shared.credentials.current();
         let reply = self.send_as(request, &held).await?;
         if reply.status == StatusCode::UNAUTHORIZED && self.shared.credentials.renew(held.generation).await? {
-            return self.send_as(request, &self.shared.credentials.held()).await;
+            return self.send_as(request, &self.shared.credentials.current()).await;
         }
         Ok(reply)
     }
@@ -77,7 +77,7 @@ impl Client {
     pub async fn send_repeated(
         &self,
         request: &Request,
-        mut told: impl FnMut(&ClientError, Duration),
+        mut on_retry: impl FnMut(&ClientError, Duration),
     ) -> Result<Reply, ClientError> {
         let backoff = &self.shared.backoff;
         let mut failures = 0;
@@ -87,16 +87,16 @@ impl Client {
                 Err(error) => error,
             };
             failures += 1;
-            let asked =
+            let requested =
                 policy::repeat(&error).filter(|_| request.may_repeat() && failures < backoff.attempts);
-            let Some(asked) = asked else { return Err(error) };
-            let wait = backoff.wait(failures, asked);
-            told(&error, wait);
+            let Some(requested) = requested else { return Err(error) };
+            let wait = backoff.wait(failures, requested);
+            on_retry(&error, wait);
             sleep(wait).await;
         }
     }
 
-    async fn send_as(&self, request: &Request, held: &Held) -> Result<Reply, ClientError> {
+    async fn send_as(&self, request: &Request, held: &CurrentCredential) -> Result<Reply, ClientError> {
         let mut unsent = self.prepare(request, held)?;
         let kept = self.shared.idle.lock().pop();
         if let Some(mut kept) = kept
@@ -122,8 +122,8 @@ impl Client {
         &self,
         request: &Request,
     ) -> Result<(http::Response<Incoming>, Driver), ClientError> {
-        let request = self.prepare(request, &self.shared.credentials.held())?;
-        let Kept { mut sender, _driver: driver } = self.open().await?;
+        let request = self.prepare(request, &self.shared.credentials.current())?;
+        let IdleConnection { mut sender, _driver: driver } = self.open().await?;
         let response =
             self.head_of(sender.try_send_request(request)).await?.map_err(|error| error.into_error())?;
         if response.status().is_success() {
@@ -158,7 +158,7 @@ impl Client {
     pub(super) fn prepare(
         &self,
         request: &Request,
-        held: &Held,
+        held: &CurrentCredential,
     ) -> Result<http::Request<Full<Bytes>>, ClientError> {
         let endpoint = &self.shared.endpoint;
         let path = format!("{}{}", endpoint.prefix, request.path);
@@ -179,14 +179,14 @@ impl Client {
         Ok(builder.body(Full::new(request.body.clone()))?)
     }
 
-    async fn open(&self) -> Result<Kept, ClientError> {
+    async fn open(&self) -> Result<IdleConnection, ClientError> {
         let io = TokioIo::new(self.connect().await?);
         let (sender, connection) = Builder::new().max_buf_size(READ_BYTES_MAX).handshake(io).await?;
         let driver = tokio::spawn(async move {
             // The request that waits on this connection reports its failure.
             let _ = connection.await;
         });
-        Ok(Kept { sender, _driver: Driver(driver) })
+        Ok(IdleConnection { sender, _driver: Driver(driver) })
     }
 
     async fn head_of<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientError> {
@@ -194,7 +194,11 @@ impl Client {
         timeout(limit, answer).await.map_err(|_| ClientError::Timeout("the response", limit))
     }
 
-    async fn finish(&self, kept: Kept, response: http::Response<Incoming>) -> Result<Reply, ClientError> {
+    async fn finish(
+        &self,
+        kept: IdleConnection,
+        response: http::Response<Incoming>,
+    ) -> Result<Reply, ClientError> {
         let (parts, body) = response.into_parts();
         let body = self.collect(body).await?;
         let mut idle = self.shared.idle.lock();

@@ -47,16 +47,16 @@
 
 mod backoff;
 mod credential;
+pub mod crud;
 mod endpoint;
 mod error;
 pub mod event;
 mod filter;
-mod follow;
+mod follower;
 mod http1;
 mod policy;
 mod publish;
 mod request;
-pub mod resource;
 pub mod resources;
 mod silence;
 mod sse;
@@ -71,14 +71,14 @@ use crate::sync::{Arc, Mutex};
 
 pub use backoff::Backoff;
 pub use credential::{Credential, PROVIDER_WAIT_MAX};
+pub use crud::{ListOptions, Page, Resources, Versioned};
 pub use endpoint::{Endpoint, EndpointError, encode};
-pub use error::{ClientError, Refusal};
+pub use error::{ApiError, ClientError};
 pub use event::Event;
 pub use filter::{Filter, Position};
-pub use follow::{Gap, Item, Received, Status};
+pub use follower::{Gap, Item, ReceivedEvent, Status};
 pub use publish::{Ack, Publish};
 pub use request::{Reply, Request, Timeouts};
-pub use resource::{List, Page, Resources, Versioned};
 pub use resources::{Agent, AgentChange, Message, NewAgent, NewMessage, NewTool, State, Tool, ToolChange};
 pub use sse::{SseError, SseEvent, SseParser};
 pub use stream::SseStream;
@@ -101,7 +101,7 @@ struct Shared {
     timeouts: Timeouts,
     backoff: Backoff,
     /// Idle connections: at most [`http1::IDLE_CONNECTIONS_MAX`].
-    idle: Mutex<Vec<http1::Kept>>,
+    idle: Mutex<Vec<http1::IdleConnection>>,
 }
 
 impl fmt::Debug for Client {
@@ -159,8 +159,8 @@ impl Builder {
         provider: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self {
         self.provider = Some(Box::new(move || {
-            let asked = provider();
-            Box::pin(async move { asked.await.map(Into::into) })
+            let renewal = provider();
+            Box::pin(async move { renewal.await.map(Into::into) })
         }));
         self
     }

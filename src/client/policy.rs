@@ -18,9 +18,9 @@ const AFTER_BUSY: Duration = Duration::from_secs(1);
 
 /// What to do after a stream has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Verdict {
     /// Reconnect with the cursor, after a wait of at least this long.
-    Again(Duration),
+    Retry(Duration),
     /// Reconnect with another credential, or not at all.
     Renew,
     /// Do not reconnect.
@@ -28,50 +28,50 @@ pub(super) enum Next {
 }
 
 /// Decides what follows `end`. `retry_ms` is the stream's last `retry` field, in milliseconds.
-pub(super) fn after(end: &ClientError, retry_ms: Option<u64>) -> Next {
+pub(super) fn verdict_after(end: &ClientError, retry_ms: Option<u64>) -> Verdict {
     let retry = Duration::from_millis(retry_ms.unwrap_or(0));
     match end {
-        _ if end.is_unauthorized() => Next::Renew,
-        ClientError::Refused(_) => passing(end).map_or(Next::Stop, Next::Again),
+        _ if end.is_unauthorized() => Verdict::Renew,
+        ClientError::Refused(_) => retry_delay(end).map_or(Verdict::Stop, Verdict::Retry),
         ClientError::Closed { code, .. } => match code {
             // 4403 means closed by an administrator, revoked, or changed identity. The others are errors of
             // this client.
-            1002 | 1003 | 1007..=1010 | 4403 => Next::Stop,
-            1013 => Next::Again(AFTER_OVERLOAD),
-            _ => Next::Again(Duration::ZERO),
+            1002 | 1003 | 1007..=1010 | 4403 => Verdict::Stop,
+            1013 => Verdict::Retry(AFTER_OVERLOAD),
+            _ => Verdict::Retry(Duration::ZERO),
         },
         ClientError::Closing { code, .. } => match code.as_str() {
-            "FORBIDDEN" | "BAD_REQUEST" | "VALIDATION_ERROR" | "NOT_FOUND" => Next::Stop,
-            "QUOTA_EXCEEDED" => Next::Again(retry_ms.map_or(AFTER_BUSY, Duration::from_millis)),
-            _ => Next::Again(retry),
+            "FORBIDDEN" | "BAD_REQUEST" | "VALIDATION_ERROR" | "NOT_FOUND" => Verdict::Stop,
+            "QUOTA_EXCEEDED" => Verdict::Retry(retry_ms.map_or(AFTER_BUSY, Duration::from_millis)),
+            _ => Verdict::Retry(retry),
         },
-        ClientError::Ended => Next::Again(retry),
+        ClientError::Ended => Verdict::Retry(retry),
         ClientError::Connect { .. } | ClientError::Timeout(..) | ClientError::Http(_) => {
-            Next::Again(Duration::ZERO)
+            Verdict::Retry(Duration::ZERO)
         }
         ClientError::WebSocket(error) => match **error {
             // The connection was cut in the middle of a handshake or a frame.
             WsError::Protocol(
                 ProtocolError::HandshakeIncomplete | ProtocolError::ResetWithoutClosingHandshake,
-            ) => Next::Again(Duration::ZERO),
+            ) => Verdict::Retry(Duration::ZERO),
             // These errors would occur again at the same cursor.
             WsError::Capacity(_) | WsError::Protocol(_) | WsError::Utf8(_) | WsError::HttpFormat(_) => {
-                Next::Stop
+                Verdict::Stop
             }
-            _ => Next::Again(Duration::ZERO),
+            _ => Verdict::Retry(Duration::ZERO),
         },
         ClientError::Request(_)
         | ClientError::Body(_)
         | ClientError::TooLarge(_)
         | ClientError::Shape(_)
-        | ClientError::Sse(_) => Next::Stop,
+        | ClientError::Sse(_) => Verdict::Stop,
     }
 }
 
 /// Returns how long to wait after a temporary refusal by the daemon or a proxy; `None` if the request would
 /// be refused again.
-fn passing(error: &ClientError) -> Option<Duration> {
-    let refusal = error.refusal()?;
+fn retry_delay(error: &ClientError) -> Option<Duration> {
+    let refusal = error.api_error()?;
     let least = match refusal.status {
         408 | 500 => Duration::ZERO,
         429 | 502..=504 => AFTER_BUSY,
@@ -84,7 +84,7 @@ fn passing(error: &ClientError) -> Option<Duration> {
 pub(super) fn repeat(error: &ClientError) -> Option<Duration> {
     match error {
         ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => Some(Duration::ZERO),
-        _ => passing(error),
+        _ => retry_delay(error),
     }
 }
 
@@ -92,10 +92,10 @@ pub(super) fn repeat(error: &ClientError) -> Option<Duration> {
 mod tests {
     use serde_json::{Map, Value};
 
-    use super::super::Refusal;
+    use super::super::ApiError;
     use super::*;
 
-    const AT_ONCE: Next = Next::Again(Duration::ZERO);
+    const AT_ONCE: Verdict = Verdict::Retry(Duration::ZERO);
     /// A code and a status that the tables do not contain.
     const OTHER_CODE: u16 = 4_999;
     const OTHER_STATUS: u16 = 418;
@@ -112,12 +112,12 @@ mod tests {
     }
 
     /// What a row of this table requires if the peer names no wait.
-    fn wanted(verdicts: &Value, table: &str, verdict: &Value) -> Next {
+    fn expected_verdict(verdicts: &Value, table: &str, verdict: &Value) -> Verdict {
         match verdict.as_str().unwrap() {
-            "end" => Next::Stop,
+            "end" => Verdict::Stop,
             "again" => AT_ONCE,
-            "later" => Next::Again(Duration::from_millis(verdicts["later_ms"][table].as_u64().unwrap())),
-            "credential" => Next::Renew,
+            "later" => Verdict::Retry(Duration::from_millis(verdicts["later_ms"][table].as_u64().unwrap())),
+            "credential" => Verdict::Renew,
             other => panic!("{other}"),
         }
     }
@@ -127,10 +127,10 @@ mod tests {
         let verdicts = verdicts();
         for (row, verdict) in rows(&verdicts, "close") {
             let code = row.parse().unwrap_or(OTHER_CODE);
-            let next = after(&ClientError::Closed { code, reason: String::new() }, None);
-            assert_eq!(next, wanted(&verdicts, "close", verdict), "{row}");
+            let next = verdict_after(&ClientError::Closed { code, reason: String::new() }, None);
+            assert_eq!(next, expected_verdict(&verdicts, "close", verdict), "{row}");
         }
-        assert_eq!(after(&ClientError::Ended, None), AT_ONCE);
+        assert_eq!(verdict_after(&ClientError::Ended, None), AT_ONCE);
     }
 
     #[test]
@@ -138,23 +138,23 @@ mod tests {
         let verdicts = verdicts();
         for (row, verdict) in rows(&verdicts, "closing") {
             let closing = |retry_ms| {
-                after(&ClientError::Closing { code: row.clone(), message: String::new() }, retry_ms)
+                verdict_after(&ClientError::Closing { code: row.clone(), message: String::new() }, retry_ms)
             };
-            let next = wanted(&verdicts, "closing", verdict);
+            let next = expected_verdict(&verdicts, "closing", verdict);
             assert_eq!(closing(None), next, "{row}");
-            if matches!(next, Next::Again(_)) {
+            if matches!(next, Verdict::Retry(_)) {
                 assert_eq!(
                     closing(Some(70)),
-                    Next::Again(Duration::from_millis(70)),
+                    Verdict::Retry(Duration::from_millis(70)),
                     "{row}: the requested wait"
                 );
             }
         }
-        assert_eq!(after(&ClientError::Ended, Some(2_000)), Next::Again(Duration::from_secs(2)));
+        assert_eq!(verdict_after(&ClientError::Ended, Some(2_000)), Verdict::Retry(Duration::from_secs(2)));
     }
 
     fn refused(status: u16, retry_after: Option<u64>) -> ClientError {
-        ClientError::Refused(Box::new(Refusal { status, retry_after, ..Refusal::default() }))
+        ClientError::Refused(Box::new(ApiError { status, retry_after, ..ApiError::default() }))
     }
 
     #[test]
@@ -162,15 +162,19 @@ mod tests {
         let verdicts = verdicts();
         for (row, verdict) in rows(&verdicts, "status") {
             let status = row.parse().unwrap_or(OTHER_STATUS);
-            let next = wanted(&verdicts, "status", verdict);
-            assert_eq!(after(&refused(status, None), None), next, "{row}");
+            let next = expected_verdict(&verdicts, "status", verdict);
+            assert_eq!(verdict_after(&refused(status, None), None), next, "{row}");
             // The client already used another credential after a 401, before the error came here.
-            let repeats = |next| if let Next::Again(wait) = next { Some(wait) } else { None };
+            let repeats = |next| if let Verdict::Retry(wait) = next { Some(wait) } else { None };
             assert_eq!(repeat(&refused(status, None)), repeats(next), "{row}");
             if repeats(next).is_some() {
-                let asked = Duration::from_secs(7);
-                assert_eq!(after(&refused(status, Some(7)), None), Next::Again(asked), "{row}");
-                assert_eq!(repeat(&refused(status, Some(7))), Some(asked), "{row}");
+                let requested = Duration::from_secs(7);
+                assert_eq!(
+                    verdict_after(&refused(status, Some(7)), None),
+                    Verdict::Retry(requested),
+                    "{row}"
+                );
+                assert_eq!(repeat(&refused(status, Some(7))), Some(requested), "{row}");
             }
         }
     }
@@ -179,9 +183,9 @@ mod tests {
     fn lost_connections() {
         let source = std::io::ErrorKind::ConnectionRefused.into();
         let lost = ClientError::Connect { address: "a".into(), source };
-        assert_eq!((after(&lost, None), repeat(&lost)), (AT_ONCE, Some(Duration::ZERO)));
+        assert_eq!((verdict_after(&lost, None), repeat(&lost)), (AT_ONCE, Some(Duration::ZERO)));
         let mute = ClientError::Timeout("the next byte", Duration::from_secs(1));
-        assert_eq!((after(&mute, None), repeat(&mute)), (AT_ONCE, Some(Duration::ZERO)));
+        assert_eq!((verdict_after(&mute, None), repeat(&mute)), (AT_ONCE, Some(Duration::ZERO)));
     }
 
     #[test]
@@ -191,10 +195,10 @@ mod tests {
             ClientError::Sse(super::super::SseError::TooLarge),
             WsError::Capacity(tokio_tungstenite::tungstenite::error::CapacityError::TooManyHeaders).into(),
         ] {
-            assert_eq!((after(&error, Some(1)), repeat(&error)), (Next::Stop, None), "{error}");
+            assert_eq!((verdict_after(&error, Some(1)), repeat(&error)), (Verdict::Stop, None), "{error}");
         }
         for error in [WsError::ConnectionClosed, WsError::Protocol(ProtocolError::HandshakeIncomplete)] {
-            assert_eq!(after(&error.into(), None), AT_ONCE);
+            assert_eq!(verdict_after(&error.into(), None), AT_ONCE);
         }
     }
 }

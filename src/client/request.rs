@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ClientError, Refusal};
+use super::{ApiError, ClientError};
 
 /// Maximum bytes of a body that is not an error body and is shown as the message.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -171,7 +171,7 @@ pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> C
     let request_id = header(REQUEST_ID).filter(|id| id.len() <= REQUEST_ID_BYTES_MAX).map(str::to_owned);
     let details = json.get_mut("details").map(serde_json::Value::take).unwrap_or_default();
     let (code, status) = (code.unwrap_or_default(), status.as_u16());
-    ClientError::Refused(Box::new(Refusal { status, code, message, details, retry_after, request_id }))
+    ClientError::Refused(Box::new(ApiError { status, code, message, details, retry_after, request_id }))
 }
 
 #[cfg(test)]
@@ -187,8 +187,8 @@ mod tests {
         let body = br#"{"code":"NOT_FOUND","message":"gone","details":{"a":1}}"#;
         let error = refusal(StatusCode::NOT_FOUND, &headers, body);
         assert_eq!(error.to_string(), "404 NOT_FOUND: gone {\"a\":1}");
-        let told = error.refusal().unwrap();
-        assert_eq!((told.retry_after, told.request_id.as_deref()), (Some(7), Some("r-1")));
+        let error = error.api_error().unwrap();
+        assert_eq!((error.retry_after, error.request_id.as_deref()), (Some(7), Some("r-1")));
         let page = format!("<html>\x1b[2J{}", "x".repeat(1_000));
         let error = refusal(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page.as_bytes()).to_string();
         assert!(error.starts_with("502: <html> [2Jxxx") && error.len() < 300, "{error}");

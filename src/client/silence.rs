@@ -35,7 +35,7 @@ impl Silence {
     }
 
     /// Waits for the next sign of life from the peer; `what` names it in the error.
-    pub(super) async fn broken<T>(
+    pub(super) async fn next_within<T>(
         &mut self,
         what: &'static str,
         sign: impl Future<Output = T>,
@@ -69,7 +69,7 @@ mod tests {
         let mut silence = Silence::new(LIMIT);
         let mut given_up = 0;
         let error = loop {
-            match timeout(Duration::from_secs(3), silence.broken("a byte", pending::<()>())).await {
+            match timeout(Duration::from_secs(3), silence.next_within("a byte", pending::<()>())).await {
                 Err(_) => given_up += 1,
                 Ok(heard) => break heard.unwrap_err(),
             }
@@ -86,13 +86,13 @@ mod tests {
             tokio::time::sleep(GRACE / 2).await;
             7
         };
-        assert_eq!(silence.broken("a byte", late).await.unwrap(), 7);
-        assert_eq!(silence.broken("a byte", ready(8)).await.unwrap(), 8);
+        assert_eq!(silence.next_within("a byte", late).await.unwrap(), 7);
+        assert_eq!(silence.next_within("a byte", ready(8)).await.unwrap(), 8);
         advance(LIMIT * 5).await;
         let began = Instant::now();
-        assert!(silence.broken("a byte", pending::<()>()).await.is_err());
+        assert!(silence.next_within("a byte", pending::<()>()).await.is_err());
         assert_eq!(began.elapsed(), GRACE);
-        assert!(silence.broken("a byte", pending::<()>()).await.is_err(), "there is no second grace");
+        assert!(silence.next_within("a byte", pending::<()>()).await.is_err(), "there is no second grace");
         assert_eq!(began.elapsed(), GRACE);
     }
 }

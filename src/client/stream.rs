@@ -78,7 +78,7 @@ impl SseStream {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(frame) = self.silence.broken("the next byte", self.body.frame()).await? else {
+            let Some(frame) = self.silence.next_within("the next byte", self.body.frame()).await? else {
                 return Ok(None);
             };
             if let Some(bytes) = frame?.data_ref() {

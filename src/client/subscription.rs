@@ -14,8 +14,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::filter::{Filter, Position};
-use super::follow::{Follower, Heard, Item, Status};
-use super::policy::{self, Next};
+use super::follower::{Follower, FrameEffect, Item, Status};
+use super::policy::{self, Verdict};
 use super::stream::SseStream;
 use super::ws::{WsMessage, WsStream};
 use super::{Client, ClientError, SILENCE_UNTOLD};
@@ -37,33 +37,33 @@ pub struct Subscription {
     /// Whether it is an error if the daemon cannot be reached at the first attempt.
     impatient: bool,
     follower: Follower,
-    state: State,
+    state: SubscriptionState,
     /// The generation of the credential that the current or last stream was opened with.
     generation: u64,
     /// Whether the credential was renewed and no stream has sent `ready` since.
     unproven: bool,
 }
 
-enum State {
+enum SubscriptionState {
     /// A stream must be opened now.
     Idle,
     /// A stream must be opened at this time.
     Waiting(Instant),
-    Opening(BoxFuture<'static, Result<Either, ClientError>>),
-    Open(Box<Open>),
+    Opening(BoxFuture<'static, Result<AnyStream, ClientError>>),
+    Open(Box<OpenStream>),
     /// The credential was refused with this error; the provider is being called.
     Renewing(ClientError, BoxFuture<'static, Result<bool, ClientError>>),
     Ended,
 }
 
-struct Open {
-    stream: Either,
+struct OpenStream {
+    stream: AnyStream,
     since: Instant,
     /// The pong that is being sent, and its deadline. If the call is cancelled, it may be sent twice.
     pong: Option<(Instant, String)>,
 }
 
-enum Either {
+enum AnyStream {
     Ws(WsStream),
     Sse(SseStream),
 }
@@ -76,7 +76,7 @@ impl Client {
             transport: Transport::default(),
             impatient: false,
             follower: Follower::new(filter),
-            state: State::Idle,
+            state: SubscriptionState::Idle,
             generation: 0,
             unproven: false,
         }
@@ -116,22 +116,22 @@ impl Subscription {
     pub async fn next(&mut self) -> Option<Result<Item, ClientError>> {
         loop {
             let done = match &mut self.state {
-                State::Ended => return None,
-                State::Waiting(until) => {
+                SubscriptionState::Ended => return None,
+                SubscriptionState::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.state = State::Idle;
+                    self.state = SubscriptionState::Idle;
                     None
                 }
-                State::Idle => {
-                    self.state = State::Opening(self.open());
+                SubscriptionState::Idle => {
+                    self.state = SubscriptionState::Opening(self.open());
                     None
                 }
-                State::Opening(opening) => {
+                SubscriptionState::Opening(opening) => {
                     let opened = opening.await;
                     self.opened(opened)
                 }
-                State::Open(_) => self.read().await,
-                State::Renewing(_, renewing) => {
+                SubscriptionState::Open(_) => self.read().await,
+                SubscriptionState::Renewing(_, renewing) => {
                     let renewed = renewing.await;
                     self.renewed(renewed)
                 }
@@ -153,32 +153,36 @@ impl Subscription {
     /// Ends the subscription, with a close frame if the transport has one. Dropping a subscription ends it as
     /// well.
     pub async fn close(&mut self) {
-        if let State::Open(open) = std::mem::replace(&mut self.state, State::Ended)
-            && let Either::Ws(socket) = open.stream
+        if let SubscriptionState::Open(open) = std::mem::replace(&mut self.state, SubscriptionState::Ended)
+            && let AnyStream::Ws(socket) = open.stream
         {
             socket.close().await;
         }
     }
 
-    fn open(&mut self) -> BoxFuture<'static, Result<Either, ClientError>> {
-        self.generation = self.client.shared.credentials.held().generation;
+    fn open(&mut self) -> BoxFuture<'static, Result<AnyStream, ClientError>> {
+        self.generation = self.client.shared.credentials.current().generation;
         let client = self.client.clone();
         match self.transport {
             Transport::WebSocket => {
                 let path = self.follower.path("ws");
-                Box::pin(async move { client.ws(&path, SILENCE_UNTOLD).await.map(Either::Ws) })
+                Box::pin(async move { client.ws(&path, SILENCE_UNTOLD).await.map(AnyStream::Ws) })
             }
             Transport::Sse => {
                 let (path, cursor) = (self.follower.path("sse"), self.follower.cursor.clone());
-                Box::pin(async move { client.sse(&path, &cursor, SILENCE_UNTOLD).await.map(Either::Sse) })
+                Box::pin(async move { client.sse(&path, &cursor, SILENCE_UNTOLD).await.map(AnyStream::Sse) })
             }
         }
     }
 
-    fn opened(&mut self, opened: Result<Either, ClientError>) -> Option<Result<Item, ClientError>> {
+    fn opened(&mut self, opened: Result<AnyStream, ClientError>) -> Option<Result<Item, ClientError>> {
         match opened {
             Ok(stream) => {
-                self.state = State::Open(Box::new(Open { stream, since: Instant::now(), pong: None }));
+                self.state = SubscriptionState::Open(Box::new(OpenStream {
+                    stream,
+                    since: Instant::now(),
+                    pong: None,
+                }));
                 None
             }
             Err(error) => self.ended(error, None),
@@ -186,57 +190,57 @@ impl Subscription {
     }
 
     async fn read(&mut self) -> Option<Result<Item, ClientError>> {
-        let State::Open(open) = &mut self.state else { return None };
-        if let (Some((deadline, pong)), Either::Ws(socket)) = (&open.pong, &mut open.stream) {
+        let SubscriptionState::Open(open) = &mut self.state else { return None };
+        if let (Some((deadline, pong)), AnyStream::Ws(socket)) = (&open.pong, &mut open.stream) {
             if let Err(error) = socket.send_until(*deadline, pong.clone()).await {
                 return self.lost(error);
             }
             open.pong = None;
         }
         let heard = match &mut open.stream {
-            Either::Ws(socket) => match socket.next().await {
+            AnyStream::Ws(socket) => match socket.next().await {
                 Ok(WsMessage::Text(text)) => self.follower.ws(text),
                 Ok(WsMessage::Closed(Some((code, reason)))) => {
-                    Ok(Heard::End(ClientError::Closed { code, reason }))
+                    Ok(FrameEffect::End(ClientError::Closed { code, reason }))
                 }
-                Ok(WsMessage::Closed(None)) => Ok(Heard::End(ClientError::Ended)),
+                Ok(WsMessage::Closed(None)) => Ok(FrameEffect::End(ClientError::Ended)),
                 Err(error) => Err(error),
             },
-            Either::Sse(stream) => match stream.next().await {
+            AnyStream::Sse(stream) => match stream.next().await {
                 Ok(Some(event)) => self.follower.sse(event),
-                Ok(None) => Ok(Heard::End(ClientError::Ended)),
+                Ok(None) => Ok(FrameEffect::End(ClientError::Ended)),
                 Err(error) => Err(error),
             },
         };
         let error = match heard {
-            Ok(Heard::Nothing) => return None,
-            Ok(Heard::Item(item)) => return Some(Ok(item)),
-            Ok(Heard::Ready(item, silence)) => {
+            Ok(FrameEffect::Nothing) => return None,
+            Ok(FrameEffect::Item(item)) => return Some(Ok(item)),
+            Ok(FrameEffect::Ready(item, silence)) => {
                 self.unproven = false;
                 match &mut open.stream {
-                    Either::Ws(socket) => socket.set_silence(silence),
-                    Either::Sse(stream) => stream.set_silence(silence),
+                    AnyStream::Ws(socket) => socket.set_silence(silence),
+                    AnyStream::Sse(stream) => stream.set_silence(silence),
                 }
                 return Some(Ok(item));
             }
-            Ok(Heard::Pong(pong)) => {
+            Ok(FrameEffect::Pong(pong)) => {
                 open.pong = Some((Instant::now() + self.client.shared.timeouts.head, pong));
                 return None;
             }
-            Ok(Heard::End(error)) | Err(error) => error,
+            Ok(FrameEffect::End(error)) | Err(error) => error,
         };
         self.lost(error)
     }
 
     /// Handles the end of a stream that was open.
     fn lost(&mut self, error: ClientError) -> Option<Result<Item, ClientError>> {
-        let State::Open(open) = &self.state else { return None };
+        let SubscriptionState::Open(open) = &self.state else { return None };
         if open.since.elapsed() >= self.client.shared.backoff.longest {
             self.follower.failures = 0;
         }
         let retry_ms = match &open.stream {
-            Either::Ws(_) => None,
-            Either::Sse(stream) => stream.retry_ms(),
+            AnyStream::Ws(_) => None,
+            AnyStream::Sse(stream) => stream.retry_ms(),
         };
         self.ended(error, retry_ms)
     }
@@ -247,7 +251,11 @@ impl Subscription {
     }
 
     fn renewed(&mut self, renewed: Result<bool, ClientError>) -> Option<Result<Item, ClientError>> {
-        let State::Renewing(why, _) = std::mem::replace(&mut self.state, State::Ended) else { return None };
+        let SubscriptionState::Renewing(why, _) =
+            std::mem::replace(&mut self.state, SubscriptionState::Ended)
+        else {
+            return None;
+        };
         match renewed {
             Ok(true) => {
                 self.unproven = true;
@@ -260,25 +268,25 @@ impl Subscription {
 
     /// Decides what follows after a stream has ended or could not be opened.
     fn ended(&mut self, why: ClientError, retry_ms: Option<u64>) -> Option<Result<Item, ClientError>> {
-        self.state = State::Ended;
+        self.state = SubscriptionState::Ended;
         let unreachable = matches!(why, ClientError::Connect { .. });
-        match policy::after(&why, retry_ms) {
-            Next::Again(_) if self.impatient && unreachable && !self.follower.greeted => Some(Err(why)),
-            Next::Again(asked) => Some(Ok(self.again(why, asked))),
+        match policy::verdict_after(&why, retry_ms) {
+            Verdict::Retry(_) if self.impatient && unreachable && !self.follower.greeted => Some(Err(why)),
+            Verdict::Retry(requested) => Some(Ok(self.again(why, requested))),
             // If a new credential is refused as well, the provider is not called again, to avoid an endless
             // loop.
-            Next::Renew if !self.unproven => {
-                self.state = State::Renewing(why, self.renew());
+            Verdict::Renew if !self.unproven => {
+                self.state = SubscriptionState::Renewing(why, self.renew());
                 None
             }
-            Next::Renew | Next::Stop => Some(Err(why)),
+            Verdict::Renew | Verdict::Stop => Some(Err(why)),
         }
     }
 
-    fn again(&mut self, why: ClientError, asked: Duration) -> Item {
+    fn again(&mut self, why: ClientError, requested: Duration) -> Item {
         self.follower.failures = self.follower.failures.saturating_add(1);
-        let again_in = self.client.shared.backoff.wait(self.follower.failures, asked);
-        self.state = State::Waiting(Instant::now() + again_in);
+        let again_in = self.client.shared.backoff.wait(self.follower.failures, requested);
+        self.state = SubscriptionState::Waiting(Instant::now() + again_in);
         Item::Status(Status::Lost { why, again_in })
     }
 }

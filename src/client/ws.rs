@@ -48,7 +48,7 @@ impl Client {
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key());
-        let mut request = self.prepare(&request, &self.shared.credentials.held())?.map(|_| ());
+        let mut request = self.prepare(&request, &self.shared.credentials.current())?.map(|_| ());
         // The handshake needs an absolute address, but sends only the path.
         *request.uri_mut() = http::Uri::builder()
             .scheme("ws")
@@ -86,11 +86,11 @@ impl WsStream {
     /// A frame that violates RFC 6455, a frame that is too large, or silence beyond the limit.
     pub async fn next(&mut self) -> Result<WsMessage, ClientError> {
         loop {
-            match self.silence.broken("the next frame", self.inner.next()).await? {
+            match self.silence.next_within("the next frame", self.inner.next()).await? {
                 Some(Ok(Message::Text(text))) => return Ok(WsMessage::Text(text.as_str().to_owned())),
                 Some(Ok(Message::Close(frame))) => {
-                    let told = frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned()));
-                    return Ok(WsMessage::Closed(told));
+                    let reason = frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned()));
+                    return Ok(WsMessage::Closed(reason));
                 }
                 Some(Ok(_)) => {}
                 None | Some(Err(WsError::ConnectionClosed | WsError::AlreadyClosed | WsError::Io(_))) => {

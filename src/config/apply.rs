@@ -3,8 +3,8 @@
 
 use std::fmt::Display;
 
-use super::key::{Key, Kind};
-use super::raw::Raw;
+use super::key::{Key, KeyType};
+use super::raw::RawValue;
 use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
 /// Most addresses that one daemon listens on. It catches typing errors; real setups use a few.
@@ -13,46 +13,46 @@ const LISTENERS_MAX: usize = 64;
 const ORIGINS_MAX: usize = 1_000;
 
 /// Stores `value` under `key`. The error text says what the key expects.
-pub(super) fn apply(key: &Key, value: &Raw, config: &mut Config) -> Result<(), String> {
+pub(super) fn apply(key: &Key, value: &RawValue, config: &mut Config) -> Result<(), String> {
     match &key.kind {
-        Kind::Int { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
-        Kind::Size { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
-        Kind::Bool { at, .. } => match value {
-            Raw::Bool(flag) => *at(config) = *flag,
+        KeyType::Int { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
+        KeyType::Size { at, min, max, zero, .. } => *at(config) = in_range(value, *min, *max, *zero)?,
+        KeyType::Bool { at, .. } => match value {
+            RawValue::Bool(flag) => *at(config) = *flag,
             other => return Err(expects("true or false", other)),
         },
-        Kind::Path { at, .. } => match value {
-            Raw::Str(text) if !text.is_empty() && !text.contains('\0') => *at(config) = text.into(),
+        KeyType::Path { at, .. } => match value {
+            RawValue::Str(text) if !text.is_empty() && !text.contains('\0') => *at(config) = text.into(),
             other => return Err(expects("a path", other)),
         },
-        Kind::Listens { at, .. } => *at(config) = listens(value)?,
-        Kind::Listen { at, .. } => {
+        KeyType::Listens { at, .. } => *at(config) = listens(value)?,
+        KeyType::Listen { at, .. } => {
             *at(config) = match value {
-                Raw::Str(text) if text == "off" => None,
+                RawValue::Str(text) if text == "off" => None,
                 other => Some(listen(other)?),
             }
         }
-        Kind::WebOrigins { at } => *at(config) = web_origins(value)?,
-        Kind::Proxies { at } => *at(config) = TrustedProxies::from_raw(value)?,
-        Kind::Word { words, set, .. } => {
-            let known = matches!(value, Raw::Str(text) if set(config, text));
+        KeyType::WebOrigins { at } => *at(config) = web_origins(value)?,
+        KeyType::Proxies { at } => *at(config) = TrustedProxies::from_raw(value)?,
+        KeyType::Word { words, set, .. } => {
+            let known = matches!(value, RawValue::Str(text) if set(config, text));
             if !known {
                 return Err(expects(&format!("one of {}", words.join(", ")), value));
             }
         }
-        Kind::JwtKeys => config.auth.jwt_keys = jwt_keys::from_raw(value)?,
+        KeyType::JwtKeys => config.auth.jwt_keys = jwt_keys::from_raw(value)?,
     }
     Ok(())
 }
 
 /// `expects X, got Y`, where Y is a short value or the type of a long one.
-pub(super) fn expects(what: &str, got: &Raw) -> String {
+pub(super) fn expects(what: &str, got: &RawValue) -> String {
     /// Longer texts are not repeated in the error; their type is named instead.
     const SHOWN: usize = 64;
     match got {
-        Raw::Int(number) => format!("expects {what}, got {number}"),
-        Raw::Bool(flag) => format!("expects {what}, got {flag}"),
-        Raw::Str(text) if text.len() <= SHOWN => format!("expects {what}, got {text:?}"),
+        RawValue::Int(number) => format!("expects {what}, got {number}"),
+        RawValue::Bool(flag) => format!("expects {what}, got {flag}"),
+        RawValue::Str(text) if text.len() <= SHOWN => format!("expects {what}, got {text:?}"),
         other => format!("expects {what}, got {}", other.type_name()),
     }
 }
@@ -65,12 +65,12 @@ pub(super) fn range_text(min: impl Display, max: impl Display, zero: Option<&str
     }
 }
 
-fn in_range<T>(value: &Raw, min: T, max: T, zero: Option<&str>) -> Result<T, String>
+fn in_range<T>(value: &RawValue, min: T, max: T, zero: Option<&str>) -> Result<T, String>
 where
     T: TryFrom<i128> + PartialOrd + Display + Copy + Default,
 {
     let number = match value {
-        Raw::Int(number) => T::try_from(*number).ok(),
+        RawValue::Int(number) => T::try_from(*number).ok(),
         _ => None,
     };
     match number {
@@ -80,16 +80,16 @@ where
     }
 }
 
-fn listen(value: &Raw) -> Result<ListenAddr, String> {
+fn listen(value: &RawValue) -> Result<ListenAddr, String> {
     match value {
-        Raw::Str(text) => text.parse().map_err(|error| format!("{error}")),
+        RawValue::Str(text) => text.parse().map_err(|error| format!("{error}")),
         other => Err(expects("an address such as \"127.0.0.1:8080\" or \"unix:/path\"", other)),
     }
 }
 
-fn listens(value: &Raw) -> Result<Vec<ListenAddr>, String> {
+fn listens(value: &RawValue) -> Result<Vec<ListenAddr>, String> {
     let addrs = match value {
-        Raw::List(items) => items.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
+        RawValue::List(items) => items.iter().map(listen).collect::<Result<Vec<_>, _>>()?,
         one => vec![listen(one)?],
     };
     if addrs.is_empty() || addrs.len() > LISTENERS_MAX {
@@ -98,8 +98,8 @@ fn listens(value: &Raw) -> Result<Vec<ListenAddr>, String> {
     Ok(addrs)
 }
 
-fn web_origins(value: &Raw) -> Result<Vec<String>, String> {
-    let Raw::List(items) = value else {
+fn web_origins(value: &RawValue) -> Result<Vec<String>, String> {
+    let RawValue::List(items) = value else {
         return Err(expects("a list of origins such as \"https://app.example\"", value));
     };
     if items.len() > ORIGINS_MAX {
@@ -110,10 +110,10 @@ fn web_origins(value: &Raw) -> Result<Vec<String>, String> {
 
 /// Parses an origin as browsers serialise it (RFC 6454 §6.2) and converts it to lower case. `*` and `null`
 /// are refused, because they would let any page use a visitor's cookie.
-fn web_origin(value: &Raw) -> Result<String, String> {
+fn web_origin(value: &RawValue) -> Result<String, String> {
     let refuse =
         || expects("an origin `scheme://host[:port]` without a path, and neither `*` nor `null`", value);
-    let Raw::Str(text) = value else { return Err(refuse()) };
+    let RawValue::Str(text) = value else { return Err(refuse()) };
     let (scheme, authority) = text.split_once("://").ok_or_else(refuse)?;
     let scheme_ok = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b));

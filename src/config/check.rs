@@ -5,43 +5,43 @@ use std::collections::HashSet;
 
 use super::error::{Origin, Problem};
 use super::key::Key;
-use super::raw::Raw;
+use super::raw::RawValue;
 use super::{Config, Origins};
 
 /// Requires `small` + `plus` ≤ `large`, because of `why`.
-struct AtMost {
+struct AtMostRelation {
     small: &'static str,
     plus: usize,
     large: &'static str,
     why: &'static str,
 }
 
-const RELATIONS: &[AtMost] = &[
-    AtMost {
+const RELATIONS: &[AtMostRelation] = &[
+    AtMostRelation {
         small: "limits.event_bytes",
         plus: 0,
         large: "limits.body_bytes",
         why: "the largest event must fit a request",
     },
-    AtMost {
+    AtMostRelation {
         small: "limits.body_bytes",
         plus: 0,
         large: "limits.body_bytes_per_organization",
         why: "the largest request must fit its organization's share",
     },
-    AtMost {
+    AtMostRelation {
         small: "limits.event_bytes",
         plus: 0,
         large: "limits.ws_frame_bytes",
         why: "the largest event must fit a WebSocket message",
     },
-    AtMost {
+    AtMostRelation {
         small: "limits.uncommitted_events",
         plus: 0,
         large: "limits.ring_slots",
         why: "an uncommitted event is only in the ring",
     },
-    AtMost {
+    AtMostRelation {
         small: "limits.ring_bytes_per_tenant",
         plus: 0,
         large: "limits.ring_bytes_total",
@@ -50,7 +50,7 @@ const RELATIONS: &[AtMost] = &[
 ];
 
 pub(super) fn relations(config: &Config, origins: &Origins, problems: &mut Vec<Problem>) {
-    for AtMost { small, plus, large, why } in RELATIONS {
+    for AtMostRelation { small, plus, large, why } in RELATIONS {
         let (least, most) = (number(config, small) + *plus as i128, number(config, large));
         if least > most {
             let origin =
@@ -88,7 +88,7 @@ pub(super) fn relations(config: &Config, origins: &Origins, problems: &mut Vec<P
 /// [`RELATIONS`] are numbers.
 fn number(config: &Config, name: &str) -> i128 {
     match Key::find(name).map(|key| key.value(config)) {
-        Some(Raw::Int(number)) => number,
+        Some(RawValue::Int(number)) => number,
         _ => 0,
     }
 }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn every_relation_names_two_numeric_keys_and_holds_by_default() {
         let config = Config::default();
-        for AtMost { small, plus, large, .. } in RELATIONS {
+        for AtMostRelation { small, plus, large, .. } in RELATIONS {
             let (a, b) = (number(&config, small), number(&config, large));
             assert!(a > 0 && b > 0, "{small} {large}");
             assert!(a + *plus as i128 <= b, "{small} {large}");

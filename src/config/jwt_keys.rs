@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use super::apply::expects;
 use super::nearest::nearest;
-use super::raw::Raw;
+use super::raw::RawValue;
 use super::secret::{REDACTED, Secret};
 use super::values::words;
 
@@ -90,8 +90,8 @@ pub enum JwtKeyMaterial {
     },
 }
 
-pub(super) fn from_raw(value: &Raw) -> Result<Vec<JwtKey>, String> {
-    let Raw::List(items) = value else {
+pub(super) fn from_raw(value: &RawValue) -> Result<Vec<JwtKey>, String> {
+    let RawValue::List(items) = value else {
         // The text is not repeated here, because it may contain a secret.
         return Err(format!("expects a list of tables (JSON in the environment), got {}", value.type_name()));
     };
@@ -113,8 +113,10 @@ pub(super) fn from_raw(value: &Raw) -> Result<Vec<JwtKey>, String> {
 }
 
 /// Parses one entry. The error starts with `.field` or with a space.
-fn entry(item: &Raw) -> Result<JwtKey, String> {
-    let Raw::Table(fields) = item else { return Err(format!(" expects a table, got {}", item.type_name())) };
+fn entry(item: &RawValue) -> Result<JwtKey, String> {
+    let RawValue::Table(fields) = item else {
+        return Err(format!(" expects a table, got {}", item.type_name()));
+    };
     if let Some((name, _)) = fields.iter().find(|(name, _)| !FIELDS.contains(&name.as_str())) {
         let meant = nearest(name, FIELDS.iter().copied()).unwrap_or_default();
         return Err(format!(".{name} is unknown; did you mean {meant}?"));
@@ -122,7 +124,7 @@ fn entry(item: &Raw) -> Result<JwtKey, String> {
     let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value);
     let text = |name: &str| match field(name) {
         None => Ok(None),
-        Some(Raw::Str(text)) if !text.is_empty() => Ok(Some(text.clone())),
+        Some(RawValue::Str(text)) if !text.is_empty() => Ok(Some(text.clone())),
         Some(other) => Err(format!(".{name} expects a non-empty string, got {}", other.type_name())),
     };
     let kid = text("kid")?;
@@ -131,13 +133,13 @@ fn entry(item: &Raw) -> Result<JwtKey, String> {
     }
     let default = match field("default") {
         None => false,
-        Some(Raw::Bool(flag)) => *flag,
+        Some(RawValue::Bool(flag)) => *flag,
         Some(other) => return Err(format!(".default {}", expects("true or false", other))),
     };
     let alg = match text("alg")? {
         None => None,
         Some(word) => Some(word.parse::<JwtAlgorithm>().map_err(|words| {
-            format!(".alg {}", expects(&format!("one of {}", words.join(", ")), &Raw::Str(word)))
+            format!(".alg {}", expects(&format!("one of {}", words.join(", ")), &RawValue::Str(word)))
         })?),
     };
     let material = match (text("secret")?, text("public_key_file")?, text("jwks_file")?) {
@@ -192,17 +194,17 @@ fn secret(text: String, alg: Option<JwtAlgorithm>) -> Result<JwtKeyMaterial, Str
     Ok(JwtKeyMaterial::Secret(Secret::new(text)))
 }
 
-fn organizations(value: Option<&Raw>) -> Result<Vec<String>, String> {
+fn organizations(value: Option<&RawValue>) -> Result<Vec<String>, String> {
     let refuse = || {
         ".organizations expects a list of the organization ids its tokens may name (letters, digits, `.`, `_`, `-`); \
          `*` is not one of them"
             .to_owned()
     };
-    let Some(Raw::List(items)) = value else { return Err(refuse()) };
+    let Some(RawValue::List(items)) = value else { return Err(refuse()) };
     let ids: Option<Vec<String>> = items
         .iter()
         .map(|item| match item {
-            Raw::Str(id)
+            RawValue::Str(id)
                 if (1..=NAME_BYTES_MAX).contains(&id.len())
                     && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) =>
             {
@@ -232,15 +234,15 @@ fn together(keys: &[JwtKey], problems: &mut Vec<String>) {
 }
 
 /// The keys as a file would write them, with secrets redacted.
-pub(super) fn to_raw(keys: &[JwtKey]) -> Raw {
-    let text = |text: &str| Raw::Str(text.to_owned());
+pub(super) fn to_raw(keys: &[JwtKey]) -> RawValue {
+    let text = |text: &str| RawValue::Str(text.to_owned());
     let one = |key: &JwtKey| {
         let mut fields = Vec::new();
         if let Some(kid) = &key.kid {
             fields.push(("kid".to_owned(), text(kid)));
         }
         if key.default {
-            fields.push(("default".to_owned(), Raw::Bool(true)));
+            fields.push(("default".to_owned(), RawValue::Bool(true)));
         }
         let (name, value, alg) = match &key.material {
             JwtKeyMaterial::Secret(_) => ("secret", REDACTED.to_owned(), Some(JwtAlgorithm::Hs256)),
@@ -252,15 +254,15 @@ pub(super) fn to_raw(keys: &[JwtKey]) -> Raw {
         if let Some(alg) = alg {
             fields.push(("alg".to_owned(), text(alg.word())));
         }
-        fields.push((name.to_owned(), Raw::Str(value)));
+        fields.push((name.to_owned(), RawValue::Str(value)));
         fields.push((
             "organizations".to_owned(),
-            Raw::List(key.organizations.iter().cloned().map(Raw::Str).collect()),
+            RawValue::List(key.organizations.iter().cloned().map(RawValue::Str).collect()),
         ));
         for (name, claim) in [("issuer", &key.issuer), ("audience", &key.audience)] {
             fields.extend(claim.as_deref().map(|claim| (name.to_owned(), text(claim))));
         }
-        Raw::Table(fields)
+        RawValue::Table(fields)
     };
-    Raw::List(keys.iter().map(one).collect())
+    RawValue::List(keys.iter().map(one).collect())
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::raw::Raw;
+use super::raw::RawValue;
 use super::table::KEYS;
 use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
@@ -13,7 +13,7 @@ pub struct Key {
     /// The dotted name, as the file writes it: `limits.ring_slots`.
     pub name: &'static str,
     /// Type, field, range and default.
-    pub kind: Kind,
+    pub kind: KeyType,
     /// The unit of the number; empty if the key has none.
     pub unit: &'static str,
     /// What a larger value costs in memory; empty if it costs none.
@@ -24,7 +24,7 @@ pub struct Key {
 
 /// The type of a key. `at` borrows the key's field in a [`Config`].
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum KeyType {
     /// A count, time or size up to `u64`.
     Int {
         /// Borrows the field.
@@ -128,42 +128,44 @@ impl Key {
     /// Stores the default in `config`.
     pub(super) fn reset(&self, config: &mut Config) {
         match &self.kind {
-            Kind::Int { at, default, .. } => *at(config) = *default,
-            Kind::Size { at, default, .. } => *at(config) = *default,
-            Kind::Bool { at, default } => *at(config) = *default,
-            Kind::Path { at, default } => *at(config) = PathBuf::from(default),
-            Kind::Listens { at, default } => *at(config) = vec![ListenAddr::Tcp(*default)],
-            Kind::Listen { at, default } => *at(config) = Some(ListenAddr::Tcp(*default)),
-            Kind::WebOrigins { at } => at(config).clear(),
-            Kind::Proxies { at } => *at(config) = TrustedProxies::default(),
-            Kind::Word { default, set, .. } => {
+            KeyType::Int { at, default, .. } => *at(config) = *default,
+            KeyType::Size { at, default, .. } => *at(config) = *default,
+            KeyType::Bool { at, default } => *at(config) = *default,
+            KeyType::Path { at, default } => *at(config) = PathBuf::from(default),
+            KeyType::Listens { at, default } => *at(config) = vec![ListenAddr::Tcp(*default)],
+            KeyType::Listen { at, default } => *at(config) = Some(ListenAddr::Tcp(*default)),
+            KeyType::WebOrigins { at } => at(config).clear(),
+            KeyType::Proxies { at } => *at(config) = TrustedProxies::default(),
+            KeyType::Word { default, set, .. } => {
                 let known = set(config, default);
                 debug_assert!(known, "the default of {} is one of its words", self.name);
             }
-            Kind::JwtKeys => config.auth.jwt_keys.clear(),
+            KeyType::JwtKeys => config.auth.jwt_keys.clear(),
         }
     }
 
     /// The current value as a file would write it, with secrets redacted.
-    pub(super) fn value(&self, config: &Config) -> Raw {
+    pub(super) fn value(&self, config: &Config) -> RawValue {
         // Each key has one accessor, which borrows mutably. Values are shown rarely, so a clone is cheap
         // enough.
         let mut config = config.clone();
         match &self.kind {
-            Kind::Int { at, .. } => Raw::Int(i128::from(*at(&mut config))),
-            Kind::Size { at, .. } => Raw::Int(*at(&mut config) as i128),
-            Kind::Bool { at, .. } => Raw::Bool(*at(&mut config)),
-            Kind::Path { at, .. } => Raw::Str(at(&mut config).display().to_string()),
-            Kind::Listens { at, .. } => {
-                Raw::List(at(&mut config).iter().map(|addr| Raw::Str(addr.to_string())).collect())
+            KeyType::Int { at, .. } => RawValue::Int(i128::from(*at(&mut config))),
+            KeyType::Size { at, .. } => RawValue::Int(*at(&mut config) as i128),
+            KeyType::Bool { at, .. } => RawValue::Bool(*at(&mut config)),
+            KeyType::Path { at, .. } => RawValue::Str(at(&mut config).display().to_string()),
+            KeyType::Listens { at, .. } => {
+                RawValue::List(at(&mut config).iter().map(|addr| RawValue::Str(addr.to_string())).collect())
             }
-            Kind::Listen { at, .. } => {
-                Raw::Str(at(&mut config).as_ref().map_or_else(|| "off".to_owned(), ToString::to_string))
+            KeyType::Listen { at, .. } => {
+                RawValue::Str(at(&mut config).as_ref().map_or_else(|| "off".to_owned(), ToString::to_string))
             }
-            Kind::WebOrigins { at } => Raw::List(at(&mut config).iter().cloned().map(Raw::Str).collect()),
-            Kind::Proxies { at } => at(&mut config).to_raw(),
-            Kind::Word { get, .. } => Raw::Str(get(&config).to_owned()),
-            Kind::JwtKeys => jwt_keys::to_raw(&config.auth.jwt_keys),
+            KeyType::WebOrigins { at } => {
+                RawValue::List(at(&mut config).iter().cloned().map(RawValue::Str).collect())
+            }
+            KeyType::Proxies { at } => at(&mut config).to_raw(),
+            KeyType::Word { get, .. } => RawValue::Str(get(&config).to_owned()),
+            KeyType::JwtKeys => jwt_keys::to_raw(&config.auth.jwt_keys),
         }
     }
 }

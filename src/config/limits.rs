@@ -1,6 +1,6 @@
 //! The `limits.*` rows of the key table: limits of memory, sizes, connections and rates.
 
-use super::key::{Key, Kind};
+use super::key::{Key, KeyType};
 use super::table::{KIB, MIB};
 
 /// Largest allowed event. Its encoded form and its key must fit one stored value of 64 KiB
@@ -14,7 +14,7 @@ pub(super) const BATCH_EVENTS_MAX: usize = 1_000;
 pub(super) const LIMITS: &[Key] = &[
     Key {
         name: "limits.ring_slots",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.ring_slots,
             default: 65_536,
             min: 1_024,
@@ -27,7 +27,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.ring_bytes_per_tenant",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.ring_bytes_per_tenant,
             default: 64 * MIB,
             min: 2 * MIB,
@@ -40,7 +40,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.ring_bytes_total",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.ring_bytes_total,
             default: 512 * MIB,
             min: 2 * MIB,
@@ -53,7 +53,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.uncommitted_events",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.uncommitted_events,
             default: 16_384,
             min: BATCH_EVENTS_MAX,
@@ -66,7 +66,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.unsent_bytes",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.unsent_bytes,
             default: 32 * KIB,
             min: KIB,
@@ -79,7 +79,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.event_bytes",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.event_bytes,
             default: EVENT_BYTES_MAX,
             min: KIB,
@@ -92,7 +92,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.body_bytes",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.body_bytes,
             default: 4 * MIB,
             min: KIB,
@@ -105,7 +105,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.body_bytes_per_organization",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.body_bytes_per_organization,
             default: 64 * MIB,
             min: KIB,
@@ -118,7 +118,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.unread_bytes_per_organization",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.unread_bytes_per_organization,
             default: 64 * MIB,
             min: KIB,
@@ -131,7 +131,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.unauthenticated_bytes",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.unauthenticated_bytes,
             default: 8 * MIB,
             min: KIB,
@@ -144,7 +144,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.unauthenticated_connections",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.unauthenticated_connections,
             default: 1_024,
             min: 1,
@@ -157,7 +157,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.ws_frame_bytes",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.ws_frame_bytes,
             default: MIB,
             min: KIB,
@@ -170,7 +170,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.connections",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.connections,
             default: 0,
             min: 1,
@@ -183,7 +183,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.connections_per_organization",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.connections_per_organization,
             default: 0,
             min: 1,
@@ -196,7 +196,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.connections_per_user",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.connections_per_user,
             default: 64,
             min: 1,
@@ -209,7 +209,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.connections_per_address",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.limits.connections_per_address,
             default: 1_024,
             min: 1,
@@ -222,7 +222,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.publish_per_second",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.limits.publish_per_second,
             default: 200,
             min: 1,
@@ -235,7 +235,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.publish_per_second_per_organization",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.limits.publish_per_second_per_organization,
             default: 0,
             min: 1,
@@ -248,7 +248,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.requests_per_second_per_organization",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.limits.requests_per_second_per_organization,
             default: 0,
             min: 1,
@@ -261,7 +261,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.bytes_per_organization",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.limits.bytes_per_organization,
             default: 0,
             min: MIB as u64,
@@ -274,7 +274,7 @@ pub(super) const LIMITS: &[Key] = &[
     },
     Key {
         name: "limits.rows_per_organization",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.limits.rows_per_organization,
             default: 10_000_000,
             min: 1,

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use jwt_keys::{JwtAlgorithm, JwtKey, JwtKeyMaterial};
-pub use key::{Key, Kind};
+pub use key::{Key, KeyType};
 pub use listen::{ListenAddr, ListenAddrError};
 pub use nearest::{levenshtein, nearest};
 pub use print::{print, reference};

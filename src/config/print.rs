@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::apply::range_text;
 use super::error::Origin;
-use super::key::{Key, Kind};
-use super::raw::Raw;
+use super::key::{Key, KeyType};
+use super::raw::RawValue;
 use super::table::KEYS;
 use super::{Config, Origins};
 
@@ -56,10 +56,13 @@ pub fn reference() -> String {
 fn default_text(key: &Key) -> String {
     let value = key.value(&Config::default());
     let meaning = match (&key.kind, &value) {
-        (Kind::Int { zero: Some(zero), .. } | Kind::Size { zero: Some(zero), .. }, Raw::Int(0)) => {
+        (
+            KeyType::Int { zero: Some(zero), .. } | KeyType::Size { zero: Some(zero), .. },
+            RawValue::Int(0),
+        ) => {
             format!(" ({zero})")
         }
-        (_, Raw::Int(number)) if key.unit.starts_with("bytes") => binary(*number),
+        (_, RawValue::Int(number)) if key.unit.starts_with("bytes") => binary(*number),
         _ => String::new(),
     };
     format!("`{}`{meaning}", toml_text(&value))
@@ -75,31 +78,31 @@ fn binary(number: i128) -> String {
 
 fn range(key: &Key) -> String {
     match &key.kind {
-        Kind::Int { min, max, zero, .. } => range_text(min, max, *zero),
-        Kind::Size { min, max, zero, .. } => range_text(min, max, *zero),
-        Kind::Bool { .. } => "true or false".to_owned(),
-        Kind::Word { words, .. } => {
+        KeyType::Int { min, max, zero, .. } => range_text(min, max, *zero),
+        KeyType::Size { min, max, zero, .. } => range_text(min, max, *zero),
+        KeyType::Bool { .. } => "true or false".to_owned(),
+        KeyType::Word { words, .. } => {
             words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
         }
-        Kind::Listens { .. } => "a string or a list of strings".to_owned(),
-        Kind::WebOrigins { .. } | Kind::Proxies { .. } => "a list of strings".to_owned(),
-        Kind::JwtKeys => "a list of tables".to_owned(),
-        Kind::Path { .. } | Kind::Listen { .. } => String::new(),
+        KeyType::Listens { .. } => "a string or a list of strings".to_owned(),
+        KeyType::WebOrigins { .. } | KeyType::Proxies { .. } => "a list of strings".to_owned(),
+        KeyType::JwtKeys => "a list of tables".to_owned(),
+        KeyType::Path { .. } | KeyType::Listen { .. } => String::new(),
     }
 }
 
-fn toml_text(value: &Raw) -> String {
+fn toml_text(value: &RawValue) -> String {
     match value {
-        Raw::Int(number) => number.to_string(),
-        Raw::Bool(flag) => flag.to_string(),
-        Raw::Str(text) => quoted(text),
-        Raw::List(items) => format!("[{}]", items.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
-        Raw::Table(fields) => {
+        RawValue::Int(number) => number.to_string(),
+        RawValue::Bool(flag) => flag.to_string(),
+        RawValue::Str(text) => quoted(text),
+        RawValue::List(items) => format!("[{}]", items.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
+        RawValue::Table(fields) => {
             let fields: Vec<_> =
                 fields.iter().map(|(name, value)| format!("{name} = {}", toml_text(value))).collect();
             format!("{{ {} }}", fields.join(", "))
         }
-        Raw::Other(name) => quoted(name),
+        RawValue::Other(name) => quoted(name),
     }
 }
 

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::raw::Raw;
+use super::raw::RawValue;
 
 /// Most entries of the list. Each request of a trusted proxy is compared with all of them.
 const PROXIES_MAX: usize = 1_000;
@@ -17,11 +17,11 @@ const UNIX: &str = "unix";
 /// The trusted peers. The default trusts none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    entries: Vec<Entry>,
+    entries: Vec<ProxyEntry>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Entry {
+enum ProxyEntry {
     Unix,
     /// An address whose first `prefix` bits are compared. The other bits are 0.
     Network {
@@ -36,14 +36,16 @@ impl TrustedProxies {
     pub fn contains(&self, peer: Option<IpAddr>) -> bool {
         let peer = peer.map(|peer| peer.to_canonical());
         self.entries.iter().any(|entry| match (entry, peer) {
-            (Entry::Unix, None) => true,
-            (Entry::Network { address, prefix }, Some(peer)) => truncated(peer, *prefix) == Some(*address),
+            (ProxyEntry::Unix, None) => true,
+            (ProxyEntry::Network { address, prefix }, Some(peer)) => {
+                truncated(peer, *prefix) == Some(*address)
+            }
             _ => false,
         })
     }
 
-    pub(super) fn from_raw(value: &Raw) -> Result<TrustedProxies, String> {
-        let Raw::List(items) = value else {
+    pub(super) fn from_raw(value: &RawValue) -> Result<TrustedProxies, String> {
+        let RawValue::List(items) = value else {
             let got = value.type_name();
             return Err(format!("expects a list of addresses, networks and \"unix\", got {got}"));
         };
@@ -61,21 +63,21 @@ impl TrustedProxies {
         if problems.is_empty() { Ok(TrustedProxies { entries }) } else { Err(problems.join("; ")) }
     }
 
-    pub(super) fn to_raw(&self) -> Raw {
-        Raw::List(self.entries.iter().map(|entry| Raw::Str(entry.to_string())).collect())
+    pub(super) fn to_raw(&self) -> RawValue {
+        RawValue::List(self.entries.iter().map(|entry| RawValue::Str(entry.to_string())).collect())
     }
 }
 
-fn entry(item: &Raw) -> Result<Entry, String> {
-    let Raw::Str(text) = item else {
+fn entry(item: &RawValue) -> Result<ProxyEntry, String> {
+    let RawValue::Str(text) = item else {
         return Err(format!("expects an address, a network or \"unix\", got {}", item.type_name()));
     };
     if text == UNIX {
-        return Ok(Entry::Unix);
+        return Ok(ProxyEntry::Unix);
     }
     network(text).ok_or_else(|| format!("{text:?} is not an address, a network or \"unix\""))?.map_err(
         |network| match network {
-            Entry::Network { prefix: 0, .. } => format!("{text:?} would trust every peer"),
+            ProxyEntry::Network { prefix: 0, .. } => format!("{text:?} would trust every peer"),
             network => format!("{text:?} has bits beyond its prefix: write \"{network}\""),
         },
     )
@@ -83,7 +85,7 @@ fn entry(item: &Raw) -> Result<Entry, String> {
 
 /// Parses an address or a network. The inner error is a network that is not allowed, with the bits after its
 /// prefix cleared.
-fn network(text: &str) -> Option<Result<Entry, Entry>> {
+fn network(text: &str) -> Option<Result<ProxyEntry, ProxyEntry>> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) if prefix.bytes().all(|b| b.is_ascii_digit()) => {
             (address.parse::<IpAddr>().ok()?, Some(prefix.parse::<u32>().ok()?))
@@ -98,8 +100,8 @@ fn network(text: &str) -> Option<Result<Entry, Entry>> {
         // `::ffff:10.0.0.0/104` means 10.0.0.0/8.
         Some(prefix) => prefix.checked_sub(bits(address) - bits(canonical))?,
     };
-    let network = Entry::Network { address: truncated(canonical, prefix)?, prefix };
-    let clean = prefix > 0 && network == Entry::Network { address: canonical, prefix };
+    let network = ProxyEntry::Network { address: truncated(canonical, prefix)?, prefix };
+    let clean = prefix > 0 && network == ProxyEntry::Network { address: canonical, prefix };
     Some(if clean { Ok(network) } else { Err(network) })
 }
 
@@ -121,12 +123,12 @@ fn truncated(address: IpAddr, prefix: u32) -> Option<IpAddr> {
     })
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for ProxyEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Entry::Unix => f.write_str(UNIX),
-            Entry::Network { address, prefix } if *prefix == bits(*address) => write!(f, "{address}"),
-            Entry::Network { address, prefix } => write!(f, "{address}/{prefix}"),
+            ProxyEntry::Unix => f.write_str(UNIX),
+            ProxyEntry::Network { address, prefix } if *prefix == bits(*address) => write!(f, "{address}"),
+            ProxyEntry::Network { address, prefix } => write!(f, "{address}/{prefix}"),
         }
     }
 }
@@ -136,8 +138,8 @@ mod tests {
     use super::*;
 
     fn load(entries: &[&str]) -> Result<TrustedProxies, String> {
-        TrustedProxies::from_raw(&Raw::List(
-            entries.iter().map(|text| Raw::Str((*text).to_owned())).collect(),
+        TrustedProxies::from_raw(&RawValue::List(
+            entries.iter().map(|text| RawValue::Str((*text).to_owned())).collect(),
         ))
     }
 
@@ -187,9 +189,11 @@ mod tests {
             let error = load(&["unix", entry]).unwrap_err();
             assert!(error.contains(expected) && error.starts_with("[1]: "), "{entry}: {error}");
         }
-        assert!(TrustedProxies::from_raw(&Raw::Int(7)).unwrap_err().contains("expects a list"));
+        assert!(TrustedProxies::from_raw(&RawValue::Int(7)).unwrap_err().contains("expects a list"));
         assert!(
-            TrustedProxies::from_raw(&Raw::List(vec![Raw::Int(7)])).unwrap_err().starts_with("[0]: expects")
+            TrustedProxies::from_raw(&RawValue::List(vec![RawValue::Int(7)]))
+                .unwrap_err()
+                .starts_with("[0]: expects")
         );
         assert!(load(&vec!["unix"; PROXIES_MAX + 1]).is_err());
     }
@@ -199,6 +203,9 @@ mod tests {
         let printed =
             load(&["unix", "10.0.0.7", "10.0.0.0/8", "::ffff:10.0.0.0/104", "2001:db8::/32"]).unwrap();
         let expected = ["unix", "10.0.0.7", "10.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];
-        assert_eq!(printed.to_raw(), Raw::List(expected.map(|text| Raw::Str(text.to_owned())).to_vec()));
+        assert_eq!(
+            printed.to_raw(),
+            RawValue::List(expected.map(|text| RawValue::Str(text.to_owned())).to_vec())
+        );
     }
 }

@@ -3,22 +3,22 @@
 
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::key::Kind;
+use super::key::KeyType;
 
 /// An untyped value. Integers are wide enough that an error can show every number that is out of range.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Raw {
+pub(super) enum RawValue {
     Int(i128),
     Bool(bool),
     Str(String),
-    List(Vec<Raw>),
+    List(Vec<RawValue>),
     /// Fields in the order given.
-    Table(Vec<(String, Raw)>),
+    Table(Vec<(String, RawValue)>),
     /// A type that no key has; the text names it.
     Other(&'static str),
 }
 
-impl Raw {
+impl RawValue {
     /// The type with its article, for error texts: "expects …, got …".
     pub(super) fn type_name(&self) -> &'static str {
         match self {
@@ -75,28 +75,30 @@ impl Raw {
 
     /// Parses the text of a variable or flag for a key of this kind. Text that does not fit stays text, so
     /// that the error of the key says what it expects.
-    pub(super) fn from_text(kind: &Kind, text: &str) -> Self {
+    pub(super) fn from_text(kind: &KeyType, text: &str) -> Self {
         let text = text.trim();
         let json = || serde_json::from_str(text).map_or_else(|_| Self::Str(text.to_owned()), Self::from_json);
         match kind {
-            Kind::Int { .. } | Kind::Size { .. } => {
+            KeyType::Int { .. } | KeyType::Size { .. } => {
                 text.replace('_', "").parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Int)
             }
-            Kind::Bool { .. } => text.parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Bool),
-            Kind::Listens { .. } | Kind::WebOrigins { .. } | Kind::Proxies { .. }
+            KeyType::Bool { .. } => text.parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Bool),
+            KeyType::Listens { .. } | KeyType::WebOrigins { .. } | KeyType::Proxies { .. }
                 if text.starts_with('[') && json_list(text) =>
             {
                 json()
             }
-            Kind::Listens { .. } | Kind::WebOrigins { .. } | Kind::Proxies { .. } => Self::List(
+            KeyType::Listens { .. } | KeyType::WebOrigins { .. } | KeyType::Proxies { .. } => Self::List(
                 text.split(',')
                     .map(str::trim)
                     .filter(|item| !item.is_empty())
                     .map(|item| Self::Str(item.to_owned()))
                     .collect(),
             ),
-            Kind::JwtKeys => json(),
-            Kind::Listen { .. } | Kind::Path { .. } | Kind::Word { .. } => Self::Str(text.to_owned()),
+            KeyType::JwtKeys => json(),
+            KeyType::Listen { .. } | KeyType::Path { .. } | KeyType::Word { .. } => {
+                Self::Str(text.to_owned())
+            }
         }
     }
 }

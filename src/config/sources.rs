@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin, Problem};
 use super::key::Key;
 use super::nearest::nearest;
-use super::raw::Raw;
+use super::raw::RawValue;
 use super::table::KEYS;
 
 /// Variables with the prefix `NERVEWIRE_` that belong to the command line and not to the configuration.
@@ -63,7 +63,7 @@ pub struct FlagValue {
 /// One value of a known key, not checked yet.
 pub(super) struct Setting {
     pub(super) key: &'static Key,
-    pub(super) value: Raw,
+    pub(super) value: RawValue,
     pub(super) origin: Origin,
 }
 
@@ -117,8 +117,8 @@ impl Sources {
                 continue;
             };
             let value = match flag.values.as_slice() {
-                [one] => Raw::from_text(&key.kind, one),
-                many => Raw::List(many.iter().cloned().map(Raw::Str).collect()),
+                [one] => RawValue::from_text(&key.kind, one),
+                many => RawValue::List(many.iter().cloned().map(RawValue::Str).collect()),
             };
             settings.push(Setting { key, value, origin });
         }
@@ -159,7 +159,7 @@ fn from_file(file: &FileText, settings: &mut Vec<Setting>, problems: &mut Vec<Pr
                 }
             }
             (true, other) => {
-                let what = format!("expects a table, got {}", Raw::from_toml(other).type_name());
+                let what = format!("expects a table, got {}", RawValue::from_toml(other).type_name());
                 problems.push(Problem::new(name.get_ref().as_ref(), at(name.span().start), what));
             }
             (false, value) => file_key(name.get_ref(), value, at(name.span().start), settings, problems),
@@ -175,7 +175,7 @@ fn file_key(
     problems: &mut Vec<Problem>,
 ) {
     match Key::find(name) {
-        Some(key) => settings.push(Setting { key, value: Raw::from_toml(value), origin }),
+        Some(key) => settings.push(Setting { key, value: RawValue::from_toml(value), origin }),
         None => {
             let sections = KEYS.iter().map(|key| key.section()).filter(|section| !section.is_empty());
             let table = matches!(value, DeValue::Table(_));
@@ -198,7 +198,7 @@ fn from_variable(name: &str, value: &str, settings: &mut Vec<Setting>, problems:
     }
     let origin = Origin::Env(name.to_owned());
     match KEYS.iter().find(|key| key.variable() == name) {
-        Some(key) => settings.push(Setting { key, value: Raw::from_text(&key.kind, value), origin }),
+        Some(key) => settings.push(Setting { key, value: RawValue::from_text(&key.kind, value), origin }),
         None => {
             let dotted = suffix.to_ascii_lowercase().replace("__", ".");
             let meant = nearest(&dotted, KEYS.iter().map(|key| key.name)).and_then(Key::find);

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::key::{Key, Kind};
+use super::key::{Key, KeyType};
 use super::limits::LIMITS;
 use super::values::{Durability, FanoutSubmission, LogFormat, LogLevel};
 
@@ -36,28 +36,28 @@ const fn join<const N: usize>(parts: [&[Key]; 3]) -> [Key; N] {
 const GENERAL: &[Key] = &[
     Key {
         name: "listen",
-        kind: Kind::Listens { at: |c| &mut c.listen, default: local(8080) },
+        kind: KeyType::Listens { at: |c| &mut c.listen, default: local(8080) },
         unit: "address",
         memory: "",
         text: "Addresses for clients: `addr:port` (IPv4, or IPv6 in brackets), `name:port` (every address of the name) or `unix:/path`, one or several. Port 0 lets the kernel choose. An inherited socket (systemd) replaces them.",
     },
     Key {
         name: "admin_listen",
-        kind: Kind::Listen { at: |c| &mut c.admin_listen, default: local(8081) },
+        kind: KeyType::Listen { at: |c| &mut c.admin_listen, default: local(8081) },
         unit: "address",
         memory: "",
         text: "Address of `/metrics`, probes and operator endpoints; `\"off\"` for none. Keep it off public networks.",
     },
     Key {
         name: "data_dir",
-        kind: Kind::Path { at: |c| &mut c.data_dir, default: "./nervewire-data" },
+        kind: KeyType::Path { at: |c| &mut c.data_dir, default: "./nervewire-data" },
         unit: "path",
         memory: "",
         text: "Directory of the store and of generated keys, created at the first start with mode 0700. Relative to the working directory. Only one daemon may use it at a time.",
     },
     Key {
         name: "worker_threads",
-        kind: Kind::Size {
+        kind: KeyType::Size {
             at: |c| &mut c.worker_threads,
             default: 0,
             min: 1,
@@ -70,7 +70,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "fanout_submission",
-        kind: Kind::Word {
+        kind: KeyType::Word {
             words: FanoutSubmission::WORDS,
             default: "io_uring",
             get: |c| c.fanout_submission.word(),
@@ -82,21 +82,27 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "heartbeat_seconds",
-        kind: Kind::Int { at: |c| &mut c.heartbeat_seconds, default: 30, min: 1, max: 3_600, zero: None },
+        kind: KeyType::Int { at: |c| &mut c.heartbeat_seconds, default: 30, min: 1, max: 3_600, zero: None },
         unit: "seconds",
         memory: "",
         text: "Interval between two pings on a WebSocket, spread over the connections. A peer that is silent for two intervals is closed with 4440.",
     },
     Key {
         name: "sse_keepalive_seconds",
-        kind: Kind::Int { at: |c| &mut c.sse_keepalive_seconds, default: 15, min: 1, max: 3_600, zero: None },
+        kind: KeyType::Int {
+            at: |c| &mut c.sse_keepalive_seconds,
+            default: 15,
+            min: 1,
+            max: 3_600,
+            zero: None,
+        },
         unit: "seconds",
         memory: "",
         text: "Interval between two keep-alives on an SSE stream. Keep it below the idle timeout of the proxies in front.",
     },
     Key {
         name: "header_timeout_ms",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.header_timeout_ms,
             default: 10_000,
             min: 50,
@@ -109,7 +115,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "body_timeout_ms",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.body_timeout_ms,
             default: 30_000,
             min: 50,
@@ -122,7 +128,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "request_timeout_ms",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.request_timeout_ms,
             default: 30_000,
             min: 50,
@@ -135,7 +141,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "min_bytes_per_second",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.min_bytes_per_second,
             default: 4_096,
             min: 1,
@@ -148,7 +154,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "write_timeout_ms",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.write_timeout_ms,
             default: 60_000,
             min: 100,
@@ -161,7 +167,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "idle_timeout_ms",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.idle_timeout_ms,
             default: 75_000,
             min: 50,
@@ -174,7 +180,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "connection_age_seconds",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.connection_age_seconds,
             default: 3_600,
             min: 1,
@@ -187,14 +193,14 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "drain_seconds",
-        kind: Kind::Int { at: |c| &mut c.drain_seconds, default: 10, min: 0, max: 3_600, zero: None },
+        kind: KeyType::Int { at: |c| &mut c.drain_seconds, default: 10, min: 0, max: 3_600, zero: None },
         unit: "seconds",
         memory: "",
         text: "Time over which a stopping daemon spreads the closing of its connections, so that they do not all reconnect at once.",
     },
     Key {
         name: "presence_grace_seconds",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.presence_grace_seconds,
             default: 10,
             min: 0,
@@ -207,28 +213,28 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "allowed_origins",
-        kind: Kind::WebOrigins { at: |c| &mut c.allowed_origins },
+        kind: KeyType::WebOrigins { at: |c| &mut c.allowed_origins },
         unit: "origins",
         memory: "",
         text: "Browser origins (`https://app.example`) that may use WebSocket, CORS and cookies, besides the daemon's own origin. Empty: only its own and localhost.",
     },
     Key {
         name: "token_in_query",
-        kind: Kind::Bool { at: |c| &mut c.token_in_query, default: true },
+        kind: KeyType::Bool { at: |c| &mut c.token_in_query, default: true },
         unit: "",
         memory: "",
         text: "Whether `?token=` is accepted as a credential. Proxies log URLs, so switch it off if your clients can use headers, tickets or the cookie.",
     },
     Key {
         name: "trusted_proxies",
-        kind: Kind::Proxies { at: |c| &mut c.trusted_proxies },
+        kind: KeyType::Proxies { at: |c| &mut c.trusted_proxies },
         unit: "addresses, networks or `unix`",
         memory: "",
         text: "Proxies in front of the daemon: `192.0.2.1`, `10.0.0.0/8`, or `unix` for all peers of a unix socket. `X-Forwarded-For`, `Forwarded` or PROXY protocol v2 is trusted only from them to name the client, which the limits per address count; see [behind a proxy](operations.md#behind-a-proxy).",
     },
     Key {
         name: "auth.failures_per_minute",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.auth.failures_per_minute,
             default: 60,
             min: 1,
@@ -241,7 +247,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "auth.max_token_seconds",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.auth.max_token_seconds,
             default: 30 * 24 * 3600,
             min: 60,
@@ -254,14 +260,14 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "auth.jwt_keys",
-        kind: Kind::JwtKeys,
+        kind: KeyType::JwtKeys,
         unit: "keys",
         memory: "",
         text: "Keys that verify the JWTs of other issuers, see [below](#authjwt_keys). Without any, only the daemon's own HS256 key in `data_dir` is used.",
     },
     Key {
         name: "retention.max_age_seconds",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.retention.max_age_seconds,
             default: 7 * 24 * 3600,
             min: 1,
@@ -274,7 +280,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "retention.max_events",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.retention.max_events,
             default: 0,
             min: 1,
@@ -287,7 +293,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "retention.max_bytes",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.retention.max_bytes,
             default: GIB as u64,
             min: 128 * KIB as u64,
@@ -300,7 +306,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "store.cache_bytes",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.store.cache_bytes,
             default: 64 * MIB as u64,
             min: MIB as u64,
@@ -313,7 +319,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "store.row_cache_bytes",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.store.row_cache_bytes,
             default: 0,
             min: MIB as u64,
@@ -326,7 +332,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "store.segment_bytes",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.store.segment_bytes,
             default: 64 * MIB as u64,
             min: MIB as u64,
@@ -339,7 +345,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "store.reserve_bytes",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.store.reserve_bytes,
             default: 256 * MIB as u64,
             min: MIB as u64,
@@ -352,7 +358,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "store.max_live_bytes",
-        kind: Kind::Int {
+        kind: KeyType::Int {
             at: |c| &mut c.store.max_live_bytes,
             default: 0,
             min: MIB as u64,
@@ -365,7 +371,7 @@ const GENERAL: &[Key] = &[
     },
     Key {
         name: "store.durability",
-        kind: Kind::Word {
+        kind: KeyType::Word {
             words: Durability::WORDS,
             default: "fsync",
             get: |c| c.store.durability.word(),
@@ -380,7 +386,7 @@ const GENERAL: &[Key] = &[
 const LOG: &[Key] = &[
     Key {
         name: "log.level",
-        kind: Kind::Word {
+        kind: KeyType::Word {
             words: LogLevel::WORDS,
             default: "info",
             get: |c| c.log.level.word(),
@@ -392,7 +398,7 @@ const LOG: &[Key] = &[
     },
     Key {
         name: "log.format",
-        kind: Kind::Word {
+        kind: KeyType::Word {
             words: LogFormat::WORDS,
             default: "auto",
             get: |c| c.log.format.word(),

@@ -55,18 +55,18 @@ fn flags_beat_the_environment_and_the_environment_beats_the_file() {
 fn every_key_has_a_variable_that_reaches_it_and_nothing_else() {
     for key in KEYS {
         let value = match &key.kind {
-            Kind::Int { default, min, max, .. } => if default == max { min } else { max }.to_string(),
-            Kind::Size { default, min, max, .. } => if default == max { min } else { max }.to_string(),
-            Kind::Bool { default, .. } => (!default).to_string(),
-            Kind::Path { .. } => "/elsewhere".into(),
-            Kind::Listens { .. } => "[::1]:0,unix:/run/x.sock".into(),
-            Kind::Listen { .. } => "off".into(),
-            Kind::WebOrigins { .. } => "https://a.example, http://b.example:8080".into(),
-            Kind::Proxies { .. } => "10.0.0.0/8, ::1, unix".into(),
-            Kind::Word { words, default, .. } => {
+            KeyType::Int { default, min, max, .. } => if default == max { min } else { max }.to_string(),
+            KeyType::Size { default, min, max, .. } => if default == max { min } else { max }.to_string(),
+            KeyType::Bool { default, .. } => (!default).to_string(),
+            KeyType::Path { .. } => "/elsewhere".into(),
+            KeyType::Listens { .. } => "[::1]:0,unix:/run/x.sock".into(),
+            KeyType::Listen { .. } => "off".into(),
+            KeyType::WebOrigins { .. } => "https://a.example, http://b.example:8080".into(),
+            KeyType::Proxies { .. } => "10.0.0.0/8, ::1, unix".into(),
+            KeyType::Word { words, default, .. } => {
                 (*words.iter().find(|word| *word != default).unwrap()).into()
             }
-            Kind::JwtKeys => format!(r#"[{{"secret":"{SECRET}","organizations":["default"]}}]"#),
+            KeyType::JwtKeys => format!(r#"[{{"secret":"{SECRET}","organizations":["default"]}}]"#),
         };
         let mut config = Config::default();
         let sources = env(&[(key.variable().as_str(), value.as_str())]);
@@ -137,10 +137,10 @@ fn all_problems_are_reported_together_with_key_source_and_expectation() {
     sources.flags =
         vec![FlagValue { flag: "--admin-listen", key: "admin_listen", values: vec!["8081".into()] }];
     let error = Config::load(&sources).unwrap_err();
-    let mut said: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
-    said.sort();
+    let mut messages: Vec<String> = error.problems.iter().map(ToString::to_string).collect();
+    messages.sort();
     assert_eq!(
-        said,
+        messages,
         [
             "--admin-listen: admin_listen: \"8081\" is not `addr:port` (`127.0.0.1:8080`, \
              `[::1]:8080`, `localhost:8080`) or `unix:/path`",

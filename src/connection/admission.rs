@@ -1,10 +1,10 @@
 //! Limits of live connections: in total, per organization, per user and per address.
 //!
-//! * A permit is acquired before the upgrade and released by dropping [`Admitted`], whatever ends the
+//! * A permit is acquired before the upgrade and released by dropping [`ConnectionPermit`], whatever ends the
 //!   connection.
 //! * When few connections are left, only organizations with less than an equal part get them, so none can
 //!   take all.
-//! * A waiting poll takes a permit too ([`Polled`]) but does not make its user present. So streams are
+//! * A waiting poll takes a permit too ([`PollPermit`]) but does not make its user present. So streams are
 //!   counted separately from permits.
 //! * Loopback and unix sockets have no limit per address, so that a proxy or load tester on the machine is
 //!   not refused. This does not apply to trusted proxies, because their clients have addresses of their own.
@@ -23,9 +23,9 @@ use crate::ids::TenantId;
 
 use super::presence::Presence;
 
-/// How many users of an organization [`Admission::muster`] puts on the roster under one lock. Between two
+/// How many users of an organization [`Admission::enrol_connected`] puts on the roster under one lock. Between two
 /// such steps the organization's connections can come and go.
-const MUSTERED: usize = 256;
+const ENROLLED_AT_ONCE: usize = 256;
 
 /// The most live connections of each kind; 0 means no limit.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +47,7 @@ const SHARED_PART: usize = 8;
 
 /// The limit that refused a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Refused {
+pub enum AdmissionError {
     /// The limit of the process is reached.
     #[error("the server has reached its connection limit")]
     Total,
@@ -62,16 +62,16 @@ pub enum Refused {
     Address(usize),
 }
 
-impl Refused {
+impl AdmissionError {
     /// Returns the configuration key of the limit and its present value, or `None` for the limit of the whole
     /// process.
     #[must_use]
     pub fn limit(self) -> Option<(&'static str, usize)> {
         match self {
-            Refused::Total => None,
-            Refused::Organization(max) => Some(("limits.connections_per_organization", max)),
-            Refused::User(max) => Some(("limits.connections_per_user", max)),
-            Refused::Address(max) => Some(("limits.connections_per_address", max)),
+            AdmissionError::Total => None,
+            AdmissionError::Organization(max) => Some(("limits.connections_per_organization", max)),
+            AdmissionError::User(max) => Some(("limits.connections_per_user", max)),
+            AdmissionError::Address(max) => Some(("limits.connections_per_address", max)),
         }
     }
 }
@@ -83,7 +83,7 @@ pub struct Admission {
     total: AtomicUsize,
     organizations: DashMap<TenantId, usize>,
     /// Grouped by organization, so that a search never looks at another organization's users.
-    users: DashMap<TenantId, BTreeMap<Box<str>, Held>>,
+    users: DashMap<TenantId, BTreeMap<Box<str>, UserCounts>>,
     addresses: DashMap<IpAddr, usize>,
     /// Sockets without a credential. They are counted separately, so that an address whose streams use up its
     /// permits can still send requests.
@@ -93,7 +93,7 @@ pub struct Admission {
 
 /// Permits of one user.
 #[derive(Default, Debug)]
-struct Held {
+struct UserCounts {
     /// Number of connections and waiting polls.
     places: u32,
     /// Number of connections without the polls; at most `places`.
@@ -102,14 +102,14 @@ struct Held {
 
 /// What a permit is acquired for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Taker {
+enum PermitKind {
     Stream,
     Poll,
 }
 
 /// A live connection's permit in every count.
 #[derive(Debug)]
-pub struct Admitted {
+pub struct ConnectionPermit {
     admission: Arc<Admission>,
     principal: Arc<Principal>,
     /// IPv4 is stored as IPv4-mapped and "no address" as `::`. This is a byte less than an `Option<IpAddr>`,
@@ -119,7 +119,7 @@ pub struct Admitted {
 
 /// A waiting poll's permit in every count.
 #[derive(Debug)]
-pub struct Polled {
+pub struct PollPermit {
     admission: Arc<Admission>,
     principal: Arc<Principal>,
     peer: Option<IpAddr>,
@@ -127,7 +127,7 @@ pub struct Polled {
 
 /// A permit in the count of its address, for a socket whose peer has not presented a credential.
 #[derive(Debug)]
-pub struct SocketPlace {
+pub struct SocketPermit {
     admission: Arc<Admission>,
     address: Option<IpAddr>,
 }
@@ -160,19 +160,19 @@ impl Admission {
     /// Acquires a permit for a stream of `principal` that comes from `peer` (`None`: a unix socket).
     ///
     /// # Errors
-    /// [`Refused`] names the limit that is reached; nothing is acquired then.
+    /// [`AdmissionError`] names the limit that is reached; nothing is acquired then.
     pub fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
         peer: Option<IpAddr>,
-    ) -> Result<Admitted, Refused> {
-        self.take(&principal, peer, Taker::Stream)?;
+    ) -> Result<ConnectionPermit, AdmissionError> {
+        self.acquire(&principal, peer, PermitKind::Stream)?;
         let peer = match peer {
             None => Ipv6Addr::UNSPECIFIED,
             Some(IpAddr::V4(v4)) => v4.to_ipv6_mapped(),
             Some(IpAddr::V6(v6)) => v6,
         };
-        Ok(Admitted { admission: self.clone(), principal, peer })
+        Ok(ConnectionPermit { admission: self.clone(), principal, peer })
     }
 
     /// Like [`Admission::admit`], for a poll that waits for events.
@@ -183,58 +183,63 @@ impl Admission {
         self: &Arc<Self>,
         principal: Arc<Principal>,
         peer: Option<IpAddr>,
-    ) -> Result<Polled, Refused> {
-        self.take(&principal, peer, Taker::Poll)?;
-        Ok(Polled { admission: self.clone(), principal, peer })
+    ) -> Result<PollPermit, AdmissionError> {
+        self.acquire(&principal, peer, PermitKind::Poll)?;
+        Ok(PollPermit { admission: self.clone(), principal, peer })
     }
 
     /// Acquires a permit for a socket whose peer has not presented a credential. Only the limit per address
     /// applies.
     ///
     /// # Errors
-    /// [`Refused::Address`].
-    pub fn admit_socket(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<SocketPlace, Refused> {
-        let address = self.counted(peer);
+    /// [`AdmissionError::Address`].
+    pub fn admit_socket(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<SocketPermit, AdmissionError> {
+        let address = self.limited_address(peer);
         match address {
             Some(address) if !take(&self.newcomers, address, self.limits.per_address) => {
-                Err(Refused::Address(self.limits.per_address))
+                Err(AdmissionError::Address(self.limits.per_address))
             }
-            _ => Ok(SocketPlace { admission: self.clone(), address }),
+            _ => Ok(SocketPermit { admission: self.clone(), address }),
         }
     }
 
-    fn take(&self, principal: &Principal, peer: Option<IpAddr>, taker: Taker) -> Result<(), Refused> {
+    fn acquire(
+        &self,
+        principal: &Principal,
+        peer: Option<IpAddr>,
+        kind: PermitKind,
+    ) -> Result<(), AdmissionError> {
         let total = self.total.fetch_add(1, Ordering::Relaxed);
         if total >= self.limits.total && self.limits.total != 0 {
             self.total.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refused::Total);
+            return Err(AdmissionError::Total);
         }
         // This guard is built first, so that an error below releases exactly what was acquired so far.
-        let mut taken = Taken { admission: self, taker, organization: None, user: None, armed: true };
+        let mut taken = TakenPlaces { admission: self, kind, organization: None, user: None, armed: true };
         let tenant = principal.tenant;
-        let most = self.most_of_organization(total);
+        let most = self.organization_limit(total);
         if !take(&self.organizations, tenant, most) {
-            return Err(Refused::Organization(most));
+            return Err(AdmissionError::Organization(most));
         }
         taken.organization = Some(tenant);
         if let Some(sub) = principal.sub.as_deref() {
-            if !self.take_user(tenant, sub, taker) {
-                return Err(Refused::User(self.limits.per_user));
+            if !self.acquire_user(tenant, sub, kind) {
+                return Err(AdmissionError::User(self.limits.per_user));
             }
             taken.user = Some((tenant, sub));
         }
-        if let Some(address) = self.counted(peer)
+        if let Some(address) = self.limited_address(peer)
             && !take(&self.addresses, address, self.limits.per_address)
         {
-            return Err(Refused::Address(self.limits.per_address));
+            return Err(AdmissionError::Address(self.limits.per_address));
         }
-        taken.armed = false; // from here on `Admitted` or `Polled` releases everything
+        taken.armed = false; // from here on `ConnectionPermit` or `PollPermit` releases everything
         Ok(())
     }
 
     /// Returns how many connections one organization may hold while all organizations hold `total`; 0 means
     /// no limit.
-    fn most_of_organization(&self, total: usize) -> usize {
+    fn organization_limit(&self, total: usize) -> usize {
         let all = self.limits.total;
         if self.limits.per_organization != 0 || all == 0 || total < all - all / SHARED_PART {
             return self.limits.per_organization;
@@ -242,31 +247,31 @@ impl Admission {
         (all / self.organizations.len().max(1)).max(1)
     }
 
-    fn take_user(&self, tenant: TenantId, sub: &str, taker: Taker) -> bool {
+    fn acquire_user(&self, tenant: TenantId, sub: &str, kind: PermitKind) -> bool {
         let mut users = self.users.entry(tenant).or_default();
-        let held = users.entry(sub.into()).or_default();
-        let room = self.limits.per_user == 0 || (held.places as usize) < self.limits.per_user;
-        held.places += u32::from(room);
-        if room && taker == Taker::Stream {
-            held.streams += 1;
-            if held.streams == 1 {
-                self.presence.came(tenant, sub);
+        let counts = users.entry(sub.into()).or_default();
+        let room = self.limits.per_user == 0 || (counts.places as usize) < self.limits.per_user;
+        counts.places += u32::from(room);
+        if room && kind == PermitKind::Stream {
+            counts.streams += 1;
+            if counts.streams == 1 {
+                self.presence.stream_opened(tenant, sub);
             }
         }
         room
     }
 
-    fn give_user(&self, tenant: TenantId, sub: &str, taker: Taker) {
+    fn release_user(&self, tenant: TenantId, sub: &str, kind: PermitKind) {
         self.users.remove_if_mut(&tenant, |_, users| {
-            if let Some(held) = users.get_mut(sub) {
-                held.places = held.places.saturating_sub(1);
-                if taker == Taker::Stream {
-                    held.streams = held.streams.saturating_sub(1);
-                    if held.streams == 0 {
-                        self.presence.went(tenant, sub);
+            if let Some(counts) = users.get_mut(sub) {
+                counts.places = counts.places.saturating_sub(1);
+                if kind == PermitKind::Stream {
+                    counts.streams = counts.streams.saturating_sub(1);
+                    if counts.streams == 0 {
+                        self.presence.last_stream_closed(tenant, sub);
                     }
                 }
-                if held.places == 0 {
+                if counts.places == 0 {
                     users.remove(sub);
                 }
             }
@@ -274,19 +279,19 @@ impl Admission {
         });
     }
 
-    fn give(&self, principal: &Principal, peer: Option<IpAddr>, taker: Taker) {
+    fn release(&self, principal: &Principal, peer: Option<IpAddr>, kind: PermitKind) {
         self.total.fetch_sub(1, Ordering::Relaxed);
         give(&self.organizations, &principal.tenant);
         if let Some(sub) = principal.sub.as_deref() {
-            self.give_user(principal.tenant, sub, taker);
+            self.release_user(principal.tenant, sub, kind);
         }
-        if let Some(address) = self.counted(peer) {
+        if let Some(address) = self.limited_address(peer) {
             give(&self.addresses, &address);
         }
     }
 
     /// Returns the address that a limit counts: `None` for local peers, else the [`network`].
-    fn counted(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
+    fn limited_address(&self, peer: Option<IpAddr>) -> Option<IpAddr> {
         let local = peer.is_none_or(|peer| {
             let peer = peer.to_canonical();
             peer.is_loopback() || peer.is_unspecified()
@@ -302,13 +307,13 @@ impl Admission {
 
     /// Puts some connected users of an organization on its roster, starting after `after` in the order of
     /// their `sub`. Returns the `sub` to continue after, or `None` when all users were visited.
-    pub fn muster(&self, tenant: TenantId, after: Option<&str>) -> Option<Box<str>> {
+    pub fn enrol_connected(&self, tenant: TenantId, after: Option<&str>) -> Option<Box<str>> {
         let users = self.users.get(&tenant)?;
         let after = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
-        for (sub, held) in users.range::<str, _>((after, Bound::Unbounded)).take(MUSTERED) {
-            if held.streams > 0 {
-                self.presence.found(tenant, sub);
+        for (sub, counts) in users.range::<str, _>((after, Bound::Unbounded)).take(ENROLLED_AT_ONCE) {
+            if counts.streams > 0 {
+                self.presence.stream_found(tenant, sub);
             }
             last = Some(sub);
         }
@@ -318,7 +323,10 @@ impl Admission {
     /// Returns the number of live streams of one user.
     #[must_use]
     pub fn streams_of(&self, tenant: TenantId, sub: &str) -> u32 {
-        self.users.get(&tenant).and_then(|users| users.get(sub).map(|held| held.streams)).unwrap_or_default()
+        self.users
+            .get(&tenant)
+            .and_then(|users| users.get(sub).map(|counts| counts.streams))
+            .unwrap_or_default()
     }
 
     /// Returns the number of live connections.
@@ -334,7 +342,7 @@ impl Admission {
     }
 }
 
-impl Admitted {
+impl ConnectionPermit {
     /// Returns the principal of the connection.
     #[must_use]
     pub fn principal(&self) -> &Arc<Principal> {
@@ -362,13 +370,13 @@ impl Admitted {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.admission.give(&self.principal, self.peer(), Taker::Stream);
+        self.admission.release(&self.principal, self.peer(), PermitKind::Stream);
     }
 }
 
-impl Drop for SocketPlace {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         if let Some(address) = &self.address {
             give(&self.admission.newcomers, address);
@@ -376,22 +384,22 @@ impl Drop for SocketPlace {
     }
 }
 
-impl Drop for Polled {
+impl Drop for PollPermit {
     fn drop(&mut self) {
-        self.admission.give(&self.principal, self.peer, Taker::Poll);
+        self.admission.release(&self.principal, self.peer, PermitKind::Poll);
     }
 }
 
 /// Counts acquired so far by an admission; dropping this releases them unless the admission succeeded.
-struct Taken<'a> {
+struct TakenPlaces<'a> {
     admission: &'a Admission,
-    taker: Taker,
+    kind: PermitKind,
     organization: Option<TenantId>,
     user: Option<(TenantId, &'a str)>,
     armed: bool,
 }
 
-impl Drop for Taken<'_> {
+impl Drop for TakenPlaces<'_> {
     fn drop(&mut self) {
         if !self.armed {
             return;
@@ -401,7 +409,7 @@ impl Drop for Taken<'_> {
             give(&self.admission.organizations, tenant);
         }
         if let Some((tenant, sub)) = self.user {
-            self.admission.give_user(tenant, sub, self.taker);
+            self.admission.release_user(tenant, sub, self.kind);
         }
     }
 }

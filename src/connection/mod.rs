@@ -6,29 +6,29 @@
 //! * It knows bytes and positions. Rings, indexes and the timer wheel are the worker's.
 
 pub mod admission;
-pub mod body;
-pub mod client;
-pub mod newcomers;
+pub mod body_queue;
+pub mod byte_shares;
+pub mod client_frame;
 pub mod presence;
 pub mod rate;
-pub mod shares;
 pub mod sink;
+pub mod unauthenticated;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 
-use crate::close::Close;
+use crate::close::CloseReason;
 use crate::frame::control::Ref;
 use crate::frame::ws_decode::Decoder;
 use crate::frame::{Encoding, Frame};
 use crate::ids::Sequence;
 use crate::metrics::Transport;
 
-use admission::Admitted;
-use shares::Claim;
-pub use sink::{Sink, Wrote};
+use admission::ConnectionPermit;
+use byte_shares::ByteClaim;
+pub use sink::{Sink, WriteOutcome};
 
 /// The most bytes of acks, pongs and errors that are kept for a blocked connection. Above it nothing is read
 /// from the client.
@@ -41,7 +41,7 @@ pub type Tick = u32;
 
 /// How a connection reads events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub enum ReadMode {
     /// The connection only publishes.
     Silent,
     /// The connection's cursor is the worker's position in the tenant; the fan-out serves it.
@@ -52,7 +52,7 @@ pub enum Mode {
 
 /// Whether a connection's transport takes bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Outlet {
+pub enum WriteState {
     /// The transport takes bytes, as far as is known.
     #[default]
     Open,
@@ -63,16 +63,16 @@ pub enum Outlet {
     Ready,
 }
 
-impl Outlet {
+impl WriteState {
     /// Returns true if new bytes have to wait.
     #[must_use]
     pub fn is_blocked(self) -> bool {
-        self != Outlet::Open
+        self != WriteState::Open
     }
     /// Records that the transport took no more bytes.
     pub fn block(&mut self) {
-        if *self == Outlet::Open {
-            *self = Outlet::Blocked;
+        if *self == WriteState::Open {
+            *self = WriteState::Blocked;
         }
     }
 }
@@ -81,13 +81,13 @@ impl Outlet {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
     /// Whether the transport takes bytes.
-    pub outlet: Outlet,
+    pub write_state: WriteState,
     /// A log page was requested and has not arrived.
     pub awaiting_log: bool,
     /// The connection is on the run list.
     pub running: bool,
     /// `caught_up` has to be sent when the connection becomes live.
-    pub caught_up_owed: bool,
+    pub caught_up_pending: bool,
     /// The connection does not receive its own publishes.
     pub no_echo: bool,
     /// A keep-alive is always an event, never a comment.
@@ -104,7 +104,7 @@ pub struct Flags {
 
 /// An ack that is still to be sent to a publisher. It is encoded when the connection takes bytes.
 #[derive(Debug)]
-pub struct Owed {
+pub struct PendingAck {
     /// The client's `ref`.
     pub reference: Option<Ref>,
     /// Sequence of the first event; the others follow without a gap.
@@ -121,7 +121,7 @@ pub struct Outbox {
     /// Control bytes that follow the frame. The transport may take them in any number of pieces.
     pub control: BytesMut,
     /// Acks that follow the control bytes.
-    pub owed: VecDeque<Owed>,
+    pub acks: VecDeque<PendingAck>,
     /// Tick at which the last byte was sent; a stall is measured from here.
     pub since: Tick,
 }
@@ -133,13 +133,13 @@ pub struct Inbound {
     pub decoder: Decoder,
     /// Input that was read and has to wait, at most one read buffer. Present only while the connection may
     /// not be read.
-    pub kept: Option<Box<[u8]>>,
+    pub unprocessed: Option<Box<[u8]>>,
     /// Publishes in a row that were refused for their rate. At [`rate::REFUSALS`] the connection is closed.
     pub refused: u8,
     /// Tick at which the incomplete message in `decoder` began.
     pub since: Option<Tick>,
-    /// The bytes of `decoder` and `kept`, counted in the organization's share.
-    pub claim: Option<Claim>,
+    /// The bytes of `decoder` and `unprocessed`, counted in the organization's share.
+    pub claim: Option<ByteClaim>,
 }
 
 /// One connection of a client.
@@ -151,26 +151,26 @@ pub struct Connection {
     pub generation: u32,
     /// The principal, and the permits in every limit, which are released when this is dropped. `None` only
     /// for the diagnostic echo.
-    pub admitted: Option<Admitted>,
+    pub admitted: Option<ConnectionPermit>,
     /// The transport that takes the bytes.
     pub sink: Sink,
     /// The protocol that the client speaks.
     pub transport: Transport,
     /// How the connection reads events.
-    pub mode: Mode,
+    pub mode: ReadMode,
     /// Boolean state.
     pub flags: Flags,
-    /// The tenant's view on this worker; has no meaning in [`Mode::Silent`].
+    /// The tenant's view on this worker; has no meaning in [`ReadMode::Silent`].
     pub view: u32,
     /// Its row in the view's index.
     pub row: Option<crate::filter::RowId>,
-    /// In [`Mode::Behind`] the position that is read. In [`Mode::Live`] the position at which the connection
+    /// In [`ReadMode::Behind`] the position that is read. In [`ReadMode::Live`] the position at which the connection
     /// became live; the fan-out skips events up to it.
     pub position: Sequence,
     /// Matching events up to this position are already counted.
     pub evaluated: Sequence,
     /// The last position whose cursor was sent to the client.
-    pub told: Sequence,
+    pub last_sent: Sequence,
     /// The frames of the present batch that match, one bit per frame.
     pub mask: u64,
     /// Matching events that are counted and not yet written.
@@ -182,11 +182,11 @@ pub struct Connection {
     /// Number of bytes written.
     pub sent_bytes: u64,
     /// Tick at which input was last received from the peer.
-    pub heard: Tick,
+    pub last_heard: Tick,
     /// Tick at which the next heartbeat is due.
     pub heartbeat_at: Tick,
     /// Tick of its one valid entry in the timer wheel.
-    pub look_at: Tick,
+    pub wheel_tick: Tick,
     /// What is still to be written; `None` if nothing is.
     pub out: Option<Box<Outbox>>,
     /// Input that is incomplete or not yet handled; `None` if there is none and no publish was refused.
@@ -196,7 +196,7 @@ pub struct Connection {
     /// Number of publishes that wait for their commit.
     pub inflight: u16,
     /// The reason, while [`Flags::closing`] is set.
-    pub closing_for: Close,
+    pub close_reason: CloseReason,
 }
 
 /// A full process has one of these for every connection, so each byte counts: memory per connection is a
@@ -208,7 +208,7 @@ impl Outbox {
     /// Returns true if nothing is left to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.partial.is_none() && self.control.is_empty() && self.owed.is_empty()
+        self.partial.is_none() && self.control.is_empty() && self.acks.is_empty()
     }
 }
 
@@ -240,19 +240,19 @@ impl Connection {
     }
 
     /// Frees [`Connection::inbound`] if it is empty.
-    pub fn tidy_inbound(&mut self) {
+    pub fn release_empty_inbound(&mut self) {
         if self
             .inbound
             .as_ref()
-            .is_some_and(|it| it.kept.is_none() && it.refused == 0 && !it.decoder.is_partial())
+            .is_some_and(|it| it.unprocessed.is_none() && it.refused == 0 && !it.decoder.is_partial())
         {
             self.inbound = None;
         }
     }
 
-    /// Writes pending bytes. `Wrote::blocked` is true if some are left.
-    pub fn flush(&mut self) -> Wrote {
-        let mut total = Wrote { bytes: 0, blocked: false, gone: false };
+    /// Writes pending bytes. `WriteOutcome::blocked` is true if some are left.
+    pub fn flush(&mut self) -> WriteOutcome {
+        let mut total = WriteOutcome { bytes: 0, blocked: false, gone: false };
         let Some(mut out) = self.out.take() else { return total };
         if let Some((frame, at)) = out.partial.take() {
             let mut skip = at;
@@ -262,7 +262,7 @@ impl Connection {
                 let wrote = self.sink.write(rest);
                 total.bytes += wrote.bytes;
                 if wrote.blocked || wrote.gone {
-                    total = Wrote { bytes: total.bytes, ..wrote };
+                    total = WriteOutcome { bytes: total.bytes, ..wrote };
                     out.partial = Some((frame.clone(), at + total.bytes));
                     break;
                 }
@@ -274,10 +274,10 @@ impl Connection {
         if !total.blocked && !total.gone && !out.control.is_empty() {
             let wrote = self.sink.write(&out.control);
             out.control.advance(wrote.bytes);
-            total = Wrote { bytes: total.bytes + wrote.bytes, ..wrote };
+            total = WriteOutcome { bytes: total.bytes + wrote.bytes, ..wrote };
         }
         self.sent_bytes += total.bytes as u64;
-        self.flags.outlet = if total.blocked { Outlet::Blocked } else { Outlet::Open };
+        self.flags.write_state = if total.blocked { WriteState::Blocked } else { WriteState::Open };
         if !out.is_empty() {
             self.out = Some(out);
         }
@@ -286,17 +286,17 @@ impl Connection {
 
     /// Writes control bytes now, or keeps what the transport does not take. Above [`CONTROL_BYTES`] nothing
     /// is read from the client until they are written ([`Connection::may_read`]).
-    pub fn control(&mut self, bytes: &[u8]) -> Wrote {
+    pub fn control(&mut self, bytes: &[u8]) -> WriteOutcome {
         let waiting = self.out.as_ref().is_some_and(|out| out.partial.is_some() || !out.control.is_empty());
-        let blocked = self.flags.outlet.is_blocked();
+        let blocked = self.flags.write_state.is_blocked();
         let wrote = match blocked || waiting {
-            true => Wrote::nothing(blocked),
+            true => WriteOutcome::nothing(blocked),
             false => self.sink.write(bytes),
         };
         self.sent_bytes += wrote.bytes as u64;
         if wrote.bytes < bytes.len() && !wrote.gone {
             if wrote.blocked {
-                self.flags.outlet.block();
+                self.flags.write_state.block();
             }
             self.outbox().control.extend_from_slice(&bytes[wrote.bytes..]);
         }

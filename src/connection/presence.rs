@@ -5,7 +5,7 @@
 //!   time.
 //! * [`super::admission`] counts streams. It reports the steps from none to one and back, under the lock of
 //!   that count and so in order. The lock order is: a user's count, the rosters, one roster, the work queue.
-//! * Only [`Keeper`] decides what is published, so a user's `online` and `offline` alternate. It does not
+//! * Only [`PresenceTracker`] decides what is published, so a user's `online` and `offline` alternate. It does not
 //!   know tenants, the log or events: its owner publishes and reports whether that succeeded.
 //! * An organization without presence has no roster; nothing is stored or published about its users.
 
@@ -30,7 +30,7 @@ pub const PRESENT: usize = 100_000;
 /// not cause an endless search.
 const EXAMINED: usize = 1_000;
 /// Milliseconds after which a failed publish is tried again.
-const AGAIN_MS: u64 = 1_000;
+const RETRY_MS: u64 = 1_000;
 
 /// The rosters of all organizations.
 pub struct Presence {
@@ -42,8 +42,8 @@ pub struct Presence {
     /// that user's count later, and so finds the user.
     switched_on: AtomicUsize,
     /// At most one entry for each user on a roster, and one for each change of the setting.
-    work: Mutex<VecDeque<Work>>,
-    news: Notify,
+    work: Mutex<VecDeque<RosterTask>>,
+    work_added: Notify,
 }
 
 /// An organization's users, in the order of their `sub`.
@@ -56,26 +56,26 @@ struct User {
     /// When the last stream ended, in milliseconds of the monotonic clock; `None` while there is one.
     gone_ms: Option<u64>,
     /// Whether `online` was published. Written by the keeper, or on arrival by a muster.
-    told: bool,
+    announced: bool,
     /// Whether the keeper has an entry for this user, due now or later.
-    in_hand: bool,
+    queued: bool,
 }
 
 /// Work for the keeper.
 #[derive(Debug)]
-enum Work {
+enum RosterTask {
     /// A roster was created: put the connected users on it.
-    On(TenantId),
+    SwitchedOn(TenantId),
     /// A roster was removed, and with it the entries that were due later. It is dropped in the keeper, where
     /// no request waits for that.
-    Off(TenantId, Mutex<Roster>),
+    SwitchedOff(TenantId, Mutex<Roster>),
     /// Check this user.
-    Look(TenantId, Arc<str>),
+    CheckUser(TenantId, Arc<str>),
 }
 
 /// A user who is present.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Present {
+pub struct PresentUser {
     /// The user's `sub`.
     pub sub: Arc<str>,
     /// When the user became present, in Unix milliseconds.
@@ -86,7 +86,7 @@ pub struct Present {
 #[derive(Default, Debug)]
 pub struct PresentPage {
     /// Users in the order of their `sub`.
-    pub users: Vec<Present>,
+    pub users: Vec<PresentUser>,
     /// The `sub` to continue after; `None` on the last page.
     pub next: Option<Arc<str>>,
 }
@@ -101,16 +101,16 @@ impl Presence {
             rosters: RwLock::default(),
             switched_on: AtomicUsize::new(0),
             work: Mutex::default(),
-            news: Notify::new(),
+            work_added: Notify::new(),
         })
     }
 
     /// Switches presence on or off for an organization. Switched on, the users that are connected are soon on
     /// the roster; switched off, the roster is removed.
-    pub fn switch(&self, tenant: TenantId, on: bool) {
+    pub fn set_enabled(&self, tenant: TenantId, on: bool) {
         let mut rosters = self.rosters.write();
         let work = match (on, rosters.remove(&tenant)) {
-            (false, Some(roster)) => Some(Work::Off(tenant, roster)),
+            (false, Some(roster)) => Some(RosterTask::SwitchedOff(tenant, roster)),
             (false, None) => None,
             (true, Some(roster)) => {
                 rosters.insert(tenant, roster);
@@ -118,31 +118,31 @@ impl Presence {
             }
             (true, None) => {
                 rosters.insert(tenant, Mutex::default());
-                Some(Work::On(tenant))
+                Some(RosterTask::SwitchedOn(tenant))
             }
         };
         self.switched_on.store(rosters.len(), Ordering::Relaxed);
         drop(rosters);
-        work.into_iter().for_each(|work| self.give(work));
+        work.into_iter().for_each(|work| self.push_task(work));
     }
 
     /// Records a user's first stream. The caller holds the lock of its count.
-    pub(super) fn came(&self, tenant: TenantId, sub: &str) {
+    pub(super) fn stream_opened(&self, tenant: TenantId, sub: &str) {
         self.enrol(tenant, sub, false);
     }
 
     /// Records a connected user that a muster found. The caller holds the lock of its count.
-    pub(super) fn found(&self, tenant: TenantId, sub: &str) {
+    pub(super) fn stream_found(&self, tenant: TenantId, sub: &str) {
         self.enrol(tenant, sub, true);
     }
 
-    fn enrol(&self, tenant: TenantId, sub: &str, told: bool) {
+    fn enrol(&self, tenant: TenantId, sub: &str, announced: bool) {
         self.with(tenant, |roster| {
             if let Some(user) = roster.get_mut(sub) {
                 user.gone_ms = None;
             } else if roster.len() < PRESENT {
                 let since_ms = self.clock.now_ms();
-                roster.insert(sub.into(), User { since_ms, gone_ms: None, told, in_hand: false });
+                roster.insert(sub.into(), User { since_ms, gone_ms: None, announced, queued: false });
             }
         });
     }
@@ -152,23 +152,23 @@ impl Presence {
     pub fn arrived(&self, tenant: TenantId, sub: &str) {
         self.with(tenant, |roster| {
             if let Some(user) = roster.get_mut(sub)
-                && !user.told
+                && !user.announced
             {
-                self.hand_over(tenant, sub, user);
+                self.queue_check(tenant, sub, user);
             }
         });
     }
 
     /// Records that a user's last stream has ended. The caller holds the lock of its count.
-    pub(super) fn went(&self, tenant: TenantId, sub: &str) {
+    pub(super) fn last_stream_closed(&self, tenant: TenantId, sub: &str) {
         self.with(tenant, |roster| {
             let Some(user) = roster.get_mut(sub) else { return };
-            if !user.told && !user.in_hand {
+            if !user.announced && !user.queued {
                 roster.remove(sub); // no stream of this user was ever served
                 return;
             }
             user.gone_ms = Some(self.now_ms());
-            self.hand_over(tenant, sub, user);
+            self.queue_check(tenant, sub, user);
         });
     }
 
@@ -198,8 +198,8 @@ impl Presence {
         for _ in 0..EXAMINED {
             let Some((sub, user)) = users.next() else { break };
             // A user that is neither published nor due to be published has only started to connect.
-            if (user.told || user.in_hand) && shown(sub) {
-                page.users.push(Present { sub: sub.clone(), since_ms: user.since_ms });
+            if (user.announced || user.queued) && shown(sub) {
+                page.users.push(PresentUser { sub: sub.clone(), since_ms: user.since_ms });
             }
             page.next = users.peek().map(|_| sub.clone());
             if page.users.len() == limit {
@@ -210,8 +210,8 @@ impl Presence {
     }
 
     /// Completes when the keeper has work, also if that was added before the call.
-    pub async fn news(&self) {
-        self.news.notified().await;
+    pub async fn work_added(&self) {
+        self.work_added.notified().await;
     }
 
     fn with(&self, tenant: TenantId, f: impl FnOnce(&mut Roster)) {
@@ -223,15 +223,15 @@ impl Presence {
         }
     }
 
-    fn hand_over(&self, tenant: TenantId, sub: &str, user: &mut User) {
-        if !std::mem::replace(&mut user.in_hand, true) {
-            self.give(Work::Look(tenant, sub.into()));
+    fn queue_check(&self, tenant: TenantId, sub: &str, user: &mut User) {
+        if !std::mem::replace(&mut user.queued, true) {
+            self.push_task(RosterTask::CheckUser(tenant, sub.into()));
         }
     }
 
-    fn give(&self, work: Work) {
+    fn push_task(&self, work: RosterTask) {
         self.work.lock().push_back(work);
-        self.news.notify_one();
+        self.work_added.notify_one();
     }
 
     fn now_ms(&self) -> u64 {
@@ -247,7 +247,7 @@ impl std::fmt::Debug for Presence {
 
 /// A notice to publish about a user.
 #[derive(PartialEq, Eq, Debug)]
-pub struct Tell {
+pub struct PresenceChange {
     /// The user's organization.
     pub tenant: TenantId,
     /// The user's `sub`.
@@ -260,102 +260,102 @@ pub struct Tell {
 
 /// What the keeper's owner has to do next.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Step {
-    /// Publish this, and report whether that succeeded: [`Keeper::told`].
-    Tell(Tell),
-    /// Put the connected users of this organization on its roster: `Admission::muster`.
-    Muster(TenantId),
-    /// Wait for [`Presence::news`], at most this long.
+pub enum TrackerStep {
+    /// Publish this, and report whether that succeeded: [`PresenceTracker::announced`].
+    Publish(PresenceChange),
+    /// Put the connected users of this organization on its roster: `Admission::enrol_connected`.
+    EnrolConnected(TenantId),
+    /// Wait for [`Presence::work_added`], at most this long.
     Wait(Option<Duration>),
 }
 
 /// Decides which notices are published. There is one keeper per process.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct PresenceTracker {
     presence: Arc<Presence>,
-    /// The users to check later, by milliseconds of the monotonic clock. Their `in_hand` is set, so each is
+    /// The users to check later, by milliseconds of the monotonic clock. Their `queued` is set, so each is
     /// here once.
     later: BinaryHeap<Reverse<(u64, TenantId, Arc<str>)>>,
 }
 
-impl Keeper {
+impl PresenceTracker {
     /// Creates the keeper of these rosters.
     #[must_use]
-    pub fn new(presence: Arc<Presence>) -> Keeper {
-        Keeper { presence, later: BinaryHeap::new() }
+    pub fn new(presence: Arc<Presence>) -> PresenceTracker {
+        PresenceTracker { presence, later: BinaryHeap::new() }
     }
 
     /// Returns the next step.
-    pub fn step(&mut self) -> Step {
+    pub fn step(&mut self) -> TrackerStep {
         loop {
             let now = self.presence.now_ms();
             let work = match self.later.peek() {
                 Some(Reverse((at, ..))) if *at <= now => {
-                    self.later.pop().map(|Reverse((_, tenant, sub))| Work::Look(tenant, sub))
+                    self.later.pop().map(|Reverse((_, tenant, sub))| RosterTask::CheckUser(tenant, sub))
                 }
                 _ => self.presence.work.lock().pop_front(),
             };
             match work {
-                Some(Work::Look(tenant, sub)) => {
-                    if let Some(tell) = self.look(tenant, sub, now) {
-                        return Step::Tell(tell);
+                Some(RosterTask::CheckUser(tenant, sub)) => {
+                    if let Some(change) = self.check_user(tenant, sub, now) {
+                        return TrackerStep::Publish(change);
                     }
                 }
-                Some(Work::On(tenant)) => return Step::Muster(tenant),
-                Some(Work::Off(tenant, roster)) => {
+                Some(RosterTask::SwitchedOn(tenant)) => return TrackerStep::EnrolConnected(tenant),
+                Some(RosterTask::SwitchedOff(tenant, roster)) => {
                     drop(roster);
-                    self.later.retain(|Reverse((_, whose, _))| *whose != tenant);
+                    self.later.retain(|Reverse((_, other, _))| *other != tenant);
                 }
                 None => {
                     let first = self.later.peek().map(|Reverse((at, ..))| at - now);
-                    return Step::Wait(first.map(Duration::from_millis));
+                    return TrackerStep::Wait(first.map(Duration::from_millis));
                 }
             }
         }
     }
 
-    fn look(&mut self, tenant: TenantId, sub: Arc<str>, now: u64) -> Option<Tell> {
+    fn check_user(&mut self, tenant: TenantId, sub: Arc<str>, now: u64) -> Option<PresenceChange> {
         let rosters = self.presence.rosters.read();
         let mut roster = rosters.get(&tenant)?.lock();
         let user = roster.get_mut(&*sub)?;
         let gone_ms = user.gone_ms;
-        if !user.told {
-            return Some(Tell { tenant, sub, online: true, gone_ms });
+        if !user.announced {
+            return Some(PresenceChange { tenant, sub, online: true, gone_ms });
         }
         let Some(since) = gone_ms else {
-            user.in_hand = false;
+            user.queued = false;
             return None;
         };
         let end = since.saturating_add(self.presence.grace_ms);
         if end <= now {
-            return Some(Tell { tenant, sub, online: false, gone_ms });
+            return Some(PresenceChange { tenant, sub, online: false, gone_ms });
         }
         self.later.push(Reverse((end, tenant, sub)));
         None
     }
 
     /// Records whether a notice could be published.
-    pub fn told(&mut self, tell: Tell, published: bool) {
+    pub fn on_published(&mut self, change: PresenceChange, published: bool) {
         let rosters = self.presence.rosters.read();
-        let Some(mut roster) = rosters.get(&tell.tenant).map(|roster| roster.lock()) else { return };
-        let Some(user) = roster.get_mut(&*tell.sub) else { return };
-        match (published, tell.online) {
-            (true, true) => user.told = true,
+        let Some(mut roster) = rosters.get(&change.tenant).map(|roster| roster.lock()) else { return };
+        let Some(user) = roster.get_mut(&*change.sub) else { return };
+        match (published, change.online) {
+            (true, true) => user.announced = true,
             // The user came back while `offline` was being published, so `online` has to follow.
-            (true, false) if user.gone_ms != tell.gone_ms => {
-                (user.told, user.since_ms) = (false, self.presence.clock.now_ms());
+            (true, false) if user.gone_ms != change.gone_ms => {
+                (user.announced, user.since_ms) = (false, self.presence.clock.now_ms());
             }
             // `online` was never published, so `offline` need not be.
-            (false, _) if !user.told && user.gone_ms.is_some() => drop(roster.remove(&*tell.sub)),
-            (true, false) => drop(roster.remove(&*tell.sub)),
+            (false, _) if !user.announced && user.gone_ms.is_some() => drop(roster.remove(&*change.sub)),
+            (true, false) => drop(roster.remove(&*change.sub)),
             (false, _) => {
-                let at = self.presence.now_ms() + AGAIN_MS;
-                self.later.push(Reverse((at, tell.tenant, tell.sub)));
+                let at = self.presence.now_ms() + RETRY_MS;
+                self.later.push(Reverse((at, change.tenant, change.sub)));
                 return;
             }
         }
-        if roster.contains_key(&*tell.sub) {
-            self.presence.work.lock().push_back(Work::Look(tell.tenant, tell.sub));
+        if roster.contains_key(&*change.sub) {
+            self.presence.work.lock().push_back(RosterTask::CheckUser(change.tenant, change.sub));
         }
     }
 }

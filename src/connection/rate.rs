@@ -39,7 +39,7 @@ const BURST_MS: u64 = 2_000;
 /// A charge was refused because the rate is exceeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("over {limit}, which allows {per_second} per second now: slow down, or ask the operator to raise it")]
-pub struct OverRate {
+pub struct RateExceeded {
     /// The configuration key of the limit.
     pub limit: &'static str,
     /// The present limit per second.
@@ -83,7 +83,7 @@ impl Bucket {
     }
 
     /// Returns the tokens of a charge that another bucket refused.
-    fn give_back(&mut self, cost: u64) {
+    fn refund(&mut self, cost: u64) {
         self.missing = self.missing.saturating_sub(cost.saturating_mul(1_000));
     }
 
@@ -94,23 +94,23 @@ impl Bucket {
 
 /// Counts the organizations that spent something within the last second.
 #[derive(Default)]
-struct Active {
-    seconds: Mutex<Seconds>,
-    /// The value that [`Active::count`] returns.
+struct ActiveOrganizations {
+    seconds: Mutex<SecondCounts>,
+    /// The value that [`ActiveOrganizations::count`] returns.
     count: AtomicU64,
 }
 
 /// The organizations of the present second and of the one before.
 #[derive(Default)]
-struct Seconds {
+struct SecondCounts {
     now: u64,
     so_far: u64,
     before: u64,
 }
 
-impl Active {
+impl ActiveOrganizations {
     /// Records an organization that spends for the first time in the second `now`.
-    fn came(&self, now: u64) {
+    fn add(&self, now: u64) {
         let mut seconds = self.seconds.lock();
         if seconds.now != now {
             seconds.before = if seconds.now + 1 == now { seconds.so_far } else { 0 };
@@ -125,21 +125,28 @@ impl Active {
 }
 
 /// One kind of rate: events or requests.
-struct Kind {
+struct RateKind {
     /// The configuration key of the rate of one organization.
     limit: &'static str,
     /// The configured rate per second; 0 means a share.
     configured: u64,
     shared: u64,
     least: u64,
-    active: Active,
+    active: ActiveOrganizations,
     /// Each bucket with the second in which its organization last spent something.
     buckets: DashMap<TenantId, (Bucket, u64)>,
 }
 
-impl Kind {
-    fn new(limit: &'static str, configured: u64, shared: u64, least: u64) -> Kind {
-        Kind { limit, configured, shared, least, active: Active::default(), buckets: DashMap::new() }
+impl RateKind {
+    fn new(limit: &'static str, configured: u64, shared: u64, least: u64) -> RateKind {
+        RateKind {
+            limit,
+            configured,
+            shared,
+            least,
+            active: ActiveOrganizations::default(),
+            buckets: DashMap::new(),
+        }
     }
 
     /// Returns what one organization may spend per second now.
@@ -150,16 +157,16 @@ impl Kind {
         }
     }
 
-    fn take(&self, tenant: TenantId, cost: u64, now_ms: u64) -> Result<(), OverRate> {
+    fn take(&self, tenant: TenantId, cost: u64, now_ms: u64) -> Result<(), RateExceeded> {
         let mut entry = self.buckets.entry(tenant).or_insert_with(|| (Bucket::full(now_ms), 0));
         let (bucket, second) = &mut *entry;
         let now = now_ms / 1_000;
         if *second != now {
             *second = now;
-            self.active.came(now);
+            self.active.add(now);
         }
         let per_second = self.per_second();
-        let over = |wait_ms| OverRate { limit: self.limit, per_second, wait_ms };
+        let over = |wait_ms| RateExceeded { limit: self.limit, per_second, wait_ms };
         bucket.take(cost, per_second, now_ms).map_err(over)
     }
 
@@ -171,8 +178,8 @@ impl Kind {
 
 /// The rates of all organizations and their subjects.
 pub struct Rates {
-    events: Kind,
-    requests: Kind,
+    events: RateKind,
+    requests: RateKind,
     /// Events per second of one subject without `publish:org`; 0 means no limit.
     per_subject: u64,
     /// Keyed by a digest of organization and subject. If two subjects had the same digest, they would only
@@ -188,13 +195,13 @@ impl Rates {
     pub fn new(limits: &config::Limits, workers: usize) -> Rates {
         let workers = workers.max(1) as u64;
         Rates {
-            events: Kind::new(
+            events: RateKind::new(
                 "limits.publish_per_second_per_organization",
                 limits.publish_per_second_per_organization,
                 SHARED_EVENTS * workers,
                 LEAST_EVENTS,
             ),
-            requests: Kind::new(
+            requests: RateKind::new(
                 "limits.requests_per_second_per_organization",
                 limits.requests_per_second_per_organization,
                 SHARED_REQUESTS * workers,
@@ -211,12 +218,12 @@ impl Rates {
     /// for the whole organization.
     ///
     /// # Errors
-    /// [`OverRate`]; nothing is charged then.
-    pub fn publish(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), OverRate> {
-        self.counted(self.publish_of(principal, events, now_ms))
+    /// [`RateExceeded`]; nothing is charged then.
+    pub fn publish(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), RateExceeded> {
+        self.count_refusal(self.publish_of(principal, events, now_ms))
     }
 
-    fn publish_of(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), OverRate> {
+    fn publish_of(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), RateExceeded> {
         let events = events as u64;
         self.events.take(principal.tenant, events, now_ms)?;
         if principal.publish_rate(self.per_subject) == 0 {
@@ -226,21 +233,21 @@ impl Rates {
         let mut bucket = self.subjects.entry(subject).or_insert_with(|| Bucket::full(now_ms));
         bucket.take(events, self.per_subject, now_ms).map_err(|wait_ms| {
             if let Some(mut entry) = self.events.buckets.get_mut(&principal.tenant) {
-                entry.0.give_back(events);
+                entry.0.refund(events);
             }
-            OverRate { limit: "limits.publish_per_second", per_second: self.per_subject, wait_ms }
+            RateExceeded { limit: "limits.publish_per_second", per_second: self.per_subject, wait_ms }
         })
     }
 
     /// Charges one request to an organization.
     ///
     /// # Errors
-    /// [`OverRate`]; nothing is charged then.
-    pub fn request(&self, tenant: TenantId, now_ms: u64) -> Result<(), OverRate> {
-        self.counted(self.requests.take(tenant, 1, now_ms))
+    /// [`RateExceeded`]; nothing is charged then.
+    pub fn request(&self, tenant: TenantId, now_ms: u64) -> Result<(), RateExceeded> {
+        self.count_refusal(self.requests.take(tenant, 1, now_ms))
     }
 
-    fn counted(&self, charged: Result<(), OverRate>) -> Result<(), OverRate> {
+    fn count_refusal(&self, charged: Result<(), RateExceeded>) -> Result<(), RateExceeded> {
         if charged.is_err() {
             self.refused.fetch_add(1, Relaxed);
         }
@@ -279,15 +286,15 @@ mod tests {
     const A: TenantId = TenantId(1);
     const B: TenantId = TenantId(2);
 
-    fn kind(configured: u64, shared: u64, least: u64) -> Kind {
-        Kind::new("limits.test", configured, shared, least)
+    fn kind(configured: u64, shared: u64, least: u64) -> RateKind {
+        RateKind::new("limits.test", configured, shared, least)
     }
 
     #[test]
     fn two_seconds_worth_may_burst_and_then_the_rate_holds() {
         let rate = kind(10, 0, 0);
         assert!((0..20).all(|_| rate.take(A, 1, 5_000).is_ok()));
-        let over = |wait_ms| Err(OverRate { limit: "limits.test", per_second: 10, wait_ms });
+        let over = |wait_ms| Err(RateExceeded { limit: "limits.test", per_second: 10, wait_ms });
         assert_eq!(rate.take(A, 1, 5_000), over(100));
         assert_eq!(rate.take(B, 1, 5_000), Ok(()), "another organization has a bucket of its own");
         assert_eq!(rate.take(A, 1, 5_100), Ok(()));

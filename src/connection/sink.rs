@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use rustix::net::{RecvFlags, SendFlags};
 
-use super::body::BodyQueue;
+use super::body_queue::BodyQueue;
 
 /// A connection's transport.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub enum Sink {
     /// The body of a response whose socket cannot be taken over, such as HTTP/2.
     Body(Rc<BodyQueue>),
     /// No transport: the bytes are only counted.
-    Memory(Rc<Ledger>),
+    Memory(Rc<MemorySink>),
 }
 
 /// Counts what in-memory sinks took. Any number of connections of one worker share it.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct MemorySink {
     /// Number of writes, each of which would have been a system call.
     pub writes: Cell<u64>,
     /// Number of bytes.
@@ -36,7 +36,7 @@ pub struct Ledger {
 
 /// The result of writing to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wrote {
+pub struct WriteOutcome {
     /// Number of bytes that the transport took.
     pub bytes: usize,
     /// The transport takes no more bytes now.
@@ -45,17 +45,17 @@ pub struct Wrote {
     pub gone: bool,
 }
 
-impl Wrote {
+impl WriteOutcome {
     /// The result of a write that was not tried or that took nothing.
     #[must_use]
-    pub const fn nothing(blocked: bool) -> Wrote {
-        Wrote { bytes: 0, blocked, gone: false }
+    pub const fn nothing(blocked: bool) -> WriteOutcome {
+        WriteOutcome { bytes: 0, blocked, gone: false }
     }
 }
 
 impl Sink {
     /// Writes as much as the transport takes; repeats short writes until the transport would block.
-    pub fn write(&self, bytes: &[u8]) -> Wrote {
+    pub fn write(&self, bytes: &[u8]) -> WriteOutcome {
         match self {
             Sink::Body(queue) => queue.push(bytes),
             Sink::Memory(ledger) => ledger.take(bytes),
@@ -66,12 +66,12 @@ impl Sink {
                         Ok(n) => at += n,
                         Err(rustix::io::Errno::INTR) => {}
                         Err(rustix::io::Errno::AGAIN) => {
-                            return Wrote { bytes: at, blocked: true, gone: false };
+                            return WriteOutcome { bytes: at, blocked: true, gone: false };
                         }
-                        Err(_) => return Wrote { bytes: at, blocked: false, gone: true },
+                        Err(_) => return WriteOutcome { bytes: at, blocked: false, gone: true },
                     }
                 }
-                Wrote { bytes: at, blocked: false, gone: false }
+                WriteOutcome { bytes: at, blocked: false, gone: false }
             }
         }
     }
@@ -101,11 +101,11 @@ impl Sink {
     }
 }
 
-impl Ledger {
+impl MemorySink {
     /// Takes all bytes. An empty write is not counted as a write, as on a socket.
-    fn take(&self, bytes: &[u8]) -> Wrote {
+    fn take(&self, bytes: &[u8]) -> WriteOutcome {
         self.writes.set(self.writes.get() + u64::from(!bytes.is_empty()));
         self.bytes.set(self.bytes.get() + bytes.len() as u64);
-        Wrote { bytes: bytes.len(), blocked: false, gone: false }
+        WriteOutcome { bytes: bytes.len(), blocked: false, gone: false }
     }
 }

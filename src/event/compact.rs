@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::text::plain;
+use super::json_text::plain;
 
 /// Returns valid JSON without the white space between its tokens; borrowed if there is none.
 pub(crate) fn compact(json: &str) -> Cow<'_, str> {

@@ -62,7 +62,7 @@ fn deep_json_is_an_error_not_a_stack_overflow() {
 
 /// Checks that what the quick reader accepts, the careful reader accepts too, with the same result.
 fn agree(json: &str) -> bool {
-    let Some(quick) = scan::event(json) else { return false };
+    let Some(quick) = fast_parse::event(json) else { return false };
     let careful = Event::parse_carefully(json).unwrap_or_else(|error| panic!("{error} in {json}"));
     assert_eq!(format!("{quick:?}"), format!("{careful:?}"), "{json}");
     true
@@ -144,7 +144,7 @@ fn what_needs_judgement_is_left_to_the_careful_reader_or_refused_by_both() {
 mod quick_reader {
     use proptest::prelude::*;
 
-    use crate::event::scan::Next;
+    use crate::event::fast_parse::NextItem;
 
     /// Pieces of JSON in any order: most of it is nearly valid.
     fn soup() -> impl Strategy<Value = String> {
@@ -205,22 +205,22 @@ mod quick_reader {
         fn arrays_are_their_events(soups in prop::collection::vec(soup(), 0..4)) {
             let body = format!("[{}]", soups.iter().map(|s| format!(r#"{{"type":"custom","channel":"c","data":"{s}"}}"#)).collect::<Vec<_>>().join(","));
             let items: Option<Vec<&super::RawValue>> = serde_json::from_str(&body).ok();
-            let mut quick = super::scan::Items::new(&body, false);
+            let mut quick = super::fast_parse::Items::new(&body, false);
             let mut before = 0;
             for at in 0.. {
-                let mut event = super::Event::empty(super::Kind::Custom);
+                let mut event = super::Event::empty(super::EventKind::Custom);
                 match quick.next(&mut event) {
-                    Next::Event => {
+                    NextItem::Event => {
                         let text = body[before..quick.end()].trim_start_matches(['[', ',']);
                         let careful = super::Event::parse_carefully(text).unwrap();
                         prop_assert_eq!(format!("{careful:?}"), format!("{event:?}"));
                         before = quick.end();
                     }
-                    Next::End => {
+                    NextItem::End => {
                         prop_assert_eq!(items.as_ref().map(Vec::len), Some(at));
                         break;
                     }
-                    Next::Cut | Next::Doubtful => break,
+                    NextItem::Cut | NextItem::Ambiguous => break,
                 }
             }
         }

@@ -16,8 +16,8 @@ use std::num::NonZeroU32;
 
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 
-use crate::event::Kind;
-use crate::frame::{Frame, Key};
+use crate::event::EventKind;
+use crate::frame::{Frame, RoutingKey};
 
 pub use narrowing::{NARROWING_VALUES, Narrowing};
 pub use selection::{Rights, Selection};
@@ -119,20 +119,20 @@ impl Filter {
             names.is_empty() || frame.key_bytes(key).is_some_and(|value| names.has(value))
         };
         // Only those two kinds have a `request_id` (protocol §2).
-        (!fields.streams || frame.key_bytes(Key::Request).is_some())
+        (!fields.streams || frame.key_bytes(RoutingKey::Request).is_some())
             && (fields.types.is_empty() || fields.types.contains(frame.kind()))
-            && has(&fields.request_id, Key::Request)
-            && has(&fields.agent_id, Key::Agent)
-            && has(&fields.user_id, Key::User)
+            && has(&fields.request_id, RoutingKey::Request)
+            && has(&fields.agent_id, RoutingKey::Agent)
+            && has(&fields.user_id, RoutingKey::User)
             && (fields.channel.is_empty()
-                || frame.key_bytes(Key::Channel).is_some_and(|name| fields.channel.covers(name)))
+                || frame.key_bytes(RoutingKey::Channel).is_some_and(|name| fields.channel.covers(name)))
     }
 }
 
 /// Writes the filter as query parameters, for listings; writes nothing for a filter that asks for everything.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let types: Vec<&str> = self.types().iter().map(Kind::name).collect();
+        let types: Vec<&str> = self.types().iter().map(EventKind::name).collect();
         let mut fields = vec![("types", types)];
         for (name, names) in Filter::PARAMETERS[1..].iter().zip([
             self.agents(),
@@ -275,7 +275,7 @@ pub struct RowId {
 }
 
 impl RowId {
-    /// Returns the row of `place` in `audience`; `None` for the one number that does not fit.
+    /// Returns the row of `member` in `audience`; `None` for the one number that does not fit.
     #[must_use]
     pub fn new(audience: u32, place: u32) -> Option<RowId> {
         Some(RowId { audience: NonZeroU32::new(audience.wrapping_add(1))?, place })
@@ -287,7 +287,7 @@ impl RowId {
     }
     /// Returns the position among the audience's members.
     #[must_use]
-    pub fn place(self) -> u32 {
+    pub fn member(self) -> u32 {
         self.place
     }
 }
@@ -331,8 +331,8 @@ mod tests {
 
     #[test]
     fn fields_and_values_or() {
-        let asked = filter("types=custom,error&channel=c/*,x&agent_id=a&other=1&user_id=");
-        let wanted = |json| asked.matches(&frame(json, 1));
+        let parsed = filter("types=custom,error&channel=c/*,x&agent_id=a&other=1&user_id=");
+        let wanted = |json| parsed.matches(&frame(json, 1));
         assert!(wanted(r#"{"type":"custom","channel":"c/d","data":1,"agent_id":"a"}"#));
         assert!(wanted(r#"{"type":"custom","channel":"x","data":1,"agent_id":"a"}"#));
         assert!(!wanted(r#"{"type":"custom","channel":"c","data":1,"agent_id":"a"}"#), "not below itself");
@@ -388,7 +388,7 @@ mod tests {
         let sub = |sub: Option<&str>| Rights { sub: sub.map(Into::into), ..Rights::default() };
         let all = Rights { sees_all_users: true, ..sub(Some("v")) };
         for event in events() {
-            let user = event.key(Key::User);
+            let user = event.key(RoutingKey::User);
             assert_eq!(sub(Some("u")).permit(&event), matches!(user, None | Some("u")));
             assert_eq!(sub(None).permit(&event), user.is_none());
             assert!(all.permit(&event));

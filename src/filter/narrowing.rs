@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FilterError;
 use super::values::{Kinds, Names, check_id, check_pattern};
-use crate::event::Kind;
+use crate::event::EventKind;
 
 /// The most values of one claim. A token with more is refused, because every value would be indexed.
 pub const NARROWING_VALUES: usize = 256;
@@ -16,11 +16,11 @@ pub const NARROWING_VALUES: usize = 256;
 /// A narrowing. The default narrows nothing and owns no memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(try_from = "Claims", into = "Claims")]
-pub struct Narrowing(Option<Box<Limits>>);
+pub struct Narrowing(Option<Box<NarrowingSets>>);
 
 /// At least one field is `Some`, so that equal narrowings are equal values.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-struct Limits {
+struct NarrowingSets {
     agents: Option<Names>,
     channels: Option<Names>,
     types: Option<Kinds>,
@@ -53,8 +53,8 @@ impl Narrowing {
         let agents = agents.map(|values| names("agents", values, check_id)).transpose()?;
         let channels = channels.map(|values| names("channels", values, check_pattern)).transpose()?;
         let types = types.map(|values| kinds("types", &values)).transpose()?;
-        let limits = Limits { agents, channels, types };
-        Ok(Narrowing((limits != Limits::default()).then(|| Box::new(limits))))
+        let limits = NarrowingSets { agents, channels, types };
+        Ok(Narrowing((limits != NarrowingSets::default()).then(|| Box::new(limits))))
     }
     /// Returns true if nothing is narrowed.
     #[must_use]
@@ -78,7 +78,7 @@ impl Narrowing {
     }
     /// Returns true if an event with these fields is inside, for reading and for publishing.
     #[must_use]
-    pub fn permits(&self, kind: Kind, agent_id: Option<&str>, channel: Option<&str>) -> bool {
+    pub fn permits(&self, kind: EventKind, agent_id: Option<&str>, channel: Option<&str>) -> bool {
         let Some(limits) = &self.0 else { return true };
         limits.types.is_none_or(|types| types.contains(kind))
             && limits.agents.as_ref().is_none_or(|agents| agent_id.is_some_and(|id| agents.contains(id)))
@@ -89,7 +89,7 @@ impl Narrowing {
     }
     /// Returns true if an event of this kind without a channel may be inside, whatever its agent.
     #[must_use]
-    pub fn permits_kind(&self, kind: Kind) -> bool {
+    pub fn permits_kind(&self, kind: EventKind) -> bool {
         self.channels().is_none() && self.types().is_none_or(|types| types.contains(kind))
     }
     /// Returns true if anything of this agent may be read or published, of whatever kind.
@@ -144,11 +144,11 @@ fn names(
 pub(super) fn kinds(field: &'static str, values: &[Box<str>]) -> Result<Kinds, FilterError> {
     let mut kinds = Kinds::default();
     for value in values {
-        match Kind::from_name(value) {
+        match EventKind::from_name(value) {
             Some(kind) => kinds.insert(kind),
             None => {
                 let shown: String = value.chars().take(64).collect();
-                let known = Kind::ALL.map(Kind::name).join(", ");
+                let known = EventKind::ALL.map(EventKind::name).join(", ");
                 let reason = format!("unknown type {shown:?}; types are {known}");
                 return Err(FilterError { field, reason });
             }
@@ -175,26 +175,26 @@ mod tests {
 
     #[test]
     fn absent_narrows_nothing_and_empty_matches_nothing() {
-        assert!(narrowing("{}").permits(Kind::AgentUpdate, None, None));
+        assert!(narrowing("{}").permits(EventKind::AgentUpdate, None, None));
         assert!(narrowing(r#"{"agents":null}"#).is_none());
         for empty in [r#"{"agents":[]}"#, r#"{"channels":[]}"#, r#"{"types":[]}"#] {
-            assert!(!narrowing(empty).permits(Kind::Custom, Some("a"), Some("c")), "{empty}");
+            assert!(!narrowing(empty).permits(EventKind::Custom, Some("a"), Some("c")), "{empty}");
         }
     }
 
     #[test]
     fn every_claim_must_hold() {
         let both = narrowing(r#"{"agents":["a"],"channels":["x","y/*"],"types":["custom"]}"#);
-        assert!(both.permits(Kind::Custom, Some("a"), Some("y/z")));
-        assert!(!both.permits(Kind::Custom, Some("A"), Some("y/z")));
-        assert!(!both.permits(Kind::Custom, None, Some("y/z")), "a named field is absent");
-        assert!(!both.permits(Kind::Custom, Some("a"), Some("y")), "a pattern is not its own parent");
-        assert!(!both.permits(Kind::Custom, Some("a"), Some("x/z")));
-        assert!(!both.permits(Kind::Message, Some("a"), Some("x")));
+        assert!(both.permits(EventKind::Custom, Some("a"), Some("y/z")));
+        assert!(!both.permits(EventKind::Custom, Some("A"), Some("y/z")));
+        assert!(!both.permits(EventKind::Custom, None, Some("y/z")), "a named field is absent");
+        assert!(!both.permits(EventKind::Custom, Some("a"), Some("y")), "a pattern is not its own parent");
+        assert!(!both.permits(EventKind::Custom, Some("a"), Some("x/z")));
+        assert!(!both.permits(EventKind::Message, Some("a"), Some("x")));
     }
 
     #[test]
-    fn nobody_issues_wider_than_their_own() {
+    fn a_wider_narrowing_cannot_be_issued() {
         for (inner, outer, within) in [
             ("{}", "{}", true),
             (r#"{"agents":["a"]}"#, "{}", true),

@@ -5,7 +5,7 @@
 //!   are permitted.
 
 use super::{Filter, Narrowing};
-use crate::frame::{Frame, Key};
+use crate::frame::{Frame, RoutingKey};
 
 /// What a principal may see within its organization. The default sees only events without `user_id`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -30,12 +30,16 @@ impl Rights {
     /// Returns true if the principal may see `frame`.
     #[must_use]
     pub fn permit(&self, frame: &Frame) -> bool {
-        let user = match frame.key_bytes(Key::User) {
+        let user = match frame.key_bytes(RoutingKey::User) {
             Some(user) => self.sees_all_users || self.sub.as_deref().map(str::as_bytes) == Some(user),
             None => true,
         };
         user && (self.narrowing.is_none()
-            || self.narrowing.permits(frame.kind(), frame.key(Key::Agent), frame.key(Key::Channel)))
+            || self.narrowing.permits(
+                frame.kind(),
+                frame.key(RoutingKey::Agent),
+                frame.key(RoutingKey::Channel),
+            ))
     }
     /// Returns true if [`Rights::permit`] is true of every frame. `has_users` says whether some frames have a
     /// `user_id`.
@@ -72,13 +76,13 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Kind;
+    use crate::event::EventKind;
     use crate::frame::tests::frame;
 
     /// For every selection and every set of events: if all are said to match without a check, each of them
     /// matches.
     #[test]
-    fn whoever_is_sent_events_unseen_may_see_each_of_them() {
+    fn a_selection_that_matches_a_page_whole_matches_each_event() {
         let ours = frame(r#"{"type":"message","agent_id":"a","user_id":"ann","content":"x"}"#, 1);
         let theirs = frame(r#"{"type":"message","agent_id":"b","user_id":"bob","content":"x"}"#, 2);
         let public = frame(r#"{"type":"custom","channel":"c","data":1}"#, 3);
@@ -91,10 +95,10 @@ mod tests {
             Narrowing::default(),
             narrow(&["a"], &[], &[]),
             narrow(&[], &["c"], &[]),
-            narrow(&[], &[], &[Kind::Message.name()]),
+            narrow(&[], &[], &[EventKind::Message.name()]),
         ];
         let filters = ["", "types=custom", "user_id=ann", "channel=c"];
-        let mut said = 0;
+        let mut matched = 0;
         for sees_all_users in [false, true] {
             for sub in [None, Some("ann".into())] {
                 for narrowing in &narrowings {
@@ -105,9 +109,9 @@ mod tests {
                             Rights { sub: sub.clone(), sees_all_users, narrowing: narrowing.clone() };
                         let selection = Selection { filter, rights };
                         for frames in [&[&ours, &theirs, &public][..], &[&ours], &[&public]] {
-                            let has_users = frames.iter().any(|frame| frame.key(Key::User).is_some());
+                            let has_users = frames.iter().any(|frame| frame.key(RoutingKey::User).is_some());
                             if selection.matches_all(has_users) {
-                                said += 1;
+                                matched += 1;
                                 assert!(frames.iter().all(|frame| selection.matches(frame)), "{selection:?}");
                             }
                         }
@@ -117,6 +121,6 @@ mod tests {
         }
         // Without filter and narrowing: three sets for a principal that sees all users, and the public set
         // for the others, with and without a `sub`.
-        assert_eq!(said, 2 * (3 + 1));
+        assert_eq!(matched, 2 * (3 + 1));
     }
 }

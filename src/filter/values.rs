@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::event::{CHANNEL_BYTES, ID_BYTES, Kind, check_channel};
+use crate::event::{CHANNEL_BYTES, EventKind, ID_BYTES, check_channel};
 
 /// A sorted set of texts in one allocation, so that comparing one subscription of very many costs few cache
 /// misses.
@@ -117,18 +117,18 @@ pub(super) fn check_pattern(pattern: &str) -> Result<(), String> {
     }
 }
 
-/// A set of [`Kind`]s.
+/// A set of [`EventKind`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Kinds(u8);
 
 impl Kinds {
     /// Adds `kind`.
-    pub fn insert(&mut self, kind: Kind) {
+    pub fn insert(&mut self, kind: EventKind) {
         self.0 |= 1 << kind as u8;
     }
     /// Returns true if `kind` is in the set.
     #[must_use]
-    pub fn contains(self, kind: Kind) -> bool {
+    pub fn contains(self, kind: EventKind) -> bool {
         self.0 & (1 << kind as u8) != 0
     }
     /// Returns true if the set is empty.
@@ -142,7 +142,7 @@ impl Kinds {
         self.0 & !other.0 == 0
     }
     /// Returns the kinds, in the order of their ordinals.
-    pub fn iter(self) -> impl Iterator<Item = Kind> {
-        Kind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    pub fn iter(self) -> impl Iterator<Item = EventKind> {
+        EventKind::ALL.into_iter().filter(move |kind| self.contains(*kind))
     }
 }

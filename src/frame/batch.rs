@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::encode::{Room, encode};
+use super::encode::{EncodedSize, encode};
 use super::{Frame, TAIL_LEN, TIMESTAMP_LEN};
 use crate::cursor::Cursor;
 use crate::event::Event;
@@ -29,7 +29,7 @@ pub struct Batch {
     /// The frames, still without their bytes.
     frames: Vec<Arc<Frame>>,
     /// The position of each event's bytes in its buffer.
-    places: Vec<Place>,
+    places: Vec<BufferSpan>,
     /// The last buffer is being filled, unless the batch is closed.
     buffers: Vec<Vec<u8>>,
     /// Bytes of events that are still expected, as their publisher sends them.
@@ -42,7 +42,7 @@ pub struct Batch {
 
 /// A part of a buffer.
 #[derive(Clone, Copy)]
-struct Place {
+struct BufferSpan {
     buffer: u32,
     start: u32,
     end: u32,
@@ -83,7 +83,7 @@ impl Batch {
 
     /// Encodes one more event; returns the length of its JSON.
     pub fn push(&mut self, event: &Event<'_>) -> usize {
-        let room = Room::of(event);
+        let room = EncodedSize::of(event);
         if self.buffers.last().is_none_or(|buffer| buffer.len() + room.frame() > SHARED_BYTES) {
             self.close();
             let expected = room.frames(self.expected).min(SHARED_BYTES);
@@ -98,7 +98,7 @@ impl Batch {
         self.expected = self.expected.saturating_sub(room.sent());
         self.size += end - start + size_of::<Frame>();
         // A buffer holds one event, or at most `SHARED_BYTES` plus the bytes added by escapes.
-        self.places.push(Place { buffer: buffer as u32, start: start as u32, end: end as u32 });
+        self.places.push(BufferSpan { buffer: buffer as u32, start: start as u32, end: end as u32 });
         self.frames.push(Arc::new(frame));
         json
     }

@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::ws;
 use crate::cursor::Cursor;
-use crate::{time, whole};
+use crate::{json_integer, time};
 
 /// The most bytes of a client's `ref`, which is echoed.
 pub const REF_BYTES: usize = 64;
@@ -54,7 +54,7 @@ impl Visitor<'_> for RefVisitor {
         Ok(Ref::Number(number))
     }
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Ref, E> {
-        let whole = whole::from_double(number).map(Ref::Number);
+        let whole = json_integer::from_double(number).map(Ref::Number);
         whole.ok_or_else(|| E::invalid_type(serde::de::Unexpected::Float(number), &self))
     }
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Ref, E> {

@@ -1,6 +1,6 @@
 //! Encodes an event into the bytes of its frame, in one pass, after whatever the buffer already holds.
 //!
-//! * The length of a frame whose texts need no escapes is known in advance ([`Room`]), so the JSON is written
+//! * The length of a frame whose texts need no escapes is known in advance ([`EncodedSize`]), so the JSON is written
 //!   at its final position. If it turns out longer or shorter, and so the chunk's head too, it is moved by
 //!   some bytes.
 //! * Frames that are encoded one after the other leave no gap between them.
@@ -12,11 +12,11 @@ use std::io::Write as _;
 use bytes::Bytes;
 
 use super::{
-    CURSOR_LEN, Chunk, Frame, JSON_ID, Key, KeyPlace, SSE_DATA, SSE_END, SSE_HEAD_LEN, SSE_ID, TAIL_LEN,
-    TIMESTAMP_LEN, chunked,
+    CURSOR_LEN, Chunk, Frame, JSON_ID, KeySpan, RoutingKey, SSE_DATA, SSE_END, SSE_HEAD_LEN, SSE_ID,
+    TAIL_LEN, TIMESTAMP_LEN, chunked,
 };
-use crate::event::text::is_ordinary;
-use crate::event::{Event, Kind};
+use crate::event::json_text::is_ordinary;
+use crate::event::{Event, EventKind};
 use crate::ids::Sequence;
 use crate::time;
 
@@ -38,7 +38,7 @@ impl Frame {
     /// has none.
     #[must_use]
     pub fn encode(event: &Event<'_>, now_ms: u64, origin: u64) -> Frame {
-        let room = Room::of(event);
+        let room = EncodedSize::of(event);
         let mut buf = Vec::with_capacity(room.frame());
         let mut frame = encode(event, room, &time::rfc3339_bytes(now_ms), origin, &mut buf);
         frame.buf = Bytes::from(buf);
@@ -48,18 +48,18 @@ impl Frame {
 
 /// The bytes that an event's JSON takes if no text in it needs an escape.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct EncodedSize {
     json: usize,
 }
 
-impl Room {
-    pub(super) fn of(event: &Event<'_>) -> Room {
+impl EncodedSize {
+    pub(super) fn of(event: &Event<'_>) -> EncodedSize {
         let mut json = FIXED + event.kind.name().len();
         each_text(event, |name, _, value| json += name.len() + value.len() + COMMA.len());
         for (name, value) in [(DATA, &event.data), (METADATA, &event.metadata)] {
             json += value.as_ref().map_or(0, |value| name.len() + value.len() + 1);
         }
-        if event.kind == Kind::StreamChunk {
+        if event.kind == EventKind::StreamChunk {
             let digits =
                 |value: Option<u64>| value.map(|value| 1 + value.checked_ilog10().unwrap_or(0) as usize);
             json += digits(event.first_index).map_or(0, |digits| FIRST_INDEX.len() + digits + 1);
@@ -67,7 +67,7 @@ impl Room {
             json += IS_FINAL.len() + if event.is_final.unwrap_or_default() { 4 } else { 5 } + 1;
             json += CHUNK.len() + event.chunk.as_ref().map_or(0, |text| text.len()) + COMMA.len();
         }
-        Room { json }
+        EncodedSize { json }
     }
 
     /// Returns the bytes of the whole frame.
@@ -102,7 +102,7 @@ fn sse_len(json: usize) -> usize {
 /// `now` is the timestamp if the event has none.
 pub(super) fn encode(
     event: &Event<'_>,
-    room: Room,
+    room: EncodedSize,
     now: &[u8; TIMESTAMP_LEN],
     origin: u64,
     buf: &mut Vec<u8>,
@@ -116,8 +116,8 @@ pub(super) fn encode(
 
     let keys = [&event.user_id, &event.agent_id, &event.request_id, &event.channel];
     // A key that was escaped in the JSON is also written before the heads, unescaped.
-    let apart = |key: Key| keys[key as usize].as_deref().filter(|_| in_json[key as usize].is_none());
-    let chunk_at = Key::ALL.into_iter().filter_map(apart).map(str::len).sum::<usize>();
+    let apart = |key: RoutingKey| keys[key as usize].as_deref().filter(|_| in_json[key as usize].is_none());
+    let chunk_at = RoutingKey::ALL.into_iter().filter_map(apart).map(str::len).sum::<usize>();
     let mut head = [0; chunked::MAX_HEAD];
     let head = chunked::head(sse_len(json_len), &mut head);
     let sse_at = chunk_at + head.len();
@@ -126,16 +126,16 @@ pub(super) fn encode(
     buf.extend_from_slice(SSE_END);
     buf.extend_from_slice(chunked::TAIL);
 
-    let mut before = Before { bytes: &mut buf[start..start + json_at], at: 0 };
-    let (mut places, mut key_present) = ([KeyPlace::default(); 4], 0u8);
-    for key in Key::ALL {
+    let mut before = FrameHead { bytes: &mut buf[start..start + json_at], at: 0 };
+    let (mut places, mut key_present) = ([KeySpan::default(); 4], 0u8);
+    for key in RoutingKey::ALL {
         let Some(text) = keys[key as usize].as_deref() else { continue };
         let at = match in_json[key as usize] {
             Some(at) => json_at + at,
             None => before.put(text.as_bytes()),
         };
         key_present |= 1 << key as usize;
-        places[key as usize] = KeyPlace { at: at as u16, len: text.len() as u16 }; // bounded, see `KeyPlace`
+        places[key as usize] = KeySpan { at: at as u16, len: text.len() as u16 }; // bounded, see `KeySpan`
     }
     before.put(head);
     before.put(SSE_ID);
@@ -169,12 +169,12 @@ fn move_end(buf: &mut Vec<u8>, from: usize, to: usize) {
 }
 
 /// The bytes before a frame's JSON, written from the front.
-struct Before<'b> {
+struct FrameHead<'b> {
     bytes: &'b mut [u8],
     at: usize,
 }
 
-impl Before<'_> {
+impl FrameHead<'_> {
     /// Writes `part` and returns its start.
     fn put(&mut self, part: &[u8]) -> usize {
         let at = self.at;
@@ -186,7 +186,7 @@ impl Before<'_> {
 
 /// Calls `each` for each text of an event except a chunk's text, in the order in which they are written. It
 /// gets the start of the field, its routing key if it is one, and the value.
-fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<Key>, &str)) {
+fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<RoutingKey>, &str)) {
     let mut text = |name, key, value: &Option<Cow<'_, str>>| {
         if let Some(value) = value {
             each(name, key, value);
@@ -194,10 +194,10 @@ fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<Key>,
     };
     text(b"\"message_id\":\"", None, &event.message_id);
     text(b"\"memory_id\":\"", None, &event.memory_id);
-    text(b"\"request_id\":\"", Some(Key::Request), &event.request_id);
-    text(b"\"channel\":\"", Some(Key::Channel), &event.channel);
-    text(b"\"agent_id\":\"", Some(Key::Agent), &event.agent_id);
-    text(b"\"user_id\":\"", Some(Key::User), &event.user_id);
+    text(b"\"request_id\":\"", Some(RoutingKey::Request), &event.request_id);
+    text(b"\"channel\":\"", Some(RoutingKey::Channel), &event.channel);
+    text(b"\"agent_id\":\"", Some(RoutingKey::Agent), &event.agent_id);
+    text(b"\"user_id\":\"", Some(RoutingKey::User), &event.user_id);
     text(b"\"role\":\"", None, &event.role);
     text(b"\"content\":\"", None, &event.content);
     text(b"\"status\":\"", None, &event.status);
@@ -229,7 +229,7 @@ impl JsonObject<'_> {
         self.fields(event);
         let given = event.timestamp_ms.map(time::rfc3339_bytes);
         let timestamp = given.as_ref().unwrap_or(now);
-        if event.kind != Kind::StreamChunk {
+        if event.kind != EventKind::StreamChunk {
             self.timestamp(timestamp);
             self.close();
             return None;
@@ -275,7 +275,7 @@ impl JsonObject<'_> {
         (self.out.len() - self.begin) as u32
     }
 
-    pub(super) fn start(&mut self, kind: Kind) {
+    pub(super) fn start(&mut self, kind: EventKind) {
         self.out.extend_from_slice(JSON_ID);
         self.out.extend_from_slice(&[0; CURSOR_LEN]);
         self.out.extend_from_slice(TYPE);
@@ -331,11 +331,11 @@ mod tests {
         let event = Event::parse(json).expect(json);
         let mut buf = b"what stands before".to_vec();
         let before = buf.len();
-        let frame = encode(&event, Room::of(&event), &time::rfc3339_bytes(0), 0, &mut buf);
+        let frame = encode(&event, EncodedSize::of(&event), &time::rfc3339_bytes(0), 0, &mut buf);
         assert_eq!(buf[..before], *b"what stands before");
         assert_eq!(buf[before..], Frame::encode(&event, 0, 0).buf[..], "{json}");
         assert!(buf[before + frame.json_at()..].starts_with(JSON_ID));
-        (Room::of(&event).frame(), buf.len() - before)
+        (EncodedSize::of(&event).frame(), buf.len() - before)
     }
 
     #[test]
@@ -375,7 +375,7 @@ mod tests {
                 assert_eq!(sse.len(), head.len() + frame.sse().len() + chunked::TAIL.len());
                 let shown: serde_json::Value = serde_json::from_slice(frame.json()).expect("JSON");
                 assert_eq!(shown["content"], format!("{content}\n"));
-                assert_eq!(shown["agent_id"].as_str(), frame.key(Key::Agent));
+                assert_eq!(shown["agent_id"].as_str(), frame.key(RoutingKey::Agent));
                 lengths(&json);
             }
         }

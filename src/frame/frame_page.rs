@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 use super::event_index::{self, EventIndex};
-use super::{Chunk, Encoded, Encoding, Frame, Key, KeyPlace, SSE_HEAD_LEN, TAIL_LEN, chunked};
-use crate::event::Kind;
+use super::{Chunk, Encoded, Encoding, Frame, KeySpan, RoutingKey, SSE_HEAD_LEN, TAIL_LEN, chunked};
+use crate::event::EventKind;
 use crate::ids::Sequence;
 
 /// The chunk index of an event that is not a `stream_chunk`: it has no entry in [`FramePage::chunks`].
@@ -28,10 +28,10 @@ pub struct Entry {
     /// End of its bytes in the buffer; they begin where the bytes of the event before end.
     pub(super) end: usize,
     /// As the fields of [`Frame`], counted from the start of its bytes.
-    pub(super) keys: [KeyPlace; 4],
+    pub(super) keys: [KeySpan; 4],
     pub(super) chunk_at: u16,
     pub(super) sse_at: u16,
-    pub(super) kind: Kind,
+    pub(super) kind: EventKind,
     pub(super) key_present: u8,
     /// Its index in [`FramePage::chunks`], or [`NO_CHUNK`].
     pub(super) chunk: u32,
@@ -61,7 +61,7 @@ pub struct FramePage {
 
 impl FramePage {
     pub(super) fn new(bytes: Bytes, entries: Vec<Entry>, chunks: Vec<Chunk>) -> FramePage {
-        let has_users = entries.iter().any(|entry| entry.key_present & 1 << Key::User as u8 != 0);
+        let has_users = entries.iter().any(|entry| entry.key_present & 1 << RoutingKey::User as u8 != 0);
         let has_keys_apart = entries.iter().any(|entry| entry.chunk_at > 0);
         let mut page = FramePage {
             bytes,
@@ -197,7 +197,7 @@ impl FramePage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::PageWriter;
+    use super::super::page_writer::PageWriter;
     use super::super::record::Record;
     use super::super::tests::{KEY, frame};
     use super::*;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_says_whether_its_events_are_everybodys_and_apart_from_each_other() {
+    fn a_page_knows_whether_it_has_addressed_events_and_runs() {
         let says = |events: &[&str]| {
             let (_, page) = page(events);
             (page.has_users(), page.has_runs())

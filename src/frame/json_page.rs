@@ -11,13 +11,13 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::event_index::{self, EventIndex};
-use super::page::{Beginning, ID_IN_ARRAY};
+use super::page_writer::{ID_IN_ARRAY, KindPrefix};
 use super::record::{
-    AFTER_KIND, AFTER_TIME, BEFORE_KIND, BEFORE_TEXT, BEFORE_TIME, Form, Record, beginning_len,
+    AFTER_KIND, AFTER_TIME, BEFORE_KIND, BEFORE_TEXT, BEFORE_TIME, BodyForm, Record, beginning_len,
 };
 use super::{JSON_ID, TIMESTAMP_LEN};
 use crate::cursor::{CURSOR_LEN, CursorKey, CursorWriter};
-use crate::event::Kind;
+use crate::event::EventKind;
 use crate::ids::{Sequence, TenantId};
 use crate::time;
 
@@ -25,15 +25,15 @@ use crate::time;
 const TIME_LEN: usize = BEFORE_TIME.len() + TIMESTAMP_LEN;
 
 /// By the kind's ordinal: a comma, and the JSON up to its first field. The id is zeros.
-static BEGINNINGS: [Beginning; Kind::ALL.len()] = {
-    let mut beginnings = [const { Beginning::join(&[]) }; Kind::ALL.len()];
+static BEGINNINGS: [KindPrefix; EventKind::ALL.len()] = {
+    let mut beginnings = [const { KindPrefix::join(&[]) }; EventKind::ALL.len()];
     let mut at = 0;
-    while at < Kind::ALL.len() {
-        let kind = Kind::ALL[at];
+    while at < EventKind::ALL.len() {
+        let kind = EventKind::ALL[at];
         assert!(kind as usize == at);
         let id = [0; CURSOR_LEN];
         let parts: [&[u8]; 6] = [b",", JSON_ID, &id, BEFORE_KIND, kind.name().as_bytes(), AFTER_KIND];
-        beginnings[at] = Beginning::join(&parts);
+        beginnings[at] = KindPrefix::join(&parts);
         assert!(beginnings[at].len == 1 + beginning_len(kind));
         at += 1;
     }
@@ -142,7 +142,7 @@ impl JsonWriter {
         let body = record.body;
         self.buf.reserve(record.frame_len());
         let start = self.buf.len();
-        if record.form == Form::Whole {
+        if record.form == BodyForm::Whole {
             self.buf.push(b',');
             self.buf.extend_from_slice(body);
             // `Record::checked` ensures that the body is longer than its id.
@@ -151,7 +151,7 @@ impl JsonWriter {
             let mut beginning = BEGINNINGS[record.kind as usize];
             beginning.bytes[ID_IN_ARRAY..ID_IN_ARRAY + CURSOR_LEN].copy_from_slice(&id);
             self.buf.extend_from_slice(&beginning.bytes[..beginning.len]);
-            if let Form::Timeless { timestamp_ms } = record.form {
+            if let BodyForm::Timeless { timestamp_ms } = record.form {
                 if self.timestamp.0 != timestamp_ms {
                     self.timestamp = (timestamp_ms, time_text(timestamp_ms));
                 }
@@ -186,7 +186,7 @@ fn time_text(ms: u64) -> [u8; TIME_LEN] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::page::PageWriter;
+    use super::super::page_writer::PageWriter;
     use super::super::tests::{KEY, frame};
     use super::*;
 
@@ -210,7 +210,7 @@ mod tests {
             frames.push(&read(), Sequence(sequence));
             // A record of the other form, in which the body is the whole JSON.
             let whole =
-                Record { form: Form::Whole, chunk: None, keys: [None; 4], body: frame.json(), ..read() };
+                Record { form: BodyForm::Whole, chunk: None, keys: [None; 4], body: frame.json(), ..read() };
             writer.push(&whole, Sequence(sequence));
         }
         let (page, frames) = (writer.finish(Bytes::from), frames.finish(Bytes::from));

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use super::encode::JsonObject;
-use super::{CHUNK_SAME_AT, Chunk, Frame, Key, KeyText, TIMESTAMP_LEN};
-use crate::event::Kind;
+use super::{CHUNK_SAME_AT, Chunk, Frame, KeyText, RoutingKey, TIMESTAMP_LEN};
+use crate::event::EventKind;
 
 /// The most bytes of text in a merged chunk.
 pub const MERGED_BYTES: usize = 64 * 1024;
@@ -24,7 +24,7 @@ impl Frame {
     }
 
     /// Returns the text of a key, for a frame whose JSON has the same fields before the text.
-    fn key_text(&self, key: Key) -> Option<KeyText<'_>> {
+    fn key_text(&self, key: RoutingKey) -> Option<KeyText<'_>> {
         let text = self.key(key)?;
         let at = usize::from(self.keys[key as usize].at).checked_sub(self.json_at());
         Some(at.map_or(KeyText::Apart(text), |at| KeyText::InJson { at, len: text.len() }))
@@ -57,7 +57,7 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     let mut part = Chunk { first_index: a.first_index.or(a.index), text_at: 0, ..*b };
     let mut out = Vec::with_capacity(last.json().len() + run.iter().map(|f| f.chunk_len()).sum::<usize>());
     let mut json = JsonObject::new(&mut out);
-    json.start(Kind::StreamChunk);
+    json.start(EventKind::StreamChunk);
     json.out.extend_from_slice(last.chunk_same(b));
     part.same_end = json.len();
     json.chunk_progress(&part);
@@ -71,8 +71,8 @@ pub fn merge(run: &[Arc<Frame>]) -> Option<Arc<Frame>> {
     }
     json.out.extend_from_slice(b"\"}");
     // The bytes before the text are those of the last frame, so its keys keep their positions.
-    let keys = Key::ALL.map(|key| last.key_text(key));
-    let mut merged = Frame::assemble(Kind::StreamChunk, keys, &out, Some(part), last.origin);
+    let keys = RoutingKey::ALL.map(|key| last.key_text(key));
+    let mut merged = Frame::assemble(EventKind::StreamChunk, keys, &out, Some(part), last.origin);
     let mut id = crate::cursor::Cursor([0; crate::cursor::CURSOR_LEN]);
     id.0.copy_from_slice(last.id());
     merged.seal(last.sequence, last.received_ms, &id);
@@ -149,7 +149,7 @@ mod tests {
         );
         assert_eq!((&json["id"], &json["timestamp"]), (&last["id"], &last["timestamp"]));
         assert_eq!(frames[0].sequence().0, 3);
-        assert_eq!(frames[0].key(Key::Request), Some("r"));
+        assert_eq!(frames[0].key(RoutingKey::Request), Some("r"));
     }
 
     #[test]

@@ -20,9 +20,9 @@ mod encoded;
 pub mod event_index;
 pub mod frame_page;
 pub mod json_page;
+pub mod legacy_record;
 pub mod merge;
-pub mod old_record;
-pub mod page;
+pub mod page_writer;
 pub mod record;
 pub mod sse;
 #[cfg(test)]
@@ -37,7 +37,7 @@ use bytes::{Bytes, BytesMut};
 pub use encoded::Encoded;
 
 use crate::cursor::{CURSOR_LEN, Cursor};
-use crate::event::Kind;
+use crate::event::EventKind;
 use crate::ids::Sequence;
 
 const SSE_ID: &[u8] = b"id: ";
@@ -53,7 +53,7 @@ const TIMESTAMP_LEN: usize = 24;
 /// The fields by which an event is routed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
-pub enum Key {
+pub enum RoutingKey {
     /// `user_id`
     User = 0,
     /// `agent_id`
@@ -64,9 +64,10 @@ pub enum Key {
     Channel = 3,
 }
 
-impl Key {
+impl RoutingKey {
     /// Every routing key, in the order of their ordinals (which the log stores).
-    pub const ALL: [Key; 4] = [Key::User, Key::Agent, Key::Request, Key::Channel];
+    pub const ALL: [RoutingKey; 4] =
+        [RoutingKey::User, RoutingKey::Agent, RoutingKey::Request, RoutingKey::Channel];
 }
 
 /// The encoding of events on a connection.
@@ -92,11 +93,11 @@ pub struct Frame {
     published_us: u64,
     /// The connection that published the event; 0 for none. Used for `echo=false`.
     origin: u64,
-    kind: Kind,
-    /// One bit per [`Key`]: whether the event has that field.
+    kind: EventKind,
+    /// One bit per [`RoutingKey`]: whether the event has that field.
     key_present: u8,
     /// The position of each key in `buf`; no meaning for an absent key.
-    keys: [KeyPlace; 4],
+    keys: [KeySpan; 4],
     /// Start of the chunk's head in `buf`; the keys that are not in the JSON end there.
     chunk_at: u16,
     /// Start of the SSE id line in `buf`; the chunk's head ends there.
@@ -110,7 +111,7 @@ pub struct Frame {
 /// The position of a routing key in its frame's buffer, in bytes. [`crate::event`] limits each field, so 16
 /// bits suffice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct KeyPlace {
+struct KeySpan {
     at: u16,
     len: u16,
 }
@@ -139,7 +140,7 @@ pub(crate) struct Chunk {
 impl Frame {
     /// Writes the parts into one buffer; the ids are zeros until [`Frame::seal`].
     fn assemble(
-        kind: Kind,
+        kind: EventKind,
         keys: [Option<KeyText<'_>>; 4],
         json: &[u8],
         chunk: Option<Chunk>,
@@ -154,7 +155,7 @@ impl Frame {
         let sse_at = chunk_at + chunked::head_len(sse_len);
         let json_at = sse_at + SSE_HEAD_LEN;
         let mut buf = Vec::with_capacity(json_at + json.len() + TAIL_LEN);
-        let (mut places, mut key_present) = ([KeyPlace::default(); 4], 0u8);
+        let (mut places, mut key_present) = ([KeySpan::default(); 4], 0u8);
         for (index, key) in keys.iter().enumerate() {
             let (at, len) = match *key {
                 None => continue,
@@ -165,7 +166,7 @@ impl Frame {
                 }
             };
             key_present |= 1 << index;
-            places[index] = KeyPlace { at: at as u16, len: len as u16 }; // bounded, see `KeyPlace`
+            places[index] = KeySpan { at: at as u16, len: len as u16 }; // bounded, see `KeySpan`
         }
         buf.extend_from_slice(chunked::head(sse_len, &mut [0; chunked::MAX_HEAD]));
         buf.extend_from_slice(SSE_ID);
@@ -242,22 +243,22 @@ impl Frame {
     }
     /// Returns the event's kind.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> EventKind {
         self.kind
     }
     /// Returns the value of a routing field, or `None` if the event does not have it.
     #[must_use]
-    pub fn key(&self, key: Key) -> Option<&str> {
+    pub fn key(&self, key: RoutingKey) -> Option<&str> {
         std::str::from_utf8(self.key_bytes(key)?).ok()
     }
     /// Like [`Frame::key`], for comparisons: the same bytes, without a check that they are UTF-8.
     #[must_use]
-    pub fn key_bytes(&self, key: Key) -> Option<&[u8]> {
+    pub fn key_bytes(&self, key: RoutingKey) -> Option<&[u8]> {
         let at = key as usize;
         if self.key_present & (1 << at) == 0 {
             return None;
         }
-        let KeyPlace { at, len } = self.keys[at];
+        let KeySpan { at, len } = self.keys[at];
         Some(&self.buf[usize::from(at)..usize::from(at) + usize::from(len)])
     }
     /// Returns the event as JSON text, including its `id`.

@@ -10,11 +10,11 @@
 //!   also the timestamp, and then it is that distance (zigzag) plus 2.
 //! * Lengths and offsets (of a key that is in the JSON without escapes, of the end of a chunk's common
 //!   fields, of its timestamp) count from the start of the body.
-//! * The earlier format is in [`super::old_record`].
+//! * The earlier format is in [`super::legacy_record`].
 
-use super::{CHUNK_SAME_AT, Chunk, Frame, JSON_ID, Key, TIMESTAMP_LEN};
+use super::{CHUNK_SAME_AT, Chunk, Frame, JSON_ID, RoutingKey, TIMESTAMP_LEN};
 use crate::cursor::CURSOR_LEN;
-use crate::event::Kind;
+use crate::event::EventKind;
 use crate::time;
 
 /// A stored record cannot be read: the log is damaged or was written by another version.
@@ -50,16 +50,16 @@ pub(super) const JSON_BYTES: usize = (u32::MAX / 4) as usize;
 /// Every kind's ordinal is lower, so no record begins with 255, which [`crate::store`] uses for erased
 /// records.
 const KINDS: u8 = 15;
-const _: () = assert!(Kind::ALL.len() < KINDS as usize);
-const _: () = assert!(Key::ALL.len() == 4);
+const _: () = assert!(EventKind::ALL.len() < KINDS as usize);
+const _: () = assert!(RoutingKey::ALL.len() == 4);
 
 /// A decoded record, which points into its bytes.
 #[derive(Debug)]
 pub struct Record<'a> {
-    pub(super) kind: Kind,
+    pub(super) kind: EventKind,
     pub(super) received_ms: u64,
     pub(super) origin: u64,
-    pub(super) form: Form,
+    pub(super) form: BodyForm,
     pub(super) chunk: Option<StoredChunk>,
     pub(super) keys: [Option<StoredKey<'a>>; 4],
     pub(super) body: &'a [u8],
@@ -79,7 +79,7 @@ pub(super) struct StoredChunk {
 
 /// The part of the JSON that is not in the body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Form {
+pub(super) enum BodyForm {
     /// The body is the whole JSON.
     Whole,
     /// Everything before the first field is left out.
@@ -96,7 +96,7 @@ pub(super) enum StoredKey<'a> {
 }
 
 /// Returns the length of `{"id":"…","type":"…",`.
-pub(super) const fn beginning_len(kind: Kind) -> usize {
+pub(super) const fn beginning_len(kind: EventKind) -> usize {
     JSON_ID.len() + CURSOR_LEN + BEFORE_KIND.len() + kind.name().len() + AFTER_KIND.len()
 }
 
@@ -144,7 +144,7 @@ impl Frame {
         }
         let body_at = self.json_at() + begins;
         let head_end = self.json_at() + time.map_or(json.len(), |(start, _)| start);
-        for key in Key::ALL {
+        for key in RoutingKey::ALL {
             let Some(text) = self.key_bytes(key) else { continue };
             let at = usize::from(self.keys[key as usize].at);
             if body_at <= at && at + text.len() <= head_end {
@@ -208,19 +208,19 @@ impl<'a> Record<'a> {
     /// [`BadRecord`] if the bytes are not such a record; nothing is read past the end.
     pub fn read(input: &mut &'a [u8], base_ms: u64) -> Result<Record<'a>, BadRecord> {
         let first = byte(input)?;
-        let kind = Kind::from_ordinal(first & 15).ok_or(BadRecord("kind"))?;
+        let kind = EventKind::from_ordinal(first & 15).ok_or(BadRecord("kind"))?;
         let received_ms = base_ms.wrapping_add(get(input)?);
         let origin = get(input)?;
         let form = match get(input)? {
-            0 => Form::Whole,
-            1 => Form::Fields,
+            0 => BodyForm::Whole,
+            1 => BodyForm::Fields,
             distance => {
                 let timestamp_ms = received_ms.checked_add_signed(unzigzag(distance - 2));
-                Form::Timeless { timestamp_ms: timestamp_ms.ok_or(BadRecord("timestamp"))? }
+                BodyForm::Timeless { timestamp_ms: timestamp_ms.ok_or(BadRecord("timestamp"))? }
             }
         };
         let chunk = match kind {
-            Kind::StreamChunk => Some(read_chunk(input)?),
+            EventKind::StreamChunk => Some(read_chunk(input)?),
             _ => None,
         };
         let mut keys = [None; 4];
@@ -240,9 +240,9 @@ impl<'a> Record<'a> {
     pub(super) fn checked(self) -> Result<Record<'a>, BadRecord> {
         let body_len = self.body.len();
         let head_len = self.chunk.map_or(body_len, |chunk| chunk.head_len);
-        let end_len = if matches!(self.form, Form::Timeless { .. }) { 0 } else { AFTER_TIME.len() };
+        let end_len = if matches!(self.form, BodyForm::Timeless { .. }) { 0 } else { AFTER_TIME.len() };
         if let Some(chunk) = &self.chunk {
-            let least = if self.form == Form::Whole { CHUNK_SAME_AT } else { 0 };
+            let least = if self.form == BodyForm::Whole { CHUNK_SAME_AT } else { 0 };
             let is_sound = least <= chunk.same_len
                 && chunk.same_len <= head_len
                 && head_len.checked_add(end_len).is_some_and(|end| end <= body_len);
@@ -250,7 +250,7 @@ impl<'a> Record<'a> {
                 return Err(BadRecord("chunk"));
             }
         }
-        if self.form == Form::Whole && body_len <= JSON_ID.len() + CURSOR_LEN {
+        if self.form == BodyForm::Whole && body_len <= JSON_ID.len() + CURSOR_LEN {
             return Err(BadRecord("json"));
         }
         let is_outside = |key: &StoredKey<'_>| match *key {
@@ -291,7 +291,7 @@ impl<'a> Record<'a> {
 
     /// Returns the value of a routing field, or `None` if the event does not have it.
     #[must_use]
-    pub fn key(&self, key: Key) -> Option<&'a str> {
+    pub fn key(&self, key: RoutingKey) -> Option<&'a str> {
         let bytes = match self.keys[key as usize]? {
             StoredKey::Apart(bytes) => bytes,
             StoredKey::InBody { at, len } => self.body.get(at..at + len)?,
@@ -368,7 +368,7 @@ pub(super) fn take<'a>(input: &mut &'a [u8], max: usize) -> Result<&'a [u8], Bad
 mod tests {
     use bytes::Bytes;
 
-    use super::super::page::PageWriter;
+    use super::super::page_writer::PageWriter;
     use super::super::tests::{KEY, frame};
     use super::*;
     use crate::event::Event;
@@ -400,7 +400,7 @@ mod tests {
             std::str::from_utf8(frame.sse_chunked()).expect("text")
         );
         assert_eq!(read.chunk, frame.chunk);
-        assert_eq!(Key::ALL.map(|k| read.key(k)), Key::ALL.map(|k| frame.key(k)));
+        assert_eq!(RoutingKey::ALL.map(|k| read.key(k)), RoutingKey::ALL.map(|k| frame.key(k)));
         assert_eq!(
             (read.received_ms(), read.kind(), read.origin()),
             (frame.received_ms(), frame.kind(), frame.origin())
@@ -493,7 +493,7 @@ mod tests {
                     page.push(&record, Sequence(1));
                     let page = page.finish(Bytes::from);
                     let frames = page.frames();
-                    for key in Key::ALL {
+                    for key in RoutingKey::ALL {
                         let _ = frames[0].key(key);
                     }
                     let _ = (frames[0].json(), frames[0].chunk_len(), frames[0].continues_in(&frames[0]));

@@ -31,7 +31,7 @@ fn both_transports_carry_the_same_json() {
     assert_eq!(ws[..4], [0x81, 126, (json.len() >> 8) as u8, json.len() as u8]);
     assert_eq!(&ws[4..], json.as_bytes());
     assert_eq!(
-        (frame.key(Key::User), frame.key(Key::Agent), frame.key(Key::Channel)),
+        (frame.key(RoutingKey::User), frame.key(RoutingKey::Agent), frame.key(RoutingKey::Channel)),
         (Some("ü"), Some("a"), None)
     );
 }
@@ -58,7 +58,7 @@ fn a_key_that_had_to_be_escaped_is_kept_apart() {
         r#"{"type":"stream_chunk","agent_id":"a\"","request_id":"r","user_id":"\\","chunk":"x","is_final":false}"#,
         5,
     );
-    assert_eq!(Key::ALL.map(|key| frame.key(key)), [Some("\\"), Some("a\""), Some("r"), None]);
+    assert_eq!(RoutingKey::ALL.map(|key| frame.key(key)), [Some("\\"), Some("a\""), Some("r"), None]);
     assert_eq!(usize::from(frame.chunk_at), 3);
     assert!(frame.sse_chunked().ends_with(&[frame.sse(), b"\r\n"].concat()));
 }

@@ -60,7 +60,7 @@ pub enum Message<'a> {
 
 /// The result of one call.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Step<'a> {
+pub struct DecodeStep<'a> {
     /// Number of input bytes that were used; all of them if there is no message.
     pub used: usize,
     /// A message, or `None` if more input is needed.
@@ -116,15 +116,15 @@ impl Violation {
 
 /// The state between two reads: empty unless a frame or message is incomplete.
 #[derive(Debug, Default)]
-pub struct Decoder(Option<Box<Partial>>);
+pub struct Decoder(Option<Box<PartialMessage>>);
 
 #[derive(Debug, Default)]
-struct Partial {
+struct PartialMessage {
     /// The bytes of a header that the input ended in.
     head: [u8; MAX_HEAD],
     head_len: u8,
     /// The frame whose payload is being read.
-    frame: Option<Open>,
+    frame: Option<OpenFrame>,
     /// Payload of a control frame that is being read, or that the last call returned.
     control: Vec<u8>,
     /// The data message that is being read, or that the last call returned.
@@ -135,7 +135,7 @@ struct Partial {
 
 /// A frame whose header was read.
 #[derive(Debug, Clone, Copy)]
-struct Open {
+struct OpenFrame {
     opcode: Opcode,
     fin: bool,
     /// The mask, rotated so that it starts at the next payload byte.
@@ -156,7 +156,7 @@ struct Buffered {
 }
 
 /// Where a complete message is stored.
-enum Ready {
+enum ReadyMessage {
     Nothing,
     Input { opcode: Opcode, at: usize },
     Control(Opcode),
@@ -173,9 +173,9 @@ impl Decoder {
     /// Returns the bytes of memory that incomplete frames and messages take.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let buffers = |partial: &Partial| {
+        let buffers = |partial: &PartialMessage| {
             let message = partial.message.as_ref().map_or(0, |message| message.data.capacity());
-            size_of::<Partial>() + message + partial.control.capacity()
+            size_of::<PartialMessage>() + message + partial.control.capacity()
         };
         self.0.as_deref().map_or(0, buffers)
     }
@@ -186,20 +186,20 @@ impl Decoder {
     ///
     /// # Errors
     /// [`Violation`]: close the connection with its code.
-    pub fn next<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<Step<'a>, Violation> {
+    pub fn next<'a>(&'a mut self, input: &'a mut [u8], limits: &Limits) -> Result<DecodeStep<'a>, Violation> {
         let (used, ready) = self.advance(input, limits)?;
         let message = match (ready, self.0.as_deref()) {
-            (Ready::Input { opcode, at }, _) => Some(message(opcode, &input[at..used])?),
-            (Ready::Control(opcode), Some(partial)) => Some(message(opcode, &partial.control)?),
-            (Ready::Data, Some(Partial { message: Some(whole), .. })) => {
+            (ReadyMessage::Input { opcode, at }, _) => Some(message(opcode, &input[at..used])?),
+            (ReadyMessage::Control(opcode), Some(partial)) => Some(message(opcode, &partial.control)?),
+            (ReadyMessage::Data, Some(PartialMessage { message: Some(whole), .. })) => {
                 Some(message(whole.opcode, &whole.data)?)
             }
             _ => None,
         };
-        Ok(Step { used, message })
+        Ok(DecodeStep { used, message })
     }
 
-    fn advance(&mut self, input: &mut [u8], limits: &Limits) -> Result<(usize, Ready), Violation> {
+    fn advance(&mut self, input: &mut [u8], limits: &Limits) -> Result<(usize, ReadyMessage), Violation> {
         self.free();
         let mut at = 0;
         loop {
@@ -214,7 +214,7 @@ impl Decoder {
                 }
             }
             let Some((used, open)) = self.head(&input[at..])? else {
-                return Ok((input.len(), Ready::Nothing));
+                return Ok((input.len(), ReadyMessage::Nothing));
             };
             at += used;
             let buffered = self.0.as_ref().and_then(|p| p.message.as_ref()).map_or(0, |m| m.data.len());
@@ -229,7 +229,7 @@ impl Decoder {
                 let end = at + open.remaining;
                 unmask(&mut input[at..end], open.mask);
                 self.free();
-                return Ok((end, Ready::Input { opcode: open.opcode, at }));
+                return Ok((end, ReadyMessage::Input { opcode: open.opcode, at }));
             }
             self.0.get_or_insert_default().open(open, limits)?;
         }
@@ -249,7 +249,7 @@ impl Decoder {
     }
 
     /// Reads a header that may have begun in earlier input; keeps its bytes if it is incomplete.
-    fn head(&mut self, input: &[u8]) -> Result<Option<(usize, Open)>, Violation> {
+    fn head(&mut self, input: &[u8]) -> Result<Option<(usize, OpenFrame)>, Violation> {
         let fragmented = self.0.as_ref().is_some_and(|partial| partial.message.is_some());
         let kept = self.0.as_ref().map_or(0, |partial| partial.head_len);
         if kept == 0 {
@@ -274,8 +274,8 @@ impl Decoder {
     }
 }
 
-impl Partial {
-    fn open(&mut self, open: Open, limits: &Limits) -> Result<(), Violation> {
+impl PartialMessage {
+    fn open(&mut self, open: OpenFrame, limits: &Limits) -> Result<(), Violation> {
         if !open.opcode.is_control() {
             let message = self.message.get_or_insert(Buffered {
                 opcode: open.opcode,
@@ -294,32 +294,36 @@ impl Partial {
 
     /// Takes payload of the open frame. Returns `None` at the end of a fragment that does not end its
     /// message.
-    fn payload(&mut self, input: &mut [u8], limits: &Limits) -> Result<(usize, Option<Ready>), Violation> {
+    fn payload(
+        &mut self,
+        input: &mut [u8],
+        limits: &Limits,
+    ) -> Result<(usize, Option<ReadyMessage>), Violation> {
         let Some(open) = &mut self.frame else { return Ok((0, None)) };
         let used = open.remaining.min(input.len());
         let piece = &mut input[..used];
         unmask(piece, open.mask);
         open.mask.rotate_left(used % 4);
         open.remaining -= used;
-        let Open { opcode, fin, remaining, .. } = *open;
+        let OpenFrame { opcode, fin, remaining, .. } = *open;
         if opcode.is_control() {
             self.control.extend_from_slice(piece); // at most 125 bytes, as its header was checked
         } else if let Some(message) = &mut self.message {
             message.push(piece, remaining, limits)?;
         }
         if remaining > 0 {
-            return Ok((used, Some(Ready::Nothing)));
+            return Ok((used, Some(ReadyMessage::Nothing)));
         }
         self.frame = None;
         if opcode.is_control() {
             self.handed_out = Some(opcode);
-            return Ok((used, Some(Ready::Control(opcode))));
+            return Ok((used, Some(ReadyMessage::Control(opcode))));
         }
         match &self.message {
             Some(message) if fin => {
                 message.end()?;
                 self.handed_out = Some(message.opcode);
-                Ok((used, Some(Ready::Data)))
+                Ok((used, Some(ReadyMessage::Data)))
             }
             _ => Ok((used, None)),
         }
@@ -359,7 +363,7 @@ impl Buffered {
 
 /// Reads a client's frame header (§5.2) and checks each byte as it arrives. `None` means that the header is
 /// longer than `bytes`.
-fn parse_head(bytes: &[u8], fragmented: bool) -> Result<Option<(usize, Open)>, Violation> {
+fn parse_head(bytes: &[u8], fragmented: bool) -> Result<Option<(usize, OpenFrame)>, Violation> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     if first & 0x70 != 0 {
         return Err(Violation::ReservedBits);
@@ -401,7 +405,7 @@ fn parse_head(bytes: &[u8], fragmented: bool) -> Result<Option<(usize, Open)>, V
     }
     let Some(&[a, b, c, d]) = bytes.get(mask_at..mask_at + 4) else { return Ok(None) };
     let remaining = usize::try_from(len).map_err(|_| Violation::TooLarge)?;
-    Ok(Some((mask_at + 4, Open { opcode, fin, mask: [a, b, c, d], remaining })))
+    Ok(Some((mask_at + 4, OpenFrame { opcode, fin, mask: [a, b, c, d], remaining })))
 }
 
 /// Reads an unmasked, complete payload.

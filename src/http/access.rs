@@ -5,10 +5,10 @@
 
 use std::marker::PhantomData;
 
-use crate::auth::{Authorized, Right, Subscribe, Use};
-use crate::outcome::Refusal;
+use crate::auth::{Authorized, CredentialUse, Right, Subscribe};
+use crate::error_response::ErrorResponse;
 
-use super::exchange::Exchange;
+use super::request::ApiRequest;
 
 /// A requirement on the caller of a route.
 pub(super) trait Access {
@@ -23,7 +23,7 @@ pub(super) trait Access {
     ///
     /// # Errors
     /// 401, 403, 429; 503 if the route writes and the daemon is not ready.
-    fn check(x: &Exchange) -> Result<Self::Granted, Refusal>;
+    fn check(x: &ApiRequest) -> Result<Self::Granted, ErrorResponse>;
 }
 
 /// No credential is required.
@@ -36,7 +36,7 @@ impl Access for Public {
         None
     }
 
-    fn check(_: &Exchange) -> Result<(), Refusal> {
+    fn check(_: &ApiRequest) -> Result<(), ErrorResponse> {
         Ok(())
     }
 }
@@ -51,7 +51,7 @@ impl<R: Right> Access for Needs<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(x: &Exchange) -> Result<Authorized<R>, Refusal> {
+    fn check(x: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
         x.authorized()
     }
 }
@@ -67,7 +67,7 @@ impl<R: Right> Access for Writes<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(x: &Exchange) -> Result<Authorized<R>, Refusal> {
+    fn check(x: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
         x.shared().serving()?;
         x.authorized()
     }
@@ -84,7 +84,7 @@ impl<R: Right> Access for WritesAndReads<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(x: &Exchange) -> Result<Authorized<R>, Refusal> {
+    fn check(x: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
         let right = Writes::<R>::check(x)?;
         right.principal().authorize::<Subscribe>()?;
         Ok(right)
@@ -101,8 +101,8 @@ impl Access for ReadsHistory {
         Some(Subscribe::ANY_OF.names())
     }
 
-    fn check(x: &Exchange) -> Result<Authorized<Subscribe>, Refusal> {
-        Ok(x.principal(Use::Stream)?.authorize()?)
+    fn check(x: &ApiRequest) -> Result<Authorized<Subscribe>, ErrorResponse> {
+        Ok(x.principal(CredentialUse::Stream)?.authorize()?)
     }
 }
 
@@ -118,7 +118,7 @@ impl<R: Right> Access for ByHandler<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(_: &Exchange) -> Result<(), Refusal> {
+    fn check(_: &ApiRequest) -> Result<(), ErrorResponse> {
         Ok(())
     }
 }

@@ -18,13 +18,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::AbortHandle;
 
-use crate::auth::{Operate, RequestContext, Use};
-use crate::outcome::Refusal;
+use crate::auth::{CredentialUse, Operate, RequestContext};
+use crate::error_response::ErrorResponse;
 use crate::worker::Shared;
 
 use super::conn::{HEAD_BYTES, HEADERS};
 use super::exposition::Format;
-use super::respond::{Answer, REQUEST_ID, guard, request_id};
+use super::response::{ApiResponse, REQUEST_ID, guard, request_id};
 use super::{backup, health, host, metrics_page};
 
 /// Maximum of concurrent connections of the admin listener. One more closes the oldest, so that idle
@@ -110,44 +110,44 @@ fn spawn(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, page: &Ar
 impl Page {
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<bytes::Bytes>> {
         let mut answer =
-            self.route(request).unwrap_or_else(|refusal| Answer::refusal(&refusal, &*self.shared.clock));
+            self.route(request).unwrap_or_else(|refusal| ApiResponse::error(&refusal, &*self.shared.clock));
         answer.headers.insert(REQUEST_ID, request_id(request.headers()));
         guard(&mut answer.headers);
         answer.into_response(|body| Full::new(body.into_owned().into()))
     }
 
-    fn route(&self, request: &Request<Incoming>) -> Result<Answer, Refusal> {
+    fn route(&self, request: &Request<Incoming>) -> Result<ApiResponse, ErrorResponse> {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         host::check(request.version(), authority, request.headers())?;
         let path = request.uri().path();
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         match segments.as_slice() {
-            ["metrics"] | ["health", ..] if !reads => Err(Refusal::method("GET, HEAD")),
+            ["metrics"] | ["health", ..] if !reads => Err(ErrorResponse::method("GET, HEAD")),
             ["metrics"] => {
                 let format = Format::negotiate(request.headers());
                 let text = metrics_page::page(&self.shared, format).into_bytes();
-                let mut answer = Answer::raw_json(StatusCode::OK, text);
+                let mut answer = ApiResponse::raw_json(StatusCode::OK, text);
                 answer.headers.insert(header::CONTENT_TYPE, format.content_type());
                 Ok(answer)
             }
             ["health"] | ["health", "ready"] => Ok(health::readiness(&self.shared)),
             ["health", "live"] => Ok(health::liveness(&self.shared)),
-            ["health", ..] => Err(Refusal::not_found()),
+            ["health", ..] => Err(ErrorResponse::not_found()),
             ["backup"] => {
                 self.operator(request)?;
                 backup::answer(self.shared.tenants.store(), request.method(), request.uri())
             }
             _ => {
                 self.operator(request)?;
-                Err(Refusal::not_found())
+                Err(ErrorResponse::not_found())
             }
         }
     }
 
     /// A `Host` that is not a loopback name means that a page of another site sent the request (DNS
     /// rebinding).
-    fn operator(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+    fn operator(&self, request: &Request<Incoming>) -> Result<(), ErrorResponse> {
         let host =
             request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, port)| match port.parse::<u16>() {
@@ -156,11 +156,11 @@ impl Page {
         });
         let numeric = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
         if !numeric && !matches!(name, "localhost" | "") {
-            return Err(Refusal::forbidden("this Host is not served here"));
+            return Err(ErrorResponse::forbidden("this Host is not served here"));
         }
         let auth = &self.shared.auth;
         let presented = auth.present(request.headers(), request.uri().query().unwrap_or_default());
-        let cx = RequestContext::of(request.headers(), None, request.method(), None, Use::Rest);
+        let cx = RequestContext::of(request.headers(), None, request.method(), None, CredentialUse::Rest);
         let principal = auth.authenticate(&presented, &cx)?;
         principal.authorize::<Operate>()?;
         Ok(())

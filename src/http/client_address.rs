@@ -34,7 +34,7 @@ pub(super) fn client_address(
         warn_of_unknown_proxy(peer);
         return peer;
     }
-    client_of(peer, headers, trusted).unwrap_or_else(|Unusable(why)| {
+    client_of(peer, headers, trusted).unwrap_or_else(|UnusableHeader(why)| {
         tracing::debug!(?peer, why, "a trusted proxy does not name its client in a usable way");
         peer
     })
@@ -62,11 +62,11 @@ fn warn_of_unknown_proxy(peer: Option<IpAddr>) {
 
 /// The reason why a header names no client.
 #[derive(Debug, PartialEq, Eq)]
-struct Unusable(&'static str);
+struct UnusableHeader(&'static str);
 
 /// One node of a list.
 #[derive(Debug, PartialEq, Eq)]
-enum Node {
+enum ForwardedNode {
     Address(IpAddr),
     /// A node without an address.
     Unnamed,
@@ -76,7 +76,7 @@ fn client_of(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
     trusted: &TrustedProxies,
-) -> Result<Option<IpAddr>, Unusable> {
+) -> Result<Option<IpAddr>, UnusableHeader> {
     let lines = |name: &str| headers.get_all(name).iter().map(|line| line.as_bytes()).collect::<Vec<_>>();
     let (forwarded, x_forwarded_for) = (lines(FORWARDED.as_str()), lines(X_FORWARDED_FOR));
     match (forwarded.is_empty(), x_forwarded_for.is_empty()) {
@@ -87,7 +87,7 @@ fn client_of(
             let other = last_untrusted(peer, &x_forwarded_for, node, trusted)?;
             // A proxy that sets one of the headers passes on the client's own value of the other.
             let disagree =
-                Unusable("Forwarded and X-Forwarded-For disagree: let the proxy remove one of them");
+                UnusableHeader("Forwarded and X-Forwarded-For disagree: let the proxy remove one of them");
             if one == other { Ok(one) } else { Err(disagree) }
         }
     }
@@ -97,16 +97,16 @@ fn client_of(
 fn last_untrusted(
     peer: Option<IpAddr>,
     lines: &[&[u8]],
-    parse: fn(&str) -> Result<Node, Unusable>,
+    parse: fn(&str) -> Result<ForwardedNode, UnusableHeader>,
     trusted: &TrustedProxies,
-) -> Result<Option<IpAddr>, Unusable> {
+) -> Result<Option<IpAddr>, UnusableHeader> {
     let mut last = peer;
     let elements = lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
     for element in elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty()) {
-        let text = std::str::from_utf8(element).map_err(|_| Unusable("not UTF-8"))?;
+        let text = std::str::from_utf8(element).map_err(|_| UnusableHeader("not UTF-8"))?;
         match parse(text)? {
-            Node::Unnamed => break,
-            Node::Address(address) => last = Some(address),
+            ForwardedNode::Unnamed => break,
+            ForwardedNode::Address(address) => last = Some(address),
         }
         if !trusted.contains(last) {
             break;
@@ -117,31 +117,31 @@ fn last_untrusted(
 
 /// Parses `1.2.3.4`, `1.2.3.4:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`, `unknown`, `_name`,
 /// and `unix:`, which nginx sends.
-fn node(text: &str) -> Result<Node, Unusable> {
+fn node(text: &str) -> Result<ForwardedNode, UnusableHeader> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(Node::Address(address.to_canonical()));
+        return Ok(ForwardedNode::Address(address.to_canonical()));
     }
-    let bad = Unusable("no address");
+    let bad = UnusableHeader("no address");
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']').ok_or(bad)?;
-        let address: Ipv6Addr = address.parse().map_err(|_| Unusable("no IPv6 address in brackets"))?;
+        let address: Ipv6Addr = address.parse().map_err(|_| UnusableHeader("no IPv6 address in brackets"))?;
         let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
         return if port_ok {
-            Ok(Node::Address(IpAddr::V6(address).to_canonical()))
+            Ok(ForwardedNode::Address(IpAddr::V6(address).to_canonical()))
         } else {
-            Err(Unusable("no port"))
+            Err(UnusableHeader("no port"))
         };
     }
     let (name, port) = text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
     if name == "unix" {
-        return Ok(Node::Unnamed);
+        return Ok(ForwardedNode::Unnamed);
     }
     if !port.is_none_or(is_port) {
-        return Err(Unusable("no port"));
+        return Err(UnusableHeader("no port"));
     }
     match name.parse::<Ipv4Addr>() {
-        Ok(address) => Ok(Node::Address(address.into())),
-        Err(_) if name.eq_ignore_ascii_case("unknown") || is_obfuscated(name) => Ok(Node::Unnamed),
+        Ok(address) => Ok(ForwardedNode::Address(address.into())),
+        Err(_) if name.eq_ignore_ascii_case("unknown") || is_obfuscated(name) => Ok(ForwardedNode::Unnamed),
         Err(_) => Err(bad),
     }
 }
@@ -159,34 +159,35 @@ fn is_obfuscated(text: &str) -> bool {
 
 /// Parses one element of `Forwarded`, `for=…;proto=…` (RFC 7239 §4). Lists are split at every comma, so a
 /// comma in a quoted string leaves two halves, which are refused here.
-fn forwarded_element(text: &str) -> Result<Node, Unusable> {
+fn forwarded_element(text: &str) -> Result<ForwardedNode, UnusableHeader> {
     let mut found = None;
     let mut rest = text;
     while !rest.is_empty() {
-        let (name, after) = rest.split_once('=').ok_or(Unusable("no name=value"))?;
+        let (name, after) = rest.split_once('=').ok_or(UnusableHeader("no name=value"))?;
         if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(Unusable("no name=value"));
+            return Err(UnusableHeader("no name=value"));
         }
         let (value, after) = value(after)?;
         if name.eq_ignore_ascii_case("for") && found.replace(node(&value)?).is_some() {
-            return Err(Unusable("for= twice"));
+            return Err(UnusableHeader("for= twice"));
         }
         let after = after.trim_ascii_start();
         rest = match after.strip_prefix(';') {
             Some(next) => next.trim_ascii_start(),
             None if after.is_empty() => after,
-            None => return Err(Unusable("text after a value")),
+            None => return Err(UnusableHeader("text after a value")),
         };
     }
-    Ok(found.unwrap_or(Node::Unnamed))
+    Ok(found.unwrap_or(ForwardedNode::Unnamed))
 }
 
 /// Parses a token or a quoted string and returns it with the remaining text. Addresses with a port are
 /// accepted without quotes too, as many proxies write them so.
-fn value(text: &str) -> Result<(String, &str), Unusable> {
+fn value(text: &str) -> Result<(String, &str), UnusableHeader> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.bytes().position(|b| !is_token(b) && !b":[]".contains(&b)).unwrap_or(text.len());
-        let (value, rest) = text.split_at_checked(end).filter(|_| end > 0).ok_or(Unusable("no value"))?;
+        let (value, rest) =
+            text.split_at_checked(end).filter(|_| end > 0).ok_or(UnusableHeader("no value"))?;
         return Ok((value.to_owned(), rest));
     };
     let mut value = String::new();
@@ -198,7 +199,7 @@ fn value(text: &str) -> Result<(String, &str), Unusable> {
             c => value.push(c),
         }
     }
-    Err(Unusable("a quoted string without end"))
+    Err(UnusableHeader("a quoted string without end"))
 }
 
 /// Returns true for a token character (RFC 9110 §5.6.2).

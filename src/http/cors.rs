@@ -6,15 +6,15 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::auth::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, PREFLIGHT_MAX_AGE_SECONDS};
 
-use super::exchange::Exchange;
-use super::respond::Answer;
+use super::request::ApiRequest;
+use super::response::ApiResponse;
 
 /// Answers `OPTIONS`. Without an allowed origin the response has no CORS permission, so the browser refuses
 /// the request.
 #[must_use]
-pub fn preflight(x: &Exchange) -> Answer {
+pub fn preflight(x: &ApiRequest) -> ApiResponse {
     let mut answer =
-        Answer { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: [].as_slice().into() };
+        ApiResponse { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: [].as_slice().into() };
     if allowed_origin(x).is_some() {
         for (name, value) in [
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOW_METHODS)),
@@ -30,7 +30,7 @@ pub fn preflight(x: &Exchange) -> Answer {
 /// The request's `Origin` if it may read responses. A refused origin is logged, because the browser does not
 /// tell its page the reason.
 #[must_use]
-pub fn allowed_origin(x: &Exchange) -> Option<HeaderValue> {
+pub fn allowed_origin(x: &ApiRequest) -> Option<HeaderValue> {
     let origin = x.headers.get(header::ORIGIN)?;
     let host = x.authority.as_deref().or_else(|| x.header(header::HOST));
     let auth = &x.shared().auth;

@@ -33,7 +33,7 @@ pub(super) struct Activity {
     /// Since when the socket has accepted no byte although bytes are waiting.
     blocked_since: Cell<Option<Instant>>,
     /// True if a response can only be stopped by closing the connection.
-    doomed: Cell<bool>,
+    closing: Cell<bool>,
     /// Wakes the task that drives the connection.
     waker: RefCell<Option<Waker>>,
     /// True while that task runs. It checks the deadlines before it returns.
@@ -41,9 +41,9 @@ pub(super) struct Activity {
 }
 
 /// While this exists, the task that drives a connection need not be woken.
-pub(super) struct Driven<'a>(&'a Activity);
+pub(super) struct DriveGuard<'a>(&'a Activity);
 
-impl Drop for Driven<'_> {
+impl Drop for DriveGuard<'_> {
     fn drop(&mut self) {
         self.0.driven.set(false);
     }
@@ -51,7 +51,7 @@ impl Drop for Driven<'_> {
 
 /// A request in progress. Dropping this ends it.
 #[derive(Debug)]
-pub(super) struct Busy(Rc<Activity>);
+pub(super) struct RequestGuard(Rc<Activity>);
 
 impl Activity {
     pub(super) fn new() -> Rc<Activity> {
@@ -61,24 +61,24 @@ impl Activity {
             idle_since: Cell::new(Instant::now()),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
-            doomed: Cell::new(false),
+            closing: Cell::new(false),
             waker: RefCell::default(),
             driven: Cell::new(false),
         })
     }
 
     /// Marks the start of a poll of the connection's task. The task polls its [`Deadlines`] at the end of it.
-    pub(super) fn drive(&self) -> Driven<'_> {
+    pub(super) fn drive(&self) -> DriveGuard<'_> {
         self.driven.set(true);
-        Driven(self)
+        DriveGuard(self)
     }
 
     /// Notes the start of a request.
-    pub(super) fn begin(self: &Rc<Self>) -> Busy {
+    pub(super) fn begin(self: &Rc<Self>) -> RequestGuard {
         self.busy.set(self.busy.get() + 1);
         self.used.set(true);
         self.head_since.set(None);
-        Busy(self.clone())
+        RequestGuard(self.clone())
     }
 
     /// Notes that bytes were read from the socket.
@@ -104,8 +104,8 @@ impl Activity {
     }
 
     /// Closes the connection at once.
-    pub(super) fn doom(&self) {
-        self.doomed.set(true);
+    pub(super) fn close_now(&self) {
+        self.closing.set(true);
         self.wake();
     }
 
@@ -118,7 +118,7 @@ impl Activity {
     }
 }
 
-impl Drop for Busy {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
         let busy = self.0.busy.get().saturating_sub(1);
         self.0.busy.set(busy);
@@ -131,7 +131,7 @@ impl Drop for Busy {
 
 /// How to end a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
+pub(super) enum DeadlineAction {
     /// The connection accepts no further request and closes when those in progress are complete.
     Retire,
     /// The connection is dropped: no request is in progress, or it does not make progress.
@@ -178,26 +178,27 @@ impl Deadlines {
     }
 
     /// The next deadline, and how to end the connection then.
-    fn next(&self) -> Option<(Instant, End)> {
+    fn next(&self) -> Option<(Instant, DeadlineAction)> {
         let it = &*self.activity;
-        if it.doomed.get() {
-            return Some((Instant::now(), End::Reset));
+        if it.closing.get() {
+            return Some((Instant::now(), DeadlineAction::Reset));
         }
         let idle_since = it.idle_since.get();
         let waiting = match (it.head_since.get().filter(|_| self.heads), self.retired) {
             _ if it.busy.get() > 0 => None,
-            _ if !it.used.get() => Some((idle_since + self.header, End::Drop)),
-            (Some(since), _) => Some((since + self.header, End::Drop)),
-            (None, Some(retired)) => Some((idle_since.max(retired) + GRACE, End::Drop)),
-            (None, None) => Some((idle_since + self.idle, End::Retire)),
+            _ if !it.used.get() => Some((idle_since + self.header, DeadlineAction::Drop)),
+            (Some(since), _) => Some((since + self.header, DeadlineAction::Drop)),
+            (None, Some(retired)) => Some((idle_since.max(retired) + GRACE, DeadlineAction::Drop)),
+            (None, None) => Some((idle_since + self.idle, DeadlineAction::Retire)),
         };
-        let blocked = it.blocked_since.get().map(|since| (since + self.write, End::Reset));
-        let old = self.oldest.filter(|_| self.retired.is_none()).map(|oldest| (oldest, End::Retire));
+        let blocked = it.blocked_since.get().map(|since| (since + self.write, DeadlineAction::Reset));
+        let old =
+            self.oldest.filter(|_| self.retired.is_none()).map(|oldest| (oldest, DeadlineAction::Retire));
         [waiting, blocked, old].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Ready when the connection must end. It is polled after the connection, in the same task.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<DeadlineAction> {
         *self.activity.waker.borrow_mut() = Some(cx.waker().clone());
         loop {
             let Some((at, end)) = self.next() else { return Poll::Pending };

@@ -7,17 +7,17 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Publish, PublishDenied};
 use crate::cursor::CURSOR_LEN;
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
+use crate::tenant::body_reader::{BodyFormat, BodyReader};
 use crate::tenant::draft::Draft;
-use crate::tenant::idempotency::{Digest, Keyed, PublishOptions};
-use crate::tenant::intake::{BodyReader, Format};
+use crate::tenant::idempotency::{DedupKey, Digest, PublishOptions};
 
 use super::api::parameters::{Ack, IdempotencyKey};
 use super::api::schemas::NewEventOrBatch;
-use super::exchange::Exchange;
-use super::once::idempotency_key;
+use super::idempotency::idempotency_key;
 use super::parameters::unknown;
-use super::respond::{Answer, REPLAYED};
+use super::request::ApiRequest;
+use super::response::{ApiResponse, REPLAYED};
 
 /// Ids of the published events, in the order they were sent.
 #[derive(ToSchema)]
@@ -42,18 +42,18 @@ struct Published {
     )),
     responses((status = 201, description = "The events are published, and on disk unless `ack=memory` was set.", body = Published))
 )]
-pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer, Refusal> {
+pub async fn post(x: &mut ApiRequest, right: Authorized<Publish>) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
     let right = principal.authorize::<Publish>()?;
     let durable = wants_durable(x)?;
     let format = match x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {
-        0 => Format::Json,
-        _ => Format::Lines,
+        0 => BodyFormat::Json,
+        _ => BodyFormat::Lines,
     };
     let key = idempotency_key(x)?;
     x.shared().tenants.check_writable()?;
     let expected = x.begin_body(x.shared().config.limits.body_bytes)?;
-    let mut intake = Intake::new(format, x.shared().tenants.draft(0, expected), &right);
+    let mut intake = PublishBody::new(format, x.shared().tenants.draft(0, expected), &right);
     let mut digest = key.is_some().then(Digest::new);
     loop {
         let part = x.next_part().await?;
@@ -64,7 +64,7 @@ pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer
             digest.update(&part);
         }
         intake.read(&part, last, x.shared().clock.now_ms());
-        x.keep_of_body(intake.held())?;
+        x.count_body(intake.memory_bytes())?;
         if last {
             break;
         }
@@ -72,9 +72,9 @@ pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer
     x.end_body()?;
     let (draft, events) = intake.finish()?;
     x.shared().rates.publish(&principal, events, x.shared().clock.now_ms())?;
-    let keyed = key
-        .zip(digest)
-        .map(|(key, digest)| Keyed::of_request(&principal.subject(), "POST", &x.path, &key, digest.finish()));
+    let keyed = key.zip(digest).map(|(key, digest)| {
+        DedupKey::of_request(&principal.subject(), "POST", &x.path, &key, digest.finish())
+    });
     let tenant = x.tenant(&principal).await?;
     let tenants = &x.shared().tenants;
     let options = PublishOptions { durable, key: keyed };
@@ -88,7 +88,7 @@ pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer
         body.push(b'"');
     }
     body.extend_from_slice(b"]},\"success\":true}");
-    let mut answer = Answer::raw_json(StatusCode::CREATED, body);
+    let mut answer = ApiResponse::raw_json(StatusCode::CREATED, body);
     if published.replayed {
         answer.headers.insert(REPLAYED, HeaderValue::from_static("true"));
     }
@@ -97,7 +97,7 @@ pub async fn post(x: &mut Exchange, right: Authorized<Publish>) -> Result<Answer
 
 /// The events of a request while its body arrives: parsed, checked against the publisher's rights, and
 /// encoded.
-struct Intake<'r> {
+struct PublishBody<'r> {
     reader: BodyReader,
     draft: Draft,
     right: &'r Authorized<Publish>,
@@ -106,14 +106,14 @@ struct Intake<'r> {
     denied: Option<(usize, PublishDenied)>,
 }
 
-impl<'r> Intake<'r> {
-    fn new(format: Format, draft: Draft, right: &'r Authorized<Publish>) -> Intake<'r> {
-        Intake { reader: BodyReader::new(format), draft, right, events: 0, denied: None }
+impl<'r> PublishBody<'r> {
+    fn new(format: BodyFormat, draft: Draft, right: &'r Authorized<Publish>) -> PublishBody<'r> {
+        PublishBody { reader: BodyReader::new(format), draft, right, events: 0, denied: None }
     }
 
     /// Parses the next part of the body, which arrived at `now_ms`. `last` is true for the last part.
     fn read(&mut self, part: &[u8], last: bool, now_ms: u64) {
-        let Intake { reader, draft, right, events, denied } = self;
+        let PublishBody { reader, draft, right, events, denied } = self;
         draft.received(now_ms);
         reader.read(part, last, &mut |mut event| {
             if denied.is_none() {
@@ -127,29 +127,29 @@ impl<'r> Intake<'r> {
     }
 
     /// Bytes of memory in use.
-    fn held(&self) -> usize {
-        self.reader.kept() + self.draft.held()
+    fn memory_bytes(&self) -> usize {
+        self.reader.unread_bytes() + self.draft.memory_bytes()
     }
 
     /// Returns the events to publish, and their number, once the whole body has arrived.
     ///
     /// # Errors
     /// 400 for an invalid event, 403 for one that the caller may not publish.
-    fn finish(self) -> Result<(Draft, usize), Refusal> {
+    fn finish(self) -> Result<(Draft, usize), ErrorResponse> {
         let is_batch = self.reader.is_batch();
         self.reader.finish()?;
         match self.denied {
             None => Ok((self.draft, self.events)),
             Some((at, denied)) => {
                 let details = if is_batch { json!({"item": at}) } else { serde_json::Value::Null };
-                Err(Refusal { details, ..denied.into() })
+                Err(ErrorResponse { details, ..denied.into() })
             }
         }
     }
 }
 
 /// Parses `?ack=`. Returns true if the response must wait for the disk.
-fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
+fn wants_durable(x: &ApiRequest) -> Result<bool, ErrorResponse> {
     if x.query.is_empty() {
         return Ok(true);
     }
@@ -158,7 +158,7 @@ fn wants_durable(x: &Exchange) -> Result<bool, Refusal> {
         match (name.as_ref(), value.as_ref()) {
             ("ack", "memory") => durable = false,
             ("ack", "durable" | "") => {}
-            ("ack", _) => return Err(Refusal::bad_request("ack: must be memory or durable")),
+            ("ack", _) => return Err(ErrorResponse::bad_request("ack: must be memory or durable")),
             (other, _) => return Err(unknown(other)),
         }
     }

@@ -1,7 +1,7 @@
 //! HTTP/2 connections through hyper, and the limits that hyper leaves to its users: responses that the peer
 //! does not read, and connections without requests.
 //!
-//! * hyper starts a task for each stream, which [`Streams`] runs. If the bytes of a response make no progress
+//! * hyper starts a task for each stream, which [`StreamExecutor`] runs. If the bytes of a response make no progress
 //!   for `write_timeout_ms`, the task is dropped, which resets the stream. If hyper has handed all bytes to
 //!   the connection already, there is no stream to reset, and the connection is closed.
 //! * h2 bounds floods of frames. Its limits are set here, so that an update of the library cannot change
@@ -26,16 +26,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::connection::newcomers::Newcomer;
-use crate::connection::shares::Shares;
-use crate::outcome::Refusal;
+use crate::connection::byte_shares::ByteShares;
+use crate::connection::unauthenticated::UnauthenticatedSocket;
+use crate::error_response::ErrorResponse;
 use crate::worker::Worker;
 
-use super::body::{Body, Flow};
-use super::conn::{Door, HEAD_BYTES, Responded, respond};
-use super::deadlines::{Activity, Deadlines, End};
-use super::respond::Answer;
-use super::transport::{Io, Stream};
+use super::conn::{HEAD_BYTES, ListenerKind, ServiceResponse, respond};
+use super::deadlines::{Activity, DeadlineAction, Deadlines};
+use super::response::ApiResponse;
+use super::response_body::{Body, WriteProgress};
+use super::transport::{HyperIo, SocketStream};
 
 /// Maximum of concurrent streams of a connection.
 pub const STREAMS: u32 = 100;
@@ -57,45 +57,46 @@ const HEADER_TABLE: u32 = 4 * 1024;
 
 tokio::task_local! {
     /// The flow of the stream whose task is running.
-    static FLOW: Rc<Flow>;
+    static FLOW: Rc<WriteProgress>;
 }
 
 /// Serves a connection that starts with the HTTP/2 preface.
 pub(super) async fn serve(
     worker: &Rc<Worker>,
-    stream: Stream,
+    stream: SocketStream,
     first: Bytes,
     peer: Option<IpAddr>,
-    newcomer: &Rc<Newcomer>,
+    newcomer: &Rc<UnauthenticatedSocket>,
 ) {
     let activity = Activity::new();
     let config = &worker.shared.config;
     let mut deadlines = Deadlines::new(&activity, config, false);
-    let io = Io::new(stream, first, None, &activity, worker);
+    let io = HyperIo::new(stream, first, None, &activity, worker);
     let service = {
         let (worker, newcomer) = (worker.clone(), newcomer.clone());
         service_fn(move |request: Request<Incoming>| {
             let (worker, newcomer) = (worker.clone(), newcomer.clone());
             let head = request.method() == Method::HEAD;
             async move {
-                let flow = FLOW.try_with(Rc::clone).unwrap_or_else(|_| Flow::of_stream());
+                let flow = FLOW.try_with(Rc::clone).unwrap_or_else(|_| WriteProgress::of_stream());
                 // The future is boxed because it is large and would otherwise stay until the response is
                 // read.
-                let answer = Box::pin(respond(request, &worker, peer, Door::Public, &flow, &newcomer));
+                let answer =
+                    Box::pin(respond(request, &worker, peer, ListenerKind::Public, &flow, &newcomer));
                 match answer.await {
-                    Responded::Whole(response) if head => Ok(without_content(response)),
-                    Responded::Whole(response) => Ok::<_, Infallible>(response),
-                    // Only HTTP/1 sockets are taken from hyper: `respond` answers HTTP/2 subscriptions with a
+                    ServiceResponse::Whole(response) if head => Ok(without_content(response)),
+                    ServiceResponse::Whole(response) => Ok::<_, Infallible>(response),
+                    // Only HTTP/1 sockets are taken from hyper: `response` answers HTTP/2 subscriptions with a
                     // body.
-                    Responded::TakeOver(_) => {
-                        let refusal = Answer::refusal(&Refusal::internal(), &*worker.shared.clock);
+                    ServiceResponse::TakeOver(_) => {
+                        let refusal = ApiResponse::error(&ErrorResponse::internal(), &*worker.shared.clock);
                         Ok(refusal.into_response(|body| Body::whole(body, None, &flow)))
                     }
                 }
             }
         })
     };
-    let streams = Streams {
+    let streams = StreamExecutor {
         activity: activity.clone(),
         write_timeout: config.write_timeout(),
         newcomer: newcomer.clone(),
@@ -133,7 +134,7 @@ pub(super) async fn serve(
             }
             match deadlines.poll(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(End::Retire) => {
+                Poll::Ready(DeadlineAction::Retire) => {
                     deadlines.retire();
                     connection.as_mut().graceful_shutdown(); // GOAWAY
                 }
@@ -161,35 +162,35 @@ fn without_content(mut response: Response<Body>) -> Response<Body> {
 /// Runs the tasks that hyper starts for the streams of one connection, on the worker's thread. They end with
 /// the connection.
 #[derive(Clone)]
-struct Streams {
+struct StreamExecutor {
     activity: Rc<Activity>,
     write_timeout: Duration,
-    newcomer: Rc<Newcomer>,
-    shares: Arc<Shares>,
+    newcomer: Rc<UnauthenticatedSocket>,
+    shares: Arc<ByteShares>,
 }
 
-impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Streams {
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, task: F) {
         tokio::task::spawn_local(self.clone().run(task));
     }
 }
 
-impl Streams {
+impl StreamExecutor {
     async fn run<F: Future>(self, task: F) {
         let _busy = self.activity.begin();
-        let mut claim = (!self.newcomer.is_settled()).then(|| self.shares.claim(None));
+        let mut claim = (!self.newcomer.is_authenticated()).then(|| self.shares.claim(None));
         if claim.as_mut().is_some_and(|claim| claim.set(STREAM_BYTES).is_err()) {
             return tracing::debug!(
                 "reset a stream: too many streams of peers without a credential are open"
             );
         }
-        let flow = Flow::of_stream();
-        let mut stall = Stall { flow: flow.clone(), limit: self.write_timeout, timer: None };
+        let flow = WriteProgress::of_stream();
+        let mut stall = StallTimer { flow: flow.clone(), limit: self.write_timeout, timer: None };
         let stalled = {
             let mut task = pin!(FLOW.scope(flow.clone(), task));
             poll_fn(|cx| {
                 let polled = task.as_mut().poll(cx);
-                if self.newcomer.is_settled() {
+                if self.newcomer.is_authenticated() {
                     claim = None;
                 }
                 match polled {
@@ -207,19 +208,19 @@ impl Streams {
             Poll::Pending => stall.poll(cx).map(|()| false),
         });
         if !sent.await {
-            self.activity.doom();
+            self.activity.close_now();
         }
     }
 }
 
 /// Completes when a stream's bytes have made no progress for too long.
-struct Stall {
-    flow: Rc<Flow>,
+struct StallTimer {
+    flow: Rc<WriteProgress>,
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Stall {
+impl StallTimer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let Some(since) = self.flow.waits_since() else { return Poll::Pending };

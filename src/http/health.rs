@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use crate::store::StoreState;
 use crate::worker::Shared;
 
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
-use super::exchange::Exchange;
-use super::respond::Answer;
+use super::request::ApiRequest;
+use super::response::ApiResponse;
 
 /// Health of the daemon.
 #[derive(Serialize, ToSchema)]
@@ -43,7 +43,7 @@ struct Checks {
     tag = "health",
     responses((status = 200, description = "The process is alive.", body = Health))
 )]
-pub async fn live(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+pub async fn live(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     Ok(liveness(x.shared()))
 }
 
@@ -57,7 +57,7 @@ pub async fn live(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
         (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
-pub async fn ready(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+pub async fn ready(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     Ok(readiness(x.shared()))
 }
 
@@ -71,24 +71,24 @@ pub async fn ready(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
         (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
-pub async fn health(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+pub async fn health(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     Ok(readiness(x.shared()))
 }
 
 /// Returns 200 with the daemon's health.
-pub(super) fn liveness(shared: &Shared) -> Answer {
+pub(super) fn liveness(shared: &Shared) -> ApiResponse {
     answer(StatusCode::OK, &report(shared))
 }
 
 /// Returns the daemon's health, with 200 while it is ready, otherwise 503.
-pub(super) fn readiness(shared: &Shared) -> Answer {
+pub(super) fn readiness(shared: &Shared) -> ApiResponse {
     let report = report(shared);
     let serves = report.status == "healthy";
     answer(if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
 }
 
-fn answer(status: StatusCode, health: &Health) -> Answer {
-    Answer::raw_json(status, serde_json::to_vec(health).unwrap_or_default()) // texts and a flag: this cannot fail
+fn answer(status: StatusCode, health: &Health) -> ApiResponse {
+    ApiResponse::raw_json(status, serde_json::to_vec(health).unwrap_or_default()) // texts and a flag: this cannot fail
 }
 
 fn report(shared: &Shared) -> Health {

@@ -5,17 +5,19 @@ use std::time::Duration;
 use http::StatusCode;
 
 use crate::auth::{Authorized, Subscribe};
+use crate::error_response::ErrorResponse;
 use crate::filter::Selection;
-use crate::outcome::Refusal;
-use crate::tenant::start::{self, From};
+use crate::tenant::start::{self, StartPosition};
 
 use super::Handled;
-use super::api::parameters::{HistoryPage, LastEventId, Subscription};
-use super::criteria::Criteria;
-use super::exchange::Exchange;
-use super::history_reader::{CLAIM_BYTES, Outcome, Progress, Reader, Rest, RestOfAnswer, WHOLE_BYTES};
+use super::api::parameters::{HistoryPage, LastEventId, SubscriptionParameters};
+use super::history_reader::{
+    CLAIM_BYTES, EventPageTail, HistoryReader, Progress, ReadOutcome, RemainingBody, WHOLE_BYTES,
+};
 use super::parameters::number;
-use super::respond::Answer;
+use super::request::ApiRequest;
+use super::response::ApiResponse;
+use super::stream_query::StreamQuery;
 
 /// Maximum of events in one response.
 pub const LIMIT: usize = 1_000;
@@ -24,8 +26,8 @@ const DEFAULT_LIMIT: usize = 100;
 pub const WAIT_SECONDS: u64 = 60;
 /// A waiting poll checks its credential, and whether the daemon is stopping, at least this often.
 const LOOK: Duration = Duration::from_secs(1);
-struct Asked {
-    from: From,
+struct HistoryQuery {
+    from: StartPosition,
     limit: usize,
     wait: Duration,
     selection: Selection,
@@ -39,27 +41,27 @@ struct Asked {
     get,
     path = "/api/v1/events",
     tag = "events",
-    params(Subscription, HistoryPage, LastEventId),
-    responses((status = 200, description = "Events, and the cursor of the next page.", body = Rest))
+    params(SubscriptionParameters, HistoryPage, LastEventId),
+    responses((status = 200, description = "Events, and the cursor of the next page.", body = EventPageTail))
 )]
-pub async fn get(x: &mut Exchange, right: Authorized<Subscribe>) -> Result<Handled, Refusal> {
+pub async fn get(x: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Handled, ErrorResponse> {
     let x = &*x;
     let principal = right.principal().clone();
-    let asked = parameters(x)?;
+    let query = history_query(x)?;
     let tenant = x.tenant(&principal).await?;
     // A waiting poll is a connection: it takes a permit of every limit.
-    let waiting = asked.wait > Duration::ZERO;
+    let waiting = query.wait > Duration::ZERO;
     let admitted = waiting.then(|| x.shared().admission.admit_poll(principal.clone(), x.peer)).transpose()?;
-    let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
+    let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
     let mut progress = Progress::at(start.position.unwrap_or_else(|| tenant.head()), start.gap);
-    let deadline = tokio::time::Instant::now() + asked.wait;
+    let deadline = tokio::time::Instant::now() + query.wait;
     let watch = x.worker.watch(&tenant);
     let worker = x.worker.clone();
-    let Asked { limit, selection, .. } = asked;
-    let mut reader = Reader { worker, tenant, principal, admitted, selection, limit };
+    let HistoryQuery { limit, selection, .. } = query;
+    let mut reader = HistoryReader { worker, tenant, principal, admitted, selection, limit };
     let outcome = loop {
         // taken before reading, so that no event is missed between reading and waiting
-        let news = watch.news();
+        let news = watch.events_seen();
         reader.renew()?; // the rights may have changed during a long wait
         let outcome = reader.read_on(&mut progress, WHOLE_BYTES).await?;
         let stop = progress.found > 0 || progress.gap.is_some() || x.shared().is_stopping();
@@ -74,17 +76,17 @@ pub async fn get(x: &mut Exchange, right: Authorized<Subscribe>) -> Result<Handl
             () = tokio::time::sleep_until(deadline.min(now + LOOK)) => {}
         }
     };
-    if outcome == Outcome::Ended {
-        return Ok(Answer::raw_json(StatusCode::OK, reader.end(progress).into_bytes()).into());
+    if outcome == ReadOutcome::Ended {
+        return Ok(ApiResponse::raw_json(StatusCode::OK, reader.end(progress).into_bytes()).into());
     }
     let claim = x.claim_unread(CLAIM_BYTES)?;
-    let head = Answer::raw_json(StatusCode::OK, Vec::new());
-    Ok(Handled::Streamed(head, Box::new(RestOfAnswer::new(reader, progress)), claim))
+    let head = ApiResponse::raw_json(StatusCode::OK, Vec::new());
+    Ok(Handled::Streamed(head, Box::new(RemainingBody::new(reader, progress)), claim))
 }
 
-fn parameters(x: &Exchange) -> Result<Asked, Refusal> {
+fn history_query(x: &ApiRequest) -> Result<HistoryQuery, ErrorResponse> {
     let (mut limit, mut wait) = (DEFAULT_LIMIT, 0);
-    let (filter, from) = Criteria::read(x, |name, value| {
+    let (filter, from) = StreamQuery::read(x, |name, value| {
         match (name, value) {
             ("limit" | "wait", "") => {}
             ("limit", text) => limit = number("limit", text, 1, LIMIT as u64)? as usize,
@@ -94,5 +96,5 @@ fn parameters(x: &Exchange) -> Result<Asked, Refusal> {
         Ok(true)
     })?;
     let selection = Selection { filter, ..Selection::default() };
-    Ok(Asked { from, limit, wait: Duration::from_secs(wait), selection })
+    Ok(HistoryQuery { from, limit, wait: Duration::from_secs(wait), selection })
 }

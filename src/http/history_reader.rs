@@ -19,19 +19,19 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::Principal;
-use crate::connection::admission::Polled;
+use crate::connection::admission::PollPermit;
+use crate::error_response::ErrorResponse;
+use crate::event_ring::RingRead;
 use crate::filter::Selection;
 use crate::frame::Frame;
 use crate::frame::control::{AFTER_BYTES, GapReason};
 use crate::ids::Sequence;
-use crate::outcome::Refusal;
-use crate::ring::Read;
 use crate::store::{JsonEvents, LogRead, Page};
 use crate::tenant::Tenant;
 use crate::tenant::start::Gap;
 use crate::worker::Worker;
 
-use super::body::{Broken, Parts};
+use super::response_body::{BodyParts, IncompleteBody};
 
 /// Bytes up to which a response is built at once, so that its length is known. The last page or frame may
 /// exceed it.
@@ -50,7 +50,7 @@ const COPIED_BYTES: usize = 4 * 1024;
 /// What follows the events of a response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EventPage)]
-pub(super) struct Rest<'a> {
+pub(super) struct EventPageTail<'a> {
     /// Cursor for the next request. It is after everything that was examined, whether it matched or not.
     next_cursor: &'a str,
     /// Events that are missing before the first one, if any.
@@ -75,13 +75,13 @@ pub(super) struct GapView<'a> {
 }
 
 /// A reader of history: its rights, filter and limits.
-pub(super) struct Reader {
+pub(super) struct HistoryReader {
     pub(super) worker: Rc<Worker>,
     pub(super) tenant: Arc<Tenant>,
     pub(super) principal: Arc<Principal>,
     /// A waiting poll is a connection until its response has been sent.
     #[expect(dead_code, reason = "a permit is held for its drop alone")]
-    pub(super) admitted: Option<Polled>,
+    pub(super) admitted: Option<PollPermit>,
     pub(super) selection: Selection,
     /// Maximum of events.
     pub(super) limit: usize,
@@ -98,12 +98,12 @@ pub(super) struct Progress {
     pub(super) found: usize,
     bytes: usize,
     /// JSON that was produced and not sent yet.
-    part: Part,
+    part: BodyPart,
 }
 
 /// Bytes of a response that are to be sent. Some are slices of pages shared with other readers.
 #[derive(Default)]
-pub(super) struct Part {
+pub(super) struct BodyPart {
     slices: VecDeque<Bytes>,
     /// The bytes after the slices.
     tail: Vec<u8>,
@@ -111,7 +111,7 @@ pub(super) struct Part {
     sliced: usize,
 }
 
-impl Part {
+impl BodyPart {
     fn len(&self) -> usize {
         self.sliced + self.tail.len()
     }
@@ -152,7 +152,7 @@ impl Part {
 
 /// The result of reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
+pub(super) enum ReadOutcome {
     /// The response needs no more events.
     Ended,
     /// As many bytes were read as were requested, and there may be more.
@@ -162,7 +162,7 @@ pub(super) enum Outcome {
 impl Progress {
     /// Progress that starts right after `position`.
     pub(super) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
-        let part = Part { tail: b"{\"data\":[".to_vec(), ..Part::default() };
+        let part = BodyPart { tail: b"{\"data\":[".to_vec(), ..BodyPart::default() };
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
 
@@ -198,7 +198,7 @@ impl Progress {
     }
 
     /// Calls [`Progress::take`] for a whole page, without examining each event if all of them match.
-    fn take_page(&mut self, reader: &Reader, page: &Page) -> bool {
+    fn take_page(&mut self, reader: &HistoryReader, page: &Page) -> bool {
         let (whole, places) = page.whole();
         if !reader.selection.matches_all(whole.has_users()) {
             return self.take_frames(reader, page.frames().iter(), usize::MAX);
@@ -232,21 +232,21 @@ impl Progress {
 
     fn take_frames<'f>(
         &mut self,
-        reader: &Reader,
+        reader: &HistoryReader,
         frames: impl Iterator<Item = &'f Frame>,
         enough: usize,
     ) -> bool {
-        let asked = |frame: &'f Frame| reader.selection.matches(frame).then(|| frame.json());
-        self.take(reader.limit, frames.map(|frame| (frame.sequence(), asked(frame))), enough)
+        let matching = |frame: &'f Frame| reader.selection.matches(frame).then(|| frame.json());
+        self.take(reader.limit, frames.map(|frame| (frame.sequence(), matching(frame))), enough)
     }
 }
 
-impl Reader {
+impl HistoryReader {
     /// Updates the rights to the current ones.
     ///
     /// # Errors
     /// 401: the credential has ended.
-    pub(super) fn renew(&mut self) -> Result<(), Refusal> {
+    pub(super) fn renew(&mut self) -> Result<(), ErrorResponse> {
         self.selection.rights = self.worker.shared.auth.still_valid(&self.principal)?;
         Ok(())
     }
@@ -255,7 +255,11 @@ impl Reader {
     ///
     /// # Errors
     /// 503: the store cannot be read.
-    pub(super) async fn read_on(&self, progress: &mut Progress, enough: usize) -> Result<Outcome, Refusal> {
+    pub(super) async fn read_on(
+        &self,
+        progress: &mut Progress,
+        enough: usize,
+    ) -> Result<ReadOutcome, ErrorResponse> {
         let (store, log) = (self.worker.shared.tenants.store(), self.tenant.log());
         let mut batch = Vec::new();
         progress.caught_up = false;
@@ -264,38 +268,38 @@ impl Reader {
             let read = self.worker.read_ring(&self.tenant, progress.position, &mut batch);
             // A page is taken without examining each event only if the reader may see the events of all
             // users.
-            if matches!(read, Read::Behind { .. })
+            if matches!(read, RingRead::Behind { .. })
                 && self.selection.matches_all(true)
                 && let Some(events) = store.read_json(log, progress.position).await?
             {
                 if !progress.take_json(self.limit, &events) {
-                    return Ok(Outcome::Ended);
+                    return Ok(ReadOutcome::Ended);
                 }
                 // Reading pages that are in memory never waits, so other tasks need this pause.
                 tokio::task::yield_now().await;
                 continue;
             }
             match read {
-                Read::AtHead => {
+                RingRead::AtHead => {
                     progress.caught_up = true;
-                    return Ok(Outcome::Ended);
+                    return Ok(ReadOutcome::Ended);
                 }
-                Read::Frames => {
+                RingRead::Frames => {
                     if !progress.take_frames(self, batch.iter().map(|frame| &**frame), enough) {
-                        return Ok(Outcome::Ended);
+                        return Ok(ReadOutcome::Ended);
                     }
                 }
-                Read::Behind { .. } => match store.read_log(log, progress.position).await? {
+                RingRead::Behind { .. } => match store.read_log(log, progress.position).await? {
                     LogRead::Page(page) => {
                         // All of it is taken; it is not much, and it may be evicted before the next read.
                         if !progress.take_page(self, &page) {
-                            return Ok(Outcome::Ended);
+                            return Ok(ReadOutcome::Ended);
                         }
                         tokio::task::yield_now().await; // see the pause above
                     }
                     // A response can declare one gap. The next response starts with the next one.
                     LogRead::Gap { .. } if progress.gap.is_some() && progress.found > 0 => {
-                        return Ok(Outcome::Ended);
+                        return Ok(ReadOutcome::Ended);
                     }
                     LogRead::Gap { resumes_at, .. } => self.note_gap(progress, resumes_at),
                     // A new epoch has started: its first position is the end of the log.
@@ -303,7 +307,7 @@ impl Reader {
                 },
             }
         }
-        Ok(Outcome::Enough)
+        Ok(ReadOutcome::Enough)
     }
 
     fn note_gap(&self, progress: &mut Progress, resumes_at: Sequence) {
@@ -319,7 +323,7 @@ impl Reader {
     }
 
     /// Returns the last part: the remaining events, and the fields that follow them.
-    pub(super) fn end(&self, progress: Progress) -> Part {
+    pub(super) fn end(&self, progress: Progress) -> BodyPart {
         let Progress { mut part, gap, .. } = progress;
         let cursor = |position| self.worker.shared.tenants.cursors().encode(self.tenant.id(), position);
         let gap = gap.as_ref().map(|gap| GapView {
@@ -328,7 +332,8 @@ impl Reader {
             reason: gap.reason.name(),
         });
         let next = cursor(progress.position);
-        let rest = Rest { next_cursor: next.as_str(), gap, caught_up: progress.caught_up, success: true };
+        let rest =
+            EventPageTail { next_cursor: next.as_str(), gap, caught_up: progress.caught_up, success: true };
         let rest = serde_json::to_vec(&rest).unwrap_or_default(); // texts and flags: this cannot fail
         part.tail.extend_from_slice(b"],");
         part.tail.extend_from_slice(rest.get(1..).unwrap_or_default()); // without its opening brace
@@ -337,7 +342,7 @@ impl Reader {
 }
 
 /// The parts of a response that follow its first part.
-pub(super) struct RestOfAnswer {
+pub(super) struct RemainingBody {
     /// The unsent slices of the last part that was made.
     slices: VecDeque<Bytes>,
     /// The future that makes the next part; `None` if the last part was made or reading has failed.
@@ -345,34 +350,34 @@ pub(super) struct RestOfAnswer {
 }
 
 enum Step {
-    Part(Part, Box<(Reader, Progress)>),
-    Last(Part),
+    Part(BodyPart, Box<(HistoryReader, Progress)>),
+    Last(BodyPart),
     Broken,
 }
 
-impl RestOfAnswer {
-    pub(super) fn new(reader: Reader, progress: Progress) -> RestOfAnswer {
+impl RemainingBody {
+    pub(super) fn new(reader: HistoryReader, progress: Progress) -> RemainingBody {
         let first = Box::new((reader, progress));
-        RestOfAnswer { slices: VecDeque::new(), next: Some(Box::pin(async move { part_of(first) })) }
+        RemainingBody { slices: VecDeque::new(), next: Some(Box::pin(async move { part_of(first) })) }
     }
 }
 
 /// Hands over what was read.
-fn part_of(mut answer: Box<(Reader, Progress)>) -> Step {
+fn part_of(mut answer: Box<(HistoryReader, Progress)>) -> Step {
     // Space for the next part is allocated when it is read, because this part stays in memory until it has
     // been written.
     Step::Part(std::mem::take(&mut answer.1.part), answer)
 }
 
-async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
+async fn step(mut answer: Box<(HistoryReader, Progress)>) -> Step {
     let (reader, progress) = &mut *answer;
     if reader.renew().is_err() {
         tracing::debug!("cut off a response: the reader's credential has ended");
         return Step::Broken;
     }
     match reader.read_on(progress, PART_BYTES).await {
-        Ok(Outcome::Enough) => part_of(answer),
-        Ok(Outcome::Ended) => {
+        Ok(ReadOutcome::Enough) => part_of(answer),
+        Ok(ReadOutcome::Ended) => {
             let (reader, progress) = *answer;
             Step::Last(reader.end(progress))
         }
@@ -383,8 +388,8 @@ async fn step(mut answer: Box<(Reader, Progress)>) -> Step {
     }
 }
 
-impl Parts for RestOfAnswer {
-    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+impl BodyParts for RemainingBody {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, IncompleteBody>>> {
         loop {
             if let Some(slice) = self.slices.pop_front() {
                 return Poll::Ready(Some(Ok(slice)));
@@ -398,7 +403,7 @@ impl Parts for RestOfAnswer {
                     part.into_slices()
                 }
                 Step::Last(part) => part.into_slices(),
-                Step::Broken => return Poll::Ready(Some(Err(Broken))),
+                Step::Broken => return Poll::Ready(Some(Err(IncompleteBody))),
             };
         }
     }

@@ -7,29 +7,37 @@ use http::Version;
 use http::header::{self, HeaderMap};
 use http::uri::Authority;
 
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
 /// Checks the `Host` header and the authority of the request target.
 ///
 /// # Errors
 /// 400: HTTP/1.1 without `Host`, HTTP/2 with neither `:authority` nor `Host`, more than one `Host`, HTTP/2
 /// with a `Host` other than `:authority`, or a value that is not `host[:port]`.
-pub(super) fn check(version: Version, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> {
+pub(super) fn check(
+    version: Version,
+    authority: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<(), ErrorResponse> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
-        return Err(Refusal::bad_request("Host: must be given once"));
+        return Err(ErrorResponse::bad_request("Host: must be given once"));
     }
     let host = host.map(|host| host.to_str().ok().filter(|host| is_host(host)).ok_or(())).transpose();
-    let Ok(host) = host else { return Err(Refusal::bad_request("Host: must be host or host:port")) };
+    let Ok(host) = host else { return Err(ErrorResponse::bad_request("Host: must be host or host:port")) };
     if authority.is_some_and(|authority| authority.is_empty() || !is_host(authority)) {
-        return Err(Refusal::bad_request("the request target: its authority must be host or host:port"));
+        return Err(ErrorResponse::bad_request(
+            "the request target: its authority must be host or host:port",
+        ));
     }
     match (version, authority, host) {
-        (Version::HTTP_11, _, None) => Err(Refusal::bad_request("Host: is required")),
-        (Version::HTTP_2, None, None | Some("")) => Err(Refusal::bad_request(":authority: is required")),
+        (Version::HTTP_11, _, None) => Err(ErrorResponse::bad_request("Host: is required")),
+        (Version::HTTP_2, None, None | Some("")) => {
+            Err(ErrorResponse::bad_request(":authority: is required"))
+        }
         (Version::HTTP_2, Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
-            Err(Refusal::bad_request("Host: must equal :authority"))
+            Err(ErrorResponse::bad_request("Host: must equal :authority"))
         }
         _ => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::exposition::{Exposition, Format};
-use crate::close::Close;
+use crate::close::CloseReason;
 use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot, Transport};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::worker::Shared;
@@ -58,7 +58,7 @@ fn connections(shared: &Shared, out: &mut Exposition) {
         "Connections that read behind the live position",
         metrics.sum_gauge(|w| w.behind.get()),
     );
-    let closed = Close::ALL.map(|it| (it.label(), metrics.sum(|w| w.closed[it as usize].get())));
+    let closed = CloseReason::ALL.map(|it| (it.label(), metrics.sum(|w| w.closed[it as usize].get())));
     out.counters("nervewire_closed", "Connections ended, by reason", "reason", &closed);
     out.counter(
         "nervewire_rechecked_connections",

@@ -3,7 +3,7 @@
 //! * Every response has `x-request-id`, and CORS headers if the origin is allowed. All error bodies have the
 //!   same shape.
 //! * Handlers authenticate first. Only [`crate::auth`] decides what a principal may do.
-//! * A handler that subscribes returns a [`Subscribed`]. On HTTP/1 the socket is then taken from hyper
+//! * A handler that subscribes returns a [`GrantedSubscription`]. On HTTP/1 the socket is then taken from hyper
 //!   (`conn.rs`).
 
 mod access;
@@ -11,58 +11,58 @@ pub mod admin;
 pub mod admin_listener;
 mod api;
 mod backup;
-pub mod body;
 mod client_address;
 pub mod conn;
 pub mod cors;
-pub mod criteria;
 mod deadlines;
+mod etag;
 pub mod events;
-pub mod exchange;
 mod exposition;
 pub mod h2;
 pub mod health;
 pub mod history;
 mod history_reader;
 mod host;
-mod incoming;
+mod idempotency;
+mod json_error;
 mod metrics_page;
-mod misread;
-mod once;
 mod parameters;
 mod proxy_protocol;
+pub mod request;
+mod request_body;
 mod resources;
-pub mod respond;
+pub mod response;
+pub mod response_body;
 mod routes;
+pub mod stream_query;
 pub mod subscribe;
 mod transport;
-mod version;
 
 use http::{Method, StatusCode};
 
-use crate::connection::shares::Claim;
-use crate::outcome::Refusal;
+use crate::connection::byte_shares::ByteClaim;
+use crate::error_response::ErrorResponse;
 
 pub use resources::users::login::LOGIN_BYTES;
 
-use body::Parts;
-use exchange::Exchange;
-use respond::Answer;
+use request::ApiRequest;
+use response::ApiResponse;
+use response_body::BodyParts;
 use routes::Special;
-use subscribe::Subscribed;
+use subscribe::GrantedSubscription;
 
 /// The result of a handler.
 pub enum Handled {
     /// A complete response.
-    Answer(Answer),
+    Answer(ApiResponse),
     /// A response whose body is produced while it is sent.
-    Streamed(Answer, Box<dyn Parts>, Claim),
+    Streamed(ApiResponse, Box<dyn BodyParts>, ByteClaim),
     /// A subscription that starts now.
-    Subscribed(Box<Subscribed>),
+    Subscribed(Box<GrantedSubscription>),
 }
 
-impl From<Answer> for Handled {
-    fn from(answer: Answer) -> Handled {
+impl From<ApiResponse> for Handled {
+    fn from(answer: ApiResponse) -> Handled {
         Handled::Answer(answer)
     }
 }
@@ -71,7 +71,7 @@ impl From<Answer> for Handled {
 ///
 /// # Errors
 /// The handler's error; 404 for an unknown path, 405 for a known path with another method.
-pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
+pub async fn handle(x: &mut ApiRequest) -> Result<Handled, ErrorResponse> {
     if x.method == Method::OPTIONS {
         return Ok(cors::preflight(x).into());
     }
@@ -88,6 +88,6 @@ pub async fn handle(x: &mut Exchange) -> Result<Handled, Refusal> {
 }
 
 /// Returns 200 or 201 with `{data, success:true}`.
-pub(crate) fn created(data: impl serde::Serialize) -> Answer {
-    Answer::data(StatusCode::CREATED, data)
+pub(crate) fn created(data: impl serde::Serialize) -> ApiResponse {
+    ApiResponse::data(StatusCode::CREATED, data)
 }

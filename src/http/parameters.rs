@@ -4,9 +4,9 @@
 //!   organization than the sender expects.
 //! * Credentials are not handled here: every request may carry one, and [`crate::auth`] reads it.
 
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
-use super::exchange::Exchange;
+use super::request::ApiRequest;
 
 /// Rows of a page if the request does not say.
 pub(super) const PAGE_DEFAULT: usize = 50;
@@ -16,15 +16,15 @@ pub(super) const PAGE_MOST: u64 = 100;
 pub(super) const OFFSET_MOST: u64 = 10_000;
 
 /// The error for a parameter that the request does not support.
-pub(super) fn unknown(name: &str) -> Refusal {
-    Refusal::bad_request(format!("{name}: no such parameter"))
+pub(super) fn unknown(name: &str) -> ErrorResponse {
+    ErrorResponse::bad_request(format!("{name}: no such parameter"))
 }
 
 /// Refuses every parameter.
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(super) fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
+pub(super) fn no_parameters(x: &ApiRequest) -> Result<(), ErrorResponse> {
     match x.parameters()?.first() {
         Some((name, _)) => Err(unknown(name)),
         None => Ok(()),
@@ -35,35 +35,35 @@ pub(super) fn no_parameters(x: &Exchange) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// 400 naming an unknown parameter.
-pub(super) fn only_parameter(x: &Exchange, name: &str) -> Result<Option<String>, Refusal> {
-    let mut asked = None;
+pub(super) fn only_parameter(x: &ApiRequest, name: &str) -> Result<Option<String>, ErrorResponse> {
+    let mut parameter = None;
     for (other, value) in x.parameters()? {
         match other.as_ref() {
             other if other != name => return Err(unknown(other)),
             _ if value.is_empty() => {}
-            _ => asked = Some(value.into_owned()),
+            _ => parameter = Some(value.into_owned()),
         }
     }
-    Ok(asked)
+    Ok(parameter)
 }
 
 /// Unescapes one segment of the path.
 ///
 /// # Errors
 /// 404: no resource can have this name.
-pub(super) fn unescaped(segment: &str) -> Result<String, Refusal> {
-    crate::query::unescape_path(segment).ok_or_else(Refusal::not_found)
+pub(super) fn unescaped(segment: &str) -> Result<String, ErrorResponse> {
+    crate::query::unescape_path(segment).ok_or_else(ErrorResponse::not_found)
 }
 
 /// Parses `true` or `false`.
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(super) fn boolean(name: &str, text: &str) -> Result<bool, Refusal> {
+pub(super) fn boolean(name: &str, text: &str) -> Result<bool, ErrorResponse> {
     match text {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(Refusal::bad_request(format!("{name}: must be true or false"))),
+        _ => Err(ErrorResponse::bad_request(format!("{name}: must be true or false"))),
     }
 }
 
@@ -71,18 +71,17 @@ pub(super) fn boolean(name: &str, text: &str) -> Result<bool, Refusal> {
 ///
 /// # Errors
 /// 400 naming the parameter and its bounds.
-pub(super) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, Refusal> {
-    text.parse()
-        .ok()
-        .filter(|n| (least..=most).contains(n))
-        .ok_or_else(|| Refusal::bad_request(format!("{name}: must be a whole number from {least} to {most}")))
+pub(super) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, ErrorResponse> {
+    text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
+        ErrorResponse::bad_request(format!("{name}: must be a whole number from {least} to {most}"))
+    })
 }
 
 /// Parses a number from 0 to 1.
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(super) fn fraction(name: &str, text: &str) -> Result<f64, Refusal> {
+pub(super) fn fraction(name: &str, text: &str) -> Result<f64, ErrorResponse> {
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
-    number.ok_or_else(|| Refusal::bad_request(format!("{name}: must be a number from 0 to 1")))
+    number.ok_or_else(|| ErrorResponse::bad_request(format!("{name}: must be a number from 0 to 1")))
 }

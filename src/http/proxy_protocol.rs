@@ -19,7 +19,7 @@ const HEAD_BYTES: usize = 16;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(super) enum ParsedHeader {
     /// Not a header of this version, or one that cannot be parsed.
     Other,
     /// The start of a header; more bytes are needed.
@@ -33,21 +33,21 @@ pub(super) enum Parsed {
 }
 
 /// Parses a header at the start of `bytes`.
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+pub(super) fn parse(bytes: &[u8]) -> ParsedHeader {
     let Some((signature, rest)) = bytes.split_first_chunk() else {
-        return if SIGNATURE.starts_with(bytes) { Parsed::Partial } else { Parsed::Other };
+        return if SIGNATURE.starts_with(bytes) { ParsedHeader::Partial } else { ParsedHeader::Other };
     };
     if signature != SIGNATURE {
-        return Parsed::Other;
+        return ParsedHeader::Other;
     }
     let Some((&[command, family, high, low], rest)) = rest.split_first_chunk() else {
-        return Parsed::Partial;
+        return ParsedHeader::Partial;
     };
     let length = usize::from(u16::from_be_bytes([high, low]));
     if !matches!(command, 0x20 | 0x21) || HEAD_BYTES + length > PROXY_HEADER_BYTES {
-        return Parsed::Other;
+        return ParsedHeader::Other;
     }
-    let Some(addresses) = rest.get(..length) else { return Parsed::Partial };
+    let Some(addresses) = rest.get(..length) else { return ParsedHeader::Partial };
     let source = match (command, family >> 4) {
         (0x20, _) => Ok(None),
         (_, 1) => addresses.first_chunk::<12>().map(v4).ok_or(()),
@@ -55,7 +55,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         (_, 0 | 3) => Ok(None),
         _ => Err(()),
     };
-    source.map_or(Parsed::Other, |source| Parsed::Header { length: HEAD_BYTES + length, source })
+    source.map_or(ParsedHeader::Other, |source| ParsedHeader::Header { length: HEAD_BYTES + length, source })
 }
 
 /// Source and destination address, then the ports.
@@ -101,11 +101,11 @@ mod tests {
             (header(0x21, 0x31, &[0; 216]), None),
         ] {
             let expected =
-                Parsed::Header { length: bytes.len(), source: source.map(|it| it.parse().unwrap()) };
+                ParsedHeader::Header { length: bytes.len(), source: source.map(|it| it.parse().unwrap()) };
             assert_eq!(parse(&bytes), expected, "{bytes:?}");
             assert_eq!(parse(&[bytes.as_slice(), b"GET / HTTP/1.1\r\n"].concat()), expected);
             for end in 0..bytes.len() {
-                assert_eq!(parse(&bytes[..end]), Parsed::Partial, "{end} of {bytes:?}");
+                assert_eq!(parse(&bytes[..end]), ParsedHeader::Partial, "{end} of {bytes:?}");
             }
         }
     }
@@ -128,16 +128,19 @@ mod tests {
             header(0x21, 0x41, &V4),
             header(0x21, 0x11, &vec![0; PROXY_HEADER_BYTES]),
         ] {
-            assert_eq!(parse(&bytes), Parsed::Other, "{bytes:?}");
+            assert_eq!(parse(&bytes), ParsedHeader::Other, "{bytes:?}");
         }
-        assert_ne!(parse(&header(0x21, 0x11, &vec![0; PROXY_HEADER_BYTES - HEAD_BYTES])), Parsed::Other);
+        assert_ne!(
+            parse(&header(0x21, 0x11, &vec![0; PROXY_HEADER_BYTES - HEAD_BYTES])),
+            ParsedHeader::Other
+        );
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_within_their_length(tail in proptest::collection::vec(any::<u8>(), 0..600)) {
             for bytes in [tail.clone(), [SIGNATURE.as_slice(), &[0x21], &tail].concat()] {
-                if let Parsed::Header { length, .. } = parse(&bytes) {
+                if let ParsedHeader::Header { length, .. } = parse(&bytes) {
                     prop_assert!((HEAD_BYTES..=PROXY_HEADER_BYTES).contains(&length) && length <= bytes.len());
                 }
             }

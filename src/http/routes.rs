@@ -13,13 +13,13 @@ use http::Method;
 use matchit::Router;
 
 use crate::auth::{Authenticated, Manage, Mint, Operate, Publish, Subscribe, WriteAsUser, WriteOwned};
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
 use super::access::{Access, ByHandler, Needs, Public, ReadsHistory, Writes, WritesAndReads};
 use super::admin::{api_keys, connections, organizations, stats, tokens};
 use super::api::serve;
-use super::exchange::Exchange;
-use super::resources::{agents, blocks, memories, messages, presence, tools, users};
+use super::request::ApiRequest;
+use super::resources::{agents, core_memory, memories, messages, presence, tools, users};
 use super::{Handled, events, health, history, subscribe};
 
 /// Maximum of names in braces in one path.
@@ -28,7 +28,7 @@ const NAMES: usize = 2;
 /// The values in a request's path for the names in the route's path. Unused ones are empty.
 pub(super) type Names<'a> = [&'a str; NAMES];
 
-type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Handled, Refusal>> + 'a>>;
+type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Handled, ErrorResponse>> + 'a>>;
 
 /// A row of the table.
 pub(super) struct Route {
@@ -41,7 +41,7 @@ pub(super) struct Route {
     /// Special property of the route.
     pub(super) special: Special,
     /// Checks the access, then runs the handler.
-    pub(super) serve: for<'a> fn(&'a mut Exchange, Names<'a>) -> Outcome<'a>,
+    pub(super) serve: for<'a> fn(&'a mut ApiRequest, Names<'a>) -> Outcome<'a>,
 }
 
 /// A special property of a route.
@@ -223,10 +223,10 @@ fn router() -> Router<PathRoutes> {
 ///
 /// # Errors
 /// 404 for an unknown path, 405 for a known one with another method.
-pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, Names<'p>), Refusal> {
-    let found = ROUTER.at(path).map_err(|_| Refusal::not_found())?;
+pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, Names<'p>), ErrorResponse> {
+    let found = ROUTER.at(path).map_err(|_| ErrorResponse::not_found())?;
     let route = found.value.routes.iter().find(|route| route.answers(method));
-    let route = route.ok_or_else(|| Refusal::method(&found.value.allow))?;
+    let route = route.ok_or_else(|| ErrorResponse::method(&found.value.allow))?;
     let mut names = [""; NAMES];
     for (name, (_, value)) in names.iter_mut().zip(found.params.iter()) {
         *name = value;

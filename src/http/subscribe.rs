@@ -10,22 +10,22 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{StatusCode, Version};
 use ring::digest;
 
-use crate::auth::{Subscribe, Use};
-use crate::connection::admission::Admitted;
+use crate::auth::{CredentialUse, Subscribe};
+use crate::connection::admission::ConnectionPermit;
+use crate::error_response::ErrorResponse;
 use crate::filter::Filter;
 use crate::frame::sse;
 use crate::metrics::Transport;
-use crate::outcome::Refusal;
 use crate::tenant::Tenant;
-use crate::tenant::start::{self, From};
-use crate::worker::connect::Adopt;
+use crate::tenant::start::{self, StartPosition};
+use crate::worker::connect::ConnectionHandoff;
 
 use super::Handled;
-use super::api::parameters::{LastEventId, OfSse, OfWebSocket, Subscription, Upgrade};
-use super::criteria::Criteria;
-use super::exchange::Exchange;
+use super::api::parameters::{LastEventId, OfSse, OfWebSocket, SubscriptionParameters, Upgrade};
 use super::parameters::boolean;
-use super::respond::Answer;
+use super::request::ApiRequest;
+use super::response::ApiResponse;
+use super::stream_query::StreamQuery;
 
 /// Milliseconds that an `EventSource` waits before it reconnects.
 pub const RETRY_MS: u64 = 2_000;
@@ -33,7 +33,7 @@ pub const RETRY_MS: u64 = 2_000;
 const WS_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// A subscription that was accepted.
-pub struct Subscribed {
+pub struct GrantedSubscription {
     /// Status: 101 or 200.
     pub status: StatusCode,
     /// Headers of the response.
@@ -41,13 +41,13 @@ pub struct Subscribed {
     /// Body bytes that precede what the worker writes.
     pub preface: Vec<u8>,
     /// What the worker takes over.
-    pub adopt: Adopt,
+    pub handoff: ConnectionHandoff,
 }
 
 /// The parameters of a subscription.
-struct Asked {
+struct SubscribeQuery {
     filter: Option<Filter>,
-    from: From,
+    from: StartPosition,
     no_echo: bool,
     heartbeat_event: bool,
 }
@@ -60,44 +60,45 @@ struct Asked {
     get,
     path = "/api/v1/ws",
     tag = "subscriptions",
-    params(Subscription, OfWebSocket, Upgrade),
+    params(SubscriptionParameters, OfWebSocket, Upgrade),
     responses((status = 101, description = "The connection is a WebSocket now. `/api-docs/asyncapi.json` describes its frames."), (status = 426))
 )]
-pub async fn ws(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
+pub async fn ws(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
     let accept = handshake(x)?;
-    let principal = x.principal(Use::WebSocket)?;
-    let asked = parameters(x, true, false)?;
-    if asked.filter.is_some() {
+    let principal = x.principal(CredentialUse::WebSocket)?;
+    let query = subscribe_query(x, true, false)?;
+    if query.filter.is_some() {
         principal.authorize::<Subscribe>()?;
     }
     x.shared().serving()?;
     let tenant = x.tenant(&principal).await?;
     let admitted =
         x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
-    let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
+    let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    let adopt = adopt(Transport::Ws, Some((admitted, tenant)), asked, start);
+    let handoff = handoff(Transport::Ws, Some((admitted, tenant)), query, start);
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
+    Ok(Handled::Subscribed(Box::new(GrantedSubscription { status, headers, preface: Vec::new(), handoff })))
 }
 
 /// Upgrades to the diagnostic echo, which needs no credential and delivers no event.
 ///
 /// # Errors
 /// 426, 400.
-pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
+pub fn echo(x: &ApiRequest) -> Result<Handled, ErrorResponse> {
     let accept = handshake(x)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    let asked = Asked { filter: None, from: From::Now, no_echo: false, heartbeat_event: false };
-    let adopt = adopt(Transport::Ws, None, asked, start::Start::NOW);
+    let query =
+        SubscribeQuery { filter: None, from: StartPosition::Now, no_echo: false, heartbeat_event: false };
+    let handoff = handoff(Transport::Ws, None, query, start::ResolvedStart::NOW);
     let status = StatusCode::SWITCHING_PROTOCOLS;
-    Ok(Handled::Subscribed(Box::new(Subscribed { status, headers, preface: Vec::new(), adopt })))
+    Ok(Handled::Subscribed(Box::new(GrantedSubscription { status, headers, preface: Vec::new(), handoff })))
 }
 
 /// Subscribes to events as a stream (SSE).
@@ -109,13 +110,13 @@ pub fn echo(x: &Exchange) -> Result<Handled, Refusal> {
     get,
     path = "/api/v1/sse",
     tag = "subscriptions",
-    params(Subscription, OfSse, LastEventId),
+    params(SubscriptionParameters, OfSse, LastEventId),
     responses(
         (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
         (status = 406),
     )
 )]
-pub async fn sse(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
+pub async fn sse(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
     events(x, false).await
 }
 
@@ -127,25 +128,25 @@ pub async fn sse(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
     get,
     path = "/api/v1/sse/llm",
     tag = "subscriptions",
-    params(Subscription, OfSse, LastEventId),
+    params(SubscriptionParameters, OfSse, LastEventId),
     responses(
         (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
         (status = 406),
     )
 )]
-pub async fn llm_sse(x: &mut Exchange, _: ()) -> Result<Handled, Refusal> {
+pub async fn llm_sse(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
     events(x, true).await
 }
 
-async fn events(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
+async fn events(x: &mut ApiRequest, llm: bool) -> Result<Handled, ErrorResponse> {
     if !accepts_event_stream(x) {
-        return Err(Refusal::new(
+        return Err(ErrorResponse::new(
             StatusCode::NOT_ACCEPTABLE,
             "BAD_REQUEST",
             "only text/event-stream is served here",
         ));
     }
-    let principal = x.principal(Use::Stream)?;
+    let principal = x.principal(CredentialUse::Stream)?;
     match sse_granted(x, principal, llm).await {
         Err(refusal) if refusal.is_passing() && names_event_stream(x) => Ok(closing(x, &refusal).into()),
         other => other,
@@ -153,17 +154,17 @@ async fn events(x: &mut Exchange, llm: bool) -> Result<Handled, Refusal> {
 }
 
 async fn sse_granted(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     principal: Arc<crate::auth::Principal>,
     llm: bool,
-) -> Result<Handled, Refusal> {
+) -> Result<Handled, ErrorResponse> {
     principal.authorize::<Subscribe>()?;
-    let asked = parameters(x, false, llm)?;
+    let query = subscribe_query(x, false, llm)?;
     x.shared().serving()?;
     let tenant = x.tenant(&principal).await?;
     let admitted =
         x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
-    let start = start::resolve(x.shared().tenants.store(), &tenant, &asked.from).await?;
+    let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
     let transport = match x.version {
@@ -171,26 +172,31 @@ async fn sse_granted(
         Version::HTTP_11 => Transport::Sse,
         _ => Transport::SseHttp10,
     };
-    let adopt = adopt(transport, Some((admitted, tenant)), asked, start);
+    let handoff = handoff(transport, Some((admitted, tenant)), query, start);
     let headers = event_stream_headers();
-    Ok(Handled::Subscribed(Box::new(Subscribed { status: StatusCode::OK, headers, preface, adopt })))
+    Ok(Handled::Subscribed(Box::new(GrantedSubscription {
+        status: StatusCode::OK,
+        headers,
+        preface,
+        handoff,
+    })))
 }
 
-fn adopt(
+fn handoff(
     transport: Transport,
-    whose: Option<(Admitted, Arc<Tenant>)>,
-    asked: Asked,
-    start: start::Start,
-) -> Adopt {
-    let (admitted, tenant) = whose.unzip();
-    Adopt {
+    admitted_tenant: Option<(ConnectionPermit, Arc<Tenant>)>,
+    query: SubscribeQuery,
+    start: start::ResolvedStart,
+) -> ConnectionHandoff {
+    let (admitted, tenant) = admitted_tenant.unzip();
+    ConnectionHandoff {
         admitted,
         tenant,
         transport,
-        filter: asked.filter,
+        filter: query.filter,
         start,
-        no_echo: asked.no_echo,
-        heartbeat_event: asked.heartbeat_event,
+        no_echo: query.no_echo,
+        heartbeat_event: query.heartbeat_event,
         head: Vec::new(),
         leftover: Bytes::new(),
     }
@@ -206,7 +212,7 @@ fn event_stream_headers() -> HeaderMap {
 
 /// Returns 200 with one event that closes the stream and a reconnect delay with jitter, because `EventSource`
 /// stops for ever on 429 and 503.
-fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
+fn closing(x: &ApiRequest, refusal: &ErrorResponse) -> ApiResponse {
     let wait = refusal.retry_after.unwrap_or(1) * 1_000;
     let mut jitter = [0u8; 2];
     // zeros would do too
@@ -225,11 +231,11 @@ fn closing(x: &Exchange, refusal: &Refusal) -> Answer {
         // When permits are scarce, the connection of a refused client is closed.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Answer { status: StatusCode::OK, headers, body: body.into() }
+    ApiResponse { status: StatusCode::OK, headers, body: body.into() }
 }
 
 /// Checks the headers of the upgrade (RFC 6455 §4.2.1) and returns the value of `Sec-WebSocket-Accept`.
-fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
+fn handshake(x: &ApiRequest) -> Result<HeaderValue, ErrorResponse> {
     let lists = |name: header::HeaderName, token: &str| {
         let values = x.headers.get_all(name);
         values
@@ -242,9 +248,9 @@ fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
     let upgrade = lists(header::UPGRADE, "websocket") && lists(header::CONNECTION, "upgrade");
     if !upgrade || version != Some("13") || x.version != Version::HTTP_11 {
         let message = "a WebSocket upgrade of version 13 over HTTP/1.1 is required";
-        return Err(Refusal::new(StatusCode::UPGRADE_REQUIRED, "BAD_REQUEST", message));
+        return Err(ErrorResponse::new(StatusCode::UPGRADE_REQUIRED, "BAD_REQUEST", message));
     }
-    let bad_key = || Refusal::bad_request("Sec-WebSocket-Key: must be 16 bytes in base64");
+    let bad_key = || ErrorResponse::bad_request("Sec-WebSocket-Key: must be 16 bytes in base64");
     let mut keys = x.headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().and_then(|key| key.to_str().ok()).map(str::trim).ok_or_else(bad_key)?;
     if keys.next().is_some() || STANDARD.decode(key).ok().is_none_or(|raw| raw.len() != 16) {
@@ -253,16 +259,16 @@ fn handshake(x: &Exchange) -> Result<HeaderValue, Refusal> {
     let body = x.headers.contains_key(header::TRANSFER_ENCODING)
         || x.header(header::CONTENT_LENGTH).is_some_and(|length| length.trim() != "0");
     if body {
-        return Err(Refusal::bad_request("an upgrade request carries no body"));
+        return Err(ErrorResponse::bad_request("an upgrade request carries no body"));
     }
     let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     context.update(key.as_bytes());
     context.update(WS_GUID);
-    HeaderValue::from_str(&STANDARD.encode(context.finish())).map_err(|_| Refusal::internal())
+    HeaderValue::from_str(&STANDARD.encode(context.finish())).map_err(|_| ErrorResponse::internal())
 }
 
 /// Returns true if `Accept` allows an event stream. An absent header allows everything.
-fn accepts_event_stream(x: &Exchange) -> bool {
+fn accepts_event_stream(x: &ApiRequest) -> bool {
     let mut accepts =
         x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     accepts.peek().is_none()
@@ -275,26 +281,26 @@ fn accepts_event_stream(x: &Exchange) -> bool {
         })
 }
 
-fn names_event_stream(x: &Exchange) -> bool {
+fn names_event_stream(x: &ApiRequest) -> bool {
     let mut accepts = x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepts.any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
 }
 
 /// Parses the query of a subscription.
-fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
+fn subscribe_query(x: &ApiRequest, ws: bool, llm: bool) -> Result<SubscribeQuery, ErrorResponse> {
     let (mut silent, mut no_echo, mut heartbeat_event) = (false, false, false);
-    let (filter, from) = Criteria::read(x, |name, value| {
+    let (filter, from) = StreamQuery::read(x, |name, value| {
         match (name, value) {
             ("subscribe" | "echo", "") if ws => {}
             ("heartbeat", "" | "comment") if !ws => {}
             ("subscribe", "none") if ws => silent = true,
             ("subscribe", _) if ws => {
-                return Err(Refusal::bad_request("subscribe: must be none"));
+                return Err(ErrorResponse::bad_request("subscribe: must be none"));
             }
             ("echo", flag) if ws => no_echo = !boolean("echo", flag)?,
             ("heartbeat", "event") if !ws => heartbeat_event = true,
             ("heartbeat", _) if !ws => {
-                return Err(Refusal::bad_request("heartbeat: must be event or comment"));
+                return Err(ErrorResponse::bad_request("heartbeat: must be event or comment"));
             }
             _ => return Ok(false),
         }
@@ -305,5 +311,5 @@ fn parameters(x: &Exchange, ws: bool, llm: bool) -> Result<Asked, Refusal> {
         false if llm => Some(filter.streams_only()),
         false => Some(filter),
     };
-    Ok(Asked { filter, from, no_echo, heartbeat_event })
+    Ok(SubscribeQuery { filter, from, no_echo, heartbeat_event })
 }

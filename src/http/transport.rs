@@ -15,27 +15,27 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 use crate::worker::{Accepted, Worker};
 
-use super::body::Flow;
 use super::conn::{HEAD_BYTES, HEADERS};
-use super::deadlines::{Activity, End};
-use super::respond::Answer;
+use super::deadlines::{Activity, DeadlineAction};
+use super::response::ApiResponse;
+use super::response_body::WriteProgress;
 
 /// A TCP or Unix socket.
-pub(super) enum Stream {
+pub(super) enum SocketStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-/// The transport under hyper. It replays the first bytes and tracks what is written ([`Flow`]).
-pub(super) struct Io {
-    inner: TokioIo<Stream>,
+/// The transport under hyper. It replays the first bytes and tracks what is written ([`WriteProgress`]).
+pub(super) struct HyperIo {
+    inner: TokioIo<SocketStream>,
     /// Bytes that were read during protocol detection. They are replayed first.
     first: Bytes,
     /// Set on HTTP/1 only.
-    flow: Option<Rc<Flow>>,
+    flow: Option<Rc<WriteProgress>>,
     /// Bytes to send in place of hyper's own error response, with the position reached.
     own: Option<(Vec<u8>, usize)>,
     /// True if nothing was read because the socket accepted no bytes.
@@ -44,7 +44,7 @@ pub(super) struct Io {
     worker: Rc<Worker>,
 }
 
-impl hyper::rt::Read for Io {
+impl hyper::rt::Read for HyperIo {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -69,20 +69,20 @@ impl hyper::rt::Read for Io {
     }
 }
 
-impl Io {
+impl HyperIo {
     /// Creates a transport that replays `first`. On HTTP/1 it has a `flow`.
     pub(super) fn new(
-        stream: Stream,
+        stream: SocketStream,
         first: Bytes,
-        flow: Option<Rc<Flow>>,
+        flow: Option<Rc<WriteProgress>>,
         activity: &Rc<Activity>,
         worker: &Rc<Worker>,
-    ) -> Io {
+    ) -> HyperIo {
         let (activity, worker) = (activity.clone(), worker.clone());
-        Io { inner: TokioIo::new(stream), first, flow, own: None, starved: false, activity, worker }
+        HyperIo { inner: TokioIo::new(stream), first, flow, own: None, starved: false, activity, worker }
     }
 
-    fn note(&mut self, cx: &mut Context<'_>, blocked: bool) {
+    fn record_write(&mut self, cx: &mut Context<'_>, blocked: bool) {
         self.activity.wrote(blocked);
         if !blocked && std::mem::take(&mut self.starved) {
             cx.waker().wake_by_ref(); // so that hyper reads again
@@ -90,7 +90,7 @@ impl Io {
     }
 
     /// Returns the socket, taken back from hyper.
-    pub(super) fn into_stream(self) -> Stream {
+    pub(super) fn into_stream(self) -> SocketStream {
         self.inner.into_inner()
     }
 
@@ -110,8 +110,8 @@ impl Io {
             StatusCode::REQUEST_TIMEOUT => "the request head was not received in time".into(),
             _ => "the request is not valid HTTP".into(),
         };
-        let refusal = Refusal::new(status, "BAD_REQUEST", message);
-        Some(Answer::refusal(&refusal, &*self.worker.shared.clock).whole_and_last())
+        let refusal = ErrorResponse::new(status, "BAD_REQUEST", message);
+        Some(ApiResponse::error(&refusal, &*self.worker.shared.clock).to_final_bytes())
     }
 
     /// Writes the replacement, if there is one.
@@ -128,7 +128,7 @@ impl Io {
     }
 }
 
-impl hyper::rt::Write for Io {
+impl hyper::rt::Write for HyperIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.own.is_none()
             && let Some(own) = self.replacement(buf)
@@ -140,7 +140,7 @@ impl hyper::rt::Write for Io {
             return Poll::Ready(Ok(buf.len()));
         }
         let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.note(cx, wrote.is_pending());
+        self.record_write(cx, wrote.is_pending());
         wrote
     }
 
@@ -170,36 +170,36 @@ impl hyper::rt::Write for Io {
             return self.poll_write(cx, first);
         }
         let wrote = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.note(cx, wrote.is_pending());
+        self.record_write(cx, wrote.is_pending());
         wrote
     }
 }
 
-impl Stream {
-    /// Closes the socket. With [`End::Reset`] the peer loses what it has not read.
-    pub(super) fn end(self, end: End) {
-        if end == End::Reset
-            && let Stream::Tcp(stream) = &self
+impl SocketStream {
+    /// Closes the socket. With [`DeadlineAction::Reset`] the peer loses what it has not read.
+    pub(super) fn end(self, end: DeadlineAction) {
+        if end == DeadlineAction::Reset
+            && let SocketStream::Tcp(stream) = &self
         {
             // the socket is closed even if this fails
             let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
         }
     }
 
-    pub(super) fn from_accepted(accepted: Accepted) -> io::Result<(Stream, Option<IpAddr>)> {
+    pub(super) fn from_accepted(accepted: Accepted) -> io::Result<(SocketStream, Option<IpAddr>)> {
         Ok(match accepted {
             Accepted::Tcp(stream, peer) => {
-                (Stream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
+                (SocketStream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
             }
-            Accepted::Unix(stream) => (Stream::Unix(UnixStream::from_std(stream)?), None),
+            Accepted::Unix(stream) => (SocketStream::Unix(UnixStream::from_std(stream)?), None),
         })
     }
 
     /// Takes the socket out of the runtime's reactor. It stays non-blocking.
     pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
         Ok(match self {
-            Stream::Tcp(stream) => stream.into_std()?.into(),
-            Stream::Unix(stream) => stream.into_std()?.into(),
+            SocketStream::Tcp(stream) => stream.into_std()?.into(),
+            SocketStream::Unix(stream) => stream.into_std()?.into(),
         })
     }
 }
@@ -207,19 +207,19 @@ impl Stream {
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Stream::Tcp($stream) => $call,
-            Stream::Unix($stream) => $call,
+            SocketStream::Tcp($stream) => $call,
+            SocketStream::Unix($stream) => $call,
         }
     };
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for SocketStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for SocketStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, stream => Pin::new(stream).poll_write(cx, buf))
     }

@@ -11,7 +11,7 @@ pub use times::{Snapshot, Times};
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::close::Close;
+use crate::close::CloseReason;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -103,8 +103,8 @@ pub struct WorkerMetrics {
     pub bytes_sent: Counter,
     /// Writes to subscribers, in system calls.
     pub writes: Counter,
-    /// Closed connections, by [`Close`].
-    pub closed: [Counter; Close::ALL.len()],
+    /// Closed connections, by [`CloseReason`].
+    pub closed: [Counter; CloseReason::ALL.len()],
     /// Connections whose rights were checked again after a change.
     pub rechecked: Counter,
     /// HTTP requests answered.

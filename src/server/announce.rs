@@ -19,7 +19,7 @@ const JOURNAL: &str = "JOURNAL_STREAM";
 
 /// The facts to announce.
 #[derive(Debug)]
-pub(super) struct Serving<'a> {
+pub(super) struct Announcement<'a> {
     /// Public addresses, at least one.
     pub(super) public: Vec<&'a str>,
     /// The address of the admin listener.
@@ -30,7 +30,7 @@ pub(super) struct Serving<'a> {
     pub(super) data_dir: &'a Path,
 }
 
-impl Serving<'_> {
+impl Announcement<'_> {
     /// Announces them. `first_key` is the key of a store that was just created.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Serving<'_> {
         // If standard output is closed, the daemon still serves.
         let unseen = match (&shown, written) {
             (Some(first), Ok(())) => {
-                if let Err(error) = first.shown() {
+                if let Err(error) = first.remove_file() {
                     tracing::warn!(%error, "the file of the first key could not be removed: {}", first.file.display());
                 }
                 None

@@ -26,7 +26,7 @@ pub(super) struct SocketOptions {
 
 /// A non-blocking listener that every worker can accept from.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundListener {
     /// The listening socket.
     pub(super) socket: Socket,
     /// The address as shown: `127.0.0.1:8080`, or `unix:/path`.
@@ -37,7 +37,7 @@ pub(super) struct Bound {
     file: Option<PathBuf>,
 }
 
-impl Drop for Bound {
+impl Drop for BoundListener {
     fn drop(&mut self) {
         if let Some(file) = &self.file {
             let _ = std::fs::remove_file(file); // it may be gone already
@@ -72,7 +72,7 @@ fn advice(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// [`ListenError`].
-pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Vec<Bound>, ListenError> {
+pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Vec<BoundListener>, ListenError> {
     let bound = match addr {
         ListenAddr::Tcp(addr) => bind_tcp(*addr, options).map(|bound| vec![bound]),
         ListenAddr::Name(name, port) => bind_name(name, *port, options),
@@ -83,7 +83,7 @@ pub(super) fn bind(addr: &ListenAddr, options: SocketOptions) -> Result<Vec<Boun
 
 /// Binds every address of `name` that this machine has. If the kernel chooses the port, all addresses get the
 /// same port.
-fn bind_name(name: &str, mut port: u16, options: SocketOptions) -> io::Result<Vec<Bound>> {
+fn bind_name(name: &str, mut port: u16, options: SocketOptions) -> io::Result<Vec<BoundListener>> {
     let (mut found, mut tried) = (Vec::new(), Vec::new());
     let mut absent = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for mut addr in (name, port).to_socket_addrs()? {
@@ -113,7 +113,7 @@ fn is_absent(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
-fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<Bound> {
+fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<BoundListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
@@ -123,7 +123,7 @@ fn bind_tcp(addr: SocketAddr, options: SocketOptions) -> io::Result<Bound> {
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     let shown = socket.local_addr()?.as_socket().map_or_else(|| addr.to_string(), |addr| addr.to_string());
-    Ok(Bound { socket, shown, unix: false, file: None })
+    Ok(BoundListener { socket, shown, unix: false, file: None })
 }
 
 fn set_options(socket: &Socket, options: SocketOptions) -> io::Result<()> {
@@ -132,7 +132,7 @@ fn set_options(socket: &Socket, options: SocketOptions) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(options.write_timeout))
 }
 
-fn bind_unix(path: &Path) -> io::Result<Bound> {
+fn bind_unix(path: &Path) -> io::Result<BoundListener> {
     let addr = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Err(error) = socket.bind(&addr) {
@@ -147,7 +147,12 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     socket.listen(BACKLOG)?;
-    Ok(Bound { socket, shown: format!("unix:{}", path.display()), unix: true, file: Some(path.to_owned()) })
+    Ok(BoundListener {
+        socket,
+        shown: format!("unix:{}", path.display()),
+        unix: true,
+        file: Some(path.to_owned()),
+    })
 }
 
 /// Returns the listeners that systemd passed (`LISTEN_FDS`), or none. They replace the configured public
@@ -155,7 +160,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
 ///
 /// # Errors
 /// A descriptor is not a listening stream socket.
-pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
+pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<BoundListener>> {
     let Ok(fds) = sd_notify::listen_fds() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for fd in fds {
@@ -180,7 +185,7 @@ pub(super) fn inherited(options: SocketOptions) -> io::Result<Vec<Bound>> {
                 (format!("unix:{}", path.display()), true)
             }
         };
-        found.push(Bound { socket, shown, unix, file: None });
+        found.push(BoundListener { socket, shown, unix, file: None });
     }
     Ok(found)
 }

@@ -17,16 +17,16 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::auth::Change;
+use crate::auth::AuthChange;
 use crate::auth::{Auth, AuthSettings, FirstKeyError, OwnKey, StoredRecords, unseen_first_key};
 use crate::config::{Config, ListenAddr, ServeOptions};
 use crate::connection::admission::{Admission, Limits};
 use crate::connection::presence::Presence;
+use crate::event_ring::{Pins, Reader};
 use crate::http::admin_listener;
-use crate::http::conn::Door;
+use crate::http::conn::ListenerKind;
 use crate::lifecycle::{self, Signals};
 use crate::metrics::Metrics;
-use crate::ring::{Pins, Reader};
 use crate::store::{OpenError, Store, StoreOptions};
 use crate::tenant::{self, Tenants};
 use crate::time::{Clock, SystemClock};
@@ -34,8 +34,8 @@ use crate::wake::{MAX_WORKERS, WakeQueue};
 use crate::worker::Shared;
 use crate::worker::mail::Mail;
 
-use announce::Serving;
-use listen::{Bound, SocketOptions};
+use announce::Announcement;
+use listen::{BoundListener, SocketOptions};
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +107,8 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     let running = start_workers(&shared, readers, &listeners, capacity)?;
     let admin = admin_listeners.first().map(|bound| bound.shown.clone());
     start_admin(admin_listeners, &shared)?;
-    let public = listeners.iter().filter(|(_, door)| *door == Door::Public);
-    let serving = Serving {
+    let public = listeners.iter().filter(|(_, kind)| *kind == ListenerKind::Public);
+    let serving = Announcement {
         public: public.map(|(bound, _)| bound.shown.as_str()).collect(),
         admin: admin.as_deref(),
         ready_file: options.ready_file.as_deref(),
@@ -117,11 +117,11 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     serving.announce(first_key)?;
 
     let code = runtime.block_on(async {
-        let errands = tokio::spawn(lifecycle::errands(shared.clone()));
-        let erasures = tokio::spawn(lifecycle::erasures(shared.clone()));
-        let presence = tokio::spawn(presence::keep(shared.clone()));
+        let errands = tokio::spawn(lifecycle::run_maintenance(shared.clone()));
+        let erasures = tokio::spawn(lifecycle::run_erasures(shared.clone()));
+        let presence = tokio::spawn(presence::run(shared.clone()));
         let lost = async {
-            while !running.iter().any(workers::Running::has_ended) {
+            while !running.iter().any(workers::WorkerThread::has_ended) {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             }
         };
@@ -145,7 +145,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
         }
         ended
     });
-    running.into_iter().for_each(workers::Running::end);
+    running.into_iter().for_each(workers::WorkerThread::end);
     store.close_blocking();
     tracing::info!("ended");
     code
@@ -170,7 +170,7 @@ fn reload_keys(options: &ServeOptions, shared: &Shared) {
     }
 }
 
-fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, ServeError> {
+fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(BoundListener, ListenerKind)>, ServeError> {
     let socket_options = SocketOptions {
         unsent_bytes: u32::try_from(config.limits.unsent_bytes).unwrap_or(u32::MAX),
         write_timeout: config.write_timeout(),
@@ -181,10 +181,11 @@ fn bind(config: &Config, options: &ServeOptions) -> Result<Vec<(Bound, Door)>, S
             found.extend(listen::bind(addr, socket_options)?);
         }
     }
-    let mut listeners: Vec<(Bound, Door)> = found.into_iter().map(|bound| (bound, Door::Public)).collect();
+    let mut listeners: Vec<(BoundListener, ListenerKind)> =
+        found.into_iter().map(|bound| (bound, ListenerKind::Public)).collect();
     if let Some(addr) = options.diagnostic_echo {
         let echo = listen::bind(&ListenAddr::Tcp(addr), socket_options)?;
-        listeners.extend(echo.into_iter().map(|bound| (bound, Door::Echo)));
+        listeners.extend(echo.into_iter().map(|bound| (bound, ListenerKind::Echo)));
     }
     Ok(listeners)
 }
@@ -211,7 +212,7 @@ fn share(
     let tenants =
         Tenants::new(store.clone(), pins, Arc::clone(&wakes), clock.clone(), metrics.clone(), limits);
     let presence = Presence::new(clock.clone(), config.presence_grace());
-    auth.with_presence().into_iter().for_each(|tenant| presence.switch(tenant, true));
+    auth.with_presence().into_iter().for_each(|tenant| presence.set_enabled(tenant, true));
     let limits = Limits {
         total: capacity,
         per_organization: config.limits.connections_per_organization,
@@ -225,9 +226,9 @@ fn share(
     let boxes = Arc::clone(&mail);
     auth.on_change(move |change| {
         match change {
-            Change::PresenceChanged(tenant, on) => return presence.switch(*tenant, *on),
+            AuthChange::PresenceChanged(tenant, on) => return presence.set_enabled(*tenant, *on),
             // Presence is switched off before the connections end, so that their end publishes nothing.
-            Change::OrganizationDeleted(tenant) => presence.switch(*tenant, false),
+            AuthChange::OrganizationDeleted(tenant) => presence.set_enabled(*tenant, false),
             _ => {}
         }
         boxes.iter().for_each(|mail| mail.push(Mail::Recheck(change.clone())));
@@ -239,29 +240,29 @@ fn share(
 fn start_workers(
     shared: &Arc<Shared>,
     readers: Vec<Reader>,
-    listeners: &[(Bound, Door)],
+    listeners: &[(BoundListener, ListenerKind)],
     capacity: usize,
-) -> Result<Vec<workers::Running>, ServeError> {
+) -> Result<Vec<workers::WorkerThread>, ServeError> {
     let mut running = Vec::with_capacity(readers.len());
     for (id, reader) in readers.into_iter().enumerate() {
         let mut share = Vec::with_capacity(listeners.len());
-        for (bound, door) in listeners.iter().filter(|(_, door)| *door == Door::Public || id == 0) {
+        for (bound, kind) in listeners.iter().filter(|(_, kind)| *kind == ListenerKind::Public || id == 0) {
             let fd = bound.socket.try_clone().map_err(io("listener"))?;
-            share.push((fd.into(), bound.unix, *door));
+            share.push((fd.into(), bound.unix, *kind));
         }
         running.push(workers::start(id, shared, reader, share, capacity).map_err(io("worker"))?);
     }
     Ok(running)
 }
 
-fn bind_admin(config: &Config) -> Result<Vec<Bound>, ServeError> {
+fn bind_admin(config: &Config) -> Result<Vec<BoundListener>, ServeError> {
     let Some(addr) = &config.admin_listen else { return Ok(Vec::new()) };
     let options = SocketOptions { unsent_bytes: 1 << 20, write_timeout: config.write_timeout() };
     Ok(listen::bind(addr, options)?)
 }
 
 /// Serves the admin listeners on a separate thread, which ends with the process.
-fn start_admin(bound: Vec<Bound>, shared: &Arc<Shared>) -> Result<(), ServeError> {
+fn start_admin(bound: Vec<BoundListener>, shared: &Arc<Shared>) -> Result<(), ServeError> {
     if bound.is_empty() {
         return Ok(());
     }

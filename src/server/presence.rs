@@ -11,9 +11,9 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use crate::auth::Actor;
-use crate::connection::presence::{Keeper, Step, Tell};
+use crate::connection::presence::{PresenceChange, PresenceTracker, TrackerStep};
 use crate::event::{Event, presence_channel};
-use crate::store::Done;
+use crate::store::CommitCallback;
 use crate::worker::Shared;
 
 /// Steps after which the task yields to other tasks of its thread.
@@ -21,42 +21,42 @@ const STEPS: u32 = 64;
 
 /// A `custom` event, serialized as JSON.
 #[derive(Serialize)]
-struct Told<'a> {
+struct PresenceEvent<'a> {
     r#type: &'static str,
     channel: String,
-    data: Data<'a>,
+    data: PresenceData<'a>,
 }
 
 #[derive(Serialize)]
-struct Data<'a> {
+struct PresenceData<'a> {
     status: &'static str,
     sub: &'a str,
 }
 
 /// Publishes presence changes until it is dropped.
-pub(super) async fn keep(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<Shared>) {
     let presence = shared.admission.presence().clone();
-    let mut keeper = Keeper::new(presence.clone());
+    let mut tracker = PresenceTracker::new(presence.clone());
     let mut steps = 0_u32;
     loop {
-        match keeper.step() {
-            Step::Tell(tell) => {
-                let published = publish(&shared, &tell).await.is_some();
-                keeper.told(tell, published);
+        match tracker.step() {
+            TrackerStep::Publish(change) => {
+                let published = publish(&shared, &change).await.is_some();
+                tracker.on_published(change, published);
             }
-            Step::Muster(tenant) => {
+            TrackerStep::EnrolConnected(tenant) => {
                 let mut after = None;
                 loop {
-                    after = shared.admission.muster(tenant, after.as_deref());
+                    after = shared.admission.enrol_connected(tenant, after.as_deref());
                     if after.is_none() {
                         break;
                     }
                     tokio::task::yield_now().await;
                 }
             }
-            Step::Wait(None) => presence.news().await,
+            TrackerStep::Wait(None) => presence.work_added().await,
             // After a timeout and after a change alike, the loop looks for work.
-            Step::Wait(Some(limit)) => drop(timeout(limit, presence.news()).await),
+            TrackerStep::Wait(Some(limit)) => drop(timeout(limit, presence.work_added()).await),
         }
         steps = steps.wrapping_add(1);
         if steps.is_multiple_of(STEPS) {
@@ -66,13 +66,17 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 /// Publishes one change. Returns `None` if that is not possible now.
-async fn publish(shared: &Shared, tell: &Tell) -> Option<()> {
-    let data = Data { status: if tell.online { "online" } else { "offline" }, sub: &tell.sub };
-    let json =
-        serde_json::to_string(&Told { r#type: "custom", channel: presence_channel(&tell.sub), data }).ok()?;
+async fn publish(shared: &Shared, change: &PresenceChange) -> Option<()> {
+    let data = PresenceData { status: if change.online { "online" } else { "offline" }, sub: &change.sub };
+    let json = serde_json::to_string(&PresenceEvent {
+        r#type: "custom",
+        channel: presence_channel(&change.sub),
+        data,
+    })
+    .ok()?;
     let event = Event::parse(&json).ok()?;
-    let tenant = shared.tenants.open(tell.tenant).await.ok()?;
+    let tenant = shared.tenants.open(change.tenant).await.ok()?;
     let frames = shared.tenants.encode(&[event], 0).ok()?;
-    shared.tenants.publish_now(Actor::daemon(), &tenant, frames, |_| Done::Nobody).ok()?;
+    shared.tenants.publish_now(Actor::daemon(), &tenant, frames, |_| CommitCallback::None).ok()?;
     Some(())
 }

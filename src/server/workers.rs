@@ -13,10 +13,10 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::oneshot;
 
-use crate::http::conn::{Door, serve};
-use crate::http::respond::Answer;
-use crate::outcome::Refusal;
-use crate::ring::Reader;
+use crate::error_response::ErrorResponse;
+use crate::event_ring::Reader;
+use crate::http::conn::{ListenerKind, serve};
+use crate::http::response::ApiResponse;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};
 
@@ -36,12 +36,12 @@ const _: () = assert!(REFUSING as u64 + 32 <= super::capacity::RESERVED);
 
 /// A running worker thread.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct WorkerThread {
     thread: JoinHandle<io::Result<()>>,
     stop: oneshot::Sender<()>,
 }
 
-impl Running {
+impl WorkerThread {
     /// Ends the worker and waits for its thread.
     pub(super) fn end(self) {
         let _ = self.stop.send(()); // a worker that failed has already ended
@@ -67,9 +67,9 @@ pub(super) fn start(
     id: usize,
     shared: &Arc<Shared>,
     reader: Reader,
-    listeners: Vec<(std::os::fd::OwnedFd, bool, Door)>,
+    listeners: Vec<(std::os::fd::OwnedFd, bool, ListenerKind)>,
     capacity: usize,
-) -> io::Result<Running> {
+) -> io::Result<WorkerThread> {
     let (stop, stopped) = oneshot::channel();
     let (up, is_up) = std::sync::mpsc::sync_channel(1);
     let shared = shared.clone();
@@ -94,40 +94,40 @@ pub(super) fn start(
         })
     })?;
     is_up.recv().unwrap_or_else(|_| Err(io::Error::other("the worker ended at once")))?;
-    Ok(Running { thread, stop })
+    Ok(WorkerThread { thread, stop })
 }
 
 fn prepare(
     id: usize,
     shared: Arc<Shared>,
     reader: Reader,
-    listeners: Vec<(std::os::fd::OwnedFd, bool, Door)>,
+    listeners: Vec<(std::os::fd::OwnedFd, bool, ListenerKind)>,
     capacity: usize,
 ) -> io::Result<Rc<Worker>> {
     let worker = Worker::new(id, shared, reader)?;
     let dealt = Rc::downgrade(&worker);
     let on_accepted = move |accepted| {
         if let Some(worker) = dealt.upgrade() {
-            tokio::task::spawn_local(serve(worker, accepted, Door::Public));
+            tokio::task::spawn_local(serve(worker, accepted, ListenerKind::Public));
         }
     };
     if worker.on_accepted.set(Box::new(on_accepted)).is_err() {
         return Err(io::Error::other("a worker was prepared twice"));
     }
-    for (fd, unix, door) in listeners {
+    for (fd, unix, kind) in listeners {
         // Both loops end when the worker drains. At the latest, the runtime drops them with the thread.
         if unix {
             let listener = UnixListener::from_std(fd.into())?;
             tokio::task::spawn_local(accept_unix(worker.clone(), listener, capacity));
         } else {
             let listener = TcpListener::from_std(fd.into())?;
-            tokio::task::spawn_local(accept_tcp(worker.clone(), listener, door, capacity));
+            tokio::task::spawn_local(accept_tcp(worker.clone(), listener, kind, capacity));
         }
     }
     Ok(worker)
 }
 
-async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, door: Door, capacity: usize) {
+async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, kind: ListenerKind, capacity: usize) {
     let mut stopped = std::pin::pin!(worker.stopped());
     loop {
         let accepted = tokio::select! {
@@ -136,8 +136,8 @@ async fn accept_tcp(worker: Rc<Worker>, listener: TcpListener, door: Door, capac
         };
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, _)) if is_full(&worker, capacity) => refuse(&worker, &stream),
-            Ok((stream, peer)) => deal(&worker, Accepted::Tcp(stream, peer.ip()), door),
-            Err(error) => rest(&error).await,
+            Ok((stream, peer)) => assign_to_worker(&worker, Accepted::Tcp(stream, peer.ip()), kind),
+            Err(error) => pause_after_accept_error(&error).await,
         }
     }
 }
@@ -151,8 +151,8 @@ async fn accept_unix(worker: Rc<Worker>, listener: UnixListener, capacity: usize
         };
         match accepted.and_then(|(stream, _)| stream.into_std()) {
             Ok(stream) if is_full(&worker, capacity) => refuse(&worker, &stream),
-            Ok(stream) => deal(&worker, Accepted::Unix(stream), Door::Public),
-            Err(error) => rest(&error).await,
+            Ok(stream) => assign_to_worker(&worker, Accepted::Unix(stream), ListenerKind::Public),
+            Err(error) => pause_after_accept_error(&error).await,
         }
     }
 }
@@ -165,8 +165,8 @@ fn is_full(worker: &Worker, capacity: usize) -> bool {
 
 /// Answers 503 with a single non-blocking write.
 fn refuse(worker: &Worker, stream: &impl std::os::fd::AsFd) {
-    let refusal = Refusal::unavailable("the server is full");
-    let answer = Answer::refusal(&refusal, &*worker.shared.clock).whole_and_last();
+    let refusal = ErrorResponse::unavailable("the server is full");
+    let answer = ApiResponse::error(&refusal, &*worker.shared.clock).to_final_bytes();
     let _ = rustix::net::send(
         stream,
         &answer,
@@ -175,18 +175,18 @@ fn refuse(worker: &Worker, stream: &impl std::os::fd::AsFd) {
 }
 
 /// Passes a socket to the worker with the fewest sockets, which may be this one.
-fn deal(worker: &Rc<Worker>, accepted: Accepted, door: Door) {
+fn assign_to_worker(worker: &Rc<Worker>, accepted: Accepted, kind: ListenerKind) {
     let load = |id: usize| worker.shared.loads[id].load(Ordering::Relaxed);
     let least = (0..worker.shared.loads.len()).min_by_key(|id| load(*id)).unwrap_or(worker.id);
-    if door == Door::Echo || load(worker.id) <= load(least) + IMBALANCE {
-        tokio::task::spawn_local(serve(worker.clone(), accepted, door));
+    if kind == ListenerKind::Echo || load(worker.id) <= load(least) + IMBALANCE {
+        tokio::task::spawn_local(serve(worker.clone(), accepted, kind));
     } else {
         worker.shared.mail[least].push(Mail::Accepted(accepted));
     }
 }
 
 /// Logs a failed accept and pauses: the error concerns one connection, or no descriptor is left.
-async fn rest(error: &io::Error) {
+async fn pause_after_accept_error(error: &io::Error) {
     tracing::warn!(%error, "a connection could not be accepted");
     tokio::time::sleep(REST).await;
 }

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::engine::{EngineError, Shared, live_change, piece_of, position_key};
 use super::journal::{self, Change, Journal, JournalError, Position, Record};
-use super::keys::{self, Meta};
-use super::live::Live;
-use super::memtable::{Filling, Memtable, Table, row_bytes};
+use super::keys::{self, MetaKey};
+use super::live_bytes::LiveBytes;
+use super::memtable::{ActiveSize, Memtable, Table, row_bytes};
 use super::state::{State, Value};
 use crate::sync::{Condvar, Mutex};
 
@@ -55,7 +55,7 @@ struct Inner {
     /// Whether a segment has started since the applier last checked.
     has_rolled: bool,
     /// Number of checkpoints requested; the next field is the number of requests served.
-    asked: u64,
+    requested: u64,
     made: u64,
     /// The position of the last checkpoint; at first, the position of the state when it was opened.
     checkpoint: Option<Position>,
@@ -87,7 +87,7 @@ impl Progress {
     }
 
     /// Wakes the applier after a commit if it may have work now.
-    pub(super) fn filled(&self, filling: &Filling) {
+    pub(super) fn filled(&self, filling: &ActiveSize) {
         if filling.is_first || filling.bytes >= TABLE_BYTES {
             drop(self.inner.lock()); // the applier either waits already or has yet to check
             self.work.notify_one();
@@ -109,8 +109,8 @@ impl Progress {
     /// Blocks.
     pub(super) fn check_point(&self) -> Result<Position, EngineError> {
         let mut inner = self.inner.lock();
-        inner.asked += 1;
-        let own = inner.asked;
+        inner.requested += 1;
+        let own = inner.requested;
         self.work.notify_one();
         loop {
             if let Some(error) = &inner.failed {
@@ -157,7 +157,7 @@ pub(super) fn position(state: &State) -> Result<Position, EngineError> {
 
 /// The id of the journal that the state belongs to; `None` if the state was never opened with one.
 pub(super) fn journal_of(state: &State) -> Result<Option<[u8; 16]>, EngineError> {
-    match state.get(&keys::meta(Meta::Journal))? {
+    match state.get(&keys::meta(MetaKey::Journal))? {
         None => Ok(None),
         Some(row) => match row.as_ref().split_first_chunk() {
             Some((&[1], id)) if let Ok(id) = <[u8; 16]>::try_from(id) => Ok(Some(id)),
@@ -189,7 +189,7 @@ impl Drop for Applier {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // it catches its own panics
         }
-        self.shared.journal.give_back();
+        self.shared.journal.release_preallocated();
     }
 }
 
@@ -198,7 +198,7 @@ fn run(shared: &Shared) {
     let work = || -> Result<(), EngineError> {
         let applied = position(&shared.state)?;
         shared.progress.inner.lock().checkpoint.get_or_insert(applied);
-        Worker { shared, applied, checked: Instant::now(), checkpoint: None }.run()
+        ApplierThread { shared, applied, checked: Instant::now(), checkpoint: None }.run()
     };
     let result = catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(EngineError::Engine("the state's engine panicked".into())));
@@ -207,7 +207,7 @@ fn run(shared: &Shared) {
     }
 }
 
-struct Worker<'s> {
+struct ApplierThread<'s> {
     shared: &'s Shared,
     /// The position of the state.
     applied: Position,
@@ -217,10 +217,10 @@ struct Worker<'s> {
     checkpoint: Option<Position>,
 }
 
-impl Worker<'_> {
+impl ApplierThread<'_> {
     fn run(&mut self) -> Result<(), EngineError> {
         loop {
-            let (stop, asked, has_rolled) = self.wait();
+            let (stop, requested, has_rolled) = self.wait();
             if let Some(table) = self.shared.memtable.freeze() {
                 let Shared { journal, state, live, memtable, progress, .. } = self.shared;
                 if journal.durable() < table.end && journal.sync()? < table.end {
@@ -236,16 +236,16 @@ impl Worker<'_> {
             let behind = self.applied.0.saturating_sub(self.checkpoint.unwrap_or_default().0);
             if self.checkpoint != Some(self.applied)
                 && (stop
-                    || asked.is_some()
+                    || requested.is_some()
                     || behind >= CHECKPOINT_BYTES
                     || (has_rolled && self.is_over_bound())
                     || self.checked.elapsed() >= CHECKPOINT_AGE)
             {
                 self.check_point()?;
             }
-            if let Some(asked) = asked {
+            if let Some(requested) = requested {
                 let mut inner = self.shared.progress.inner.lock();
-                inner.made = asked;
+                inner.made = requested;
                 drop(inner);
                 self.shared.progress.room.notify_all();
             }
@@ -268,7 +268,7 @@ impl Worker<'_> {
             largest = largest.max(segment.bytes);
             may_go |= segment.is_sealed && segment.end <= self.applied && counts.pieces == 0;
         }
-        may_go && !pins.are_held() && taken > kept.saturating_mul(BOUND_PERCENT) / 100 + 2 * largest
+        may_go && !pins.is_pinned() && taken > kept.saturating_mul(BOUND_PERCENT) / 100 + 2 * largest
     }
 
     /// Waits for a table that is worth applying, for a new segment, or for the time of a checkpoint. Returns
@@ -277,10 +277,10 @@ impl Worker<'_> {
     fn wait(&self) -> (bool, Option<u64>, bool) {
         let mut inner = self.shared.progress.inner.lock();
         loop {
-            let asked = (inner.asked > inner.made).then_some(inner.asked);
+            let requested = (inner.requested > inner.made).then_some(inner.requested);
             let has_rolled = std::mem::take(&mut inner.has_rolled);
-            if inner.stop || asked.is_some() || has_rolled {
-                return (inner.stop, asked, has_rolled);
+            if inner.stop || requested.is_some() || has_rolled {
+                return (inner.stop, requested, has_rolled);
             }
             let filling = self.shared.memtable.filling();
             let age = filling.since.map(|since| since.elapsed());
@@ -307,7 +307,7 @@ impl Worker<'_> {
         state.sync()?;
         (self.checked, self.checkpoint) = (Instant::now(), Some(position));
         self.shared.progress.inner.lock().checkpoint = Some(position);
-        if pins.are_held() {
+        if pins.is_pinned() {
             return Ok(());
         }
         for segment in journal.segments() {
@@ -335,7 +335,7 @@ fn write_rows(state: &State, table: &Table, left: impl Fn(usize)) -> Result<(), 
 }
 
 /// Completes a table in the state after its rows: writes the live counts of segments and, last, the position.
-fn write_position(state: &State, table: &Table, live: &mut Live) -> Result<(), EngineError> {
+fn write_position(state: &State, table: &Table, live: &mut LiveBytes) -> Result<(), EngineError> {
     for (key, value) in live.apply(table.live.iter(), table.end) {
         state.write(&key, value.as_ref())?;
     }
@@ -350,14 +350,14 @@ pub(super) fn position_row(position: Position) -> Value {
 /// State of an opening: the state database, and in memory what the journal holds beyond it.
 pub(super) struct Replay {
     state: State,
-    live: Live,
+    live: LiveBytes,
     memtable: Memtable,
     /// The first position of each segment, in order.
     segments: Vec<Position>,
 }
 
 impl Replay {
-    pub(super) fn new(state: State, live: Live) -> Replay {
+    pub(super) fn new(state: State, live: LiveBytes) -> Replay {
         Replay { state, live, memtable: Memtable::default(), segments: Vec::new() }
     }
 
@@ -423,7 +423,7 @@ impl Replay {
     /// # Errors
     /// [`EngineError`]: a segment is missing.
     pub(super) fn check(&self, journal: &Journal) -> Result<(), EngineError> {
-        let id = keys::meta(Meta::Journal);
+        let id = keys::meta(MetaKey::Journal);
         if self.state.get(&id)?.is_none() {
             self.state.write(&id, Some(&Value::from([&[1], journal.id().as_slice()].concat())))?;
         }

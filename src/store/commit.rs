@@ -13,23 +13,23 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::daily::Lanes;
+use super::dedup::DayLanes;
 use super::engine::{Batch, Engine, EngineError};
 use super::journal::Position;
-use super::keys::{self, Kind};
-use super::log::TenantLog;
-use super::pack::Packer;
-use super::places::Sheet;
+use super::keys::{self, KeyKind};
+use super::list_index::IndexWrites;
+use super::piece::Packer;
 use super::queue::{CommitError, Item};
 use super::reclaim::Reclaimer;
-use super::rows::{self, Change};
+use super::rows::{self, PendingChange};
 use super::space::{SpaceWatch, StoreState};
-use super::sweep::{Sweep, Swept};
+use super::sweep::{SweepOutcome, Sweeper};
+use super::tenant_log::TenantLog;
 use super::tombstones::Tombstones;
-use super::trim::{Added, Retainer, VALUES_AT_ONCE};
-use super::usage::counted;
+use super::trim::{AddedPiece, RetentionTracker, VALUES_AT_ONCE};
+use super::usage::counted_key;
+use crate::allocator;
 use crate::ids::{Sequence, TenantId};
-use crate::memory;
 use crate::time::CautiousClock;
 
 /// How long the committer sleeps when there is no work. Housekeeping is at most this late.
@@ -39,30 +39,30 @@ const IDLE: Duration = Duration::from_millis(500);
 const TRIMMED_AFTER_COMMIT: usize = 4 * VALUES_AT_ONCE;
 
 /// What the committer knows about the database. It is loaded again each time the database is opened.
-pub(super) struct Books {
-    pub(super) retainer: Retainer,
-    pub(super) lanes: Lanes,
-    pub(super) sweep: Sweep,
+pub(super) struct CommitterState {
+    pub(super) retainer: RetentionTracker,
+    pub(super) lanes: DayLanes,
+    pub(super) sweep: Sweeper,
     pub(super) reclaimer: Reclaimer,
 }
 
-impl Books {
-    pub(super) fn load(engine: &Engine, shared: &Shared, now_ms: u64) -> Result<Books, EngineError> {
+impl CommitterState {
+    pub(super) fn load(engine: &Engine, shared: &Shared, now_ms: u64) -> Result<CommitterState, EngineError> {
         let options = &shared.options;
         shared.quotas.load(engine)?;
-        let mut books = Books {
-            retainer: Retainer::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
-            lanes: Lanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
-            sweep: Sweep::load(engine)?,
+        let mut state = CommitterState {
+            retainer: RetentionTracker::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
+            lanes: DayLanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
+            sweep: Sweeper::load(engine)?,
             reclaimer: Reclaimer::default(),
         };
-        let erasing = books.sweep.erasing();
-        shared.bury(&erasing, &books.sweep.erasing_users());
-        shared.stats.erasures.store(books.sweep.entries() as u64, Relaxed);
+        let erasing = state.sweep.erasing();
+        shared.add_tombstones(&erasing, &state.sweep.erasing_users());
+        shared.stats.erasures.store(state.sweep.entries() as u64, Relaxed);
         for tenant in erasing {
-            books.forget(tenant);
+            state.forget(tenant);
         }
-        Ok(books)
+        Ok(state)
     }
 
     fn entries(&self) -> usize {
@@ -76,16 +76,16 @@ impl Books {
 }
 
 /// What one commit changes for one tenant.
-struct Touched {
+struct TenantCommit {
     log: Arc<TenantLog>,
     packer: Packer,
-    added: Vec<Added>,
+    added: Vec<AddedPiece>,
     last: Sequence,
 }
 
 /// What a commit marks for erasure.
 #[derive(Default)]
-struct Erased {
+struct CommitErasures {
     tenants: Vec<TenantId>,
     users: Vec<(TenantId, String)>,
     /// The same erasures as tombstones, for later items of the same commit.
@@ -95,21 +95,21 @@ struct Erased {
 /// The committer's state.
 pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
-    pub(super) books: Books,
+    pub(super) state: CommitterState,
     pub(super) space: SpaceWatch,
     /// The clock for retention and revocations.
     pub(super) clock: CautiousClock,
     /// Where the journal ended when the engine was last closed in order to be opened again.
     pub(super) acknowledged: Option<Position>,
     /// Cleared by each commit; kept to reuse its memory.
-    touched: HashMap<TenantId, Touched>,
+    touched: HashMap<TenantId, TenantCommit>,
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, books: Books, space: SpaceWatch) -> Committer {
+    pub(super) fn new(shared: Arc<Shared>, state: CommitterState, space: SpaceWatch) -> Committer {
         let mut clock = CautiousClock::default();
         clock.now_ms(&*shared.options.clock); // the time of opening is trusted
-        Committer { shared, books, space, clock, acknowledged: None, touched: HashMap::new() }
+        Committer { shared, state, space, clock, acknowledged: None, touched: HashMap::new() }
     }
 
     /// The body of the thread. Runs until the store closes and the queue is empty.
@@ -125,7 +125,7 @@ impl Committer {
             if !busy && items.is_empty() && std::mem::take(&mut wrote_since) {
                 items = VecDeque::new();
                 // Events and pages are freed on this thread; after a flood this is most of them.
-                memory::give_back(true);
+                allocator::release_free_pages(true);
             }
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
             wrote_since |= wrote > 0;
@@ -140,28 +140,28 @@ impl Committer {
     /// Commits `items` and notifies the waiters. Returns the number of log values written.
     fn commit(&mut self, items: &mut VecDeque<Item>) -> usize {
         let started = Instant::now();
-        let mut erased = Erased::default();
+        let mut erased = CommitErasures::default();
         // sled may panic on an IO error. That is a failed commit like any other.
         let result = catch_unwind(AssertUnwindSafe(|| self.write(items, &mut erased)))
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
         match result {
             Ok((values, events, bytes)) => {
-                self.shared.bury(&erased.tenants, &erased.users);
+                self.shared.add_tombstones(&erased.tenants, &erased.users);
                 self.publish_watermarks();
                 // Erasures are counted before anybody learns of them, so that none looks finished before it
                 // has started.
-                let erasures = self.books.sweep.entries() + erased.tenants.len() + erased.users.len();
+                let erasures = self.state.sweep.entries() + erased.tenants.len() + erased.users.len();
                 self.shared.stats.erasures.store(erasures as u64, Relaxed);
                 for item in items.drain(..) {
-                    item.done.tell(item.refused.map_or(Ok(()), Err));
+                    item.done.call_with(item.refused.map_or(Ok(()), Err));
                 }
                 for tenant in erased.tenants {
                     self.shared.forget_log(tenant);
-                    self.books.forget(tenant);
-                    self.books.sweep.erase(tenant);
+                    self.state.forget(tenant);
+                    self.state.sweep.erase(tenant);
                 }
                 for (tenant, user) in erased.users {
-                    self.books.sweep.erase_user(tenant, &user);
+                    self.state.sweep.erase_user(tenant, &user);
                 }
                 if bytes > 0 {
                     self.shared.stats.commit(started.elapsed(), events, bytes);
@@ -181,9 +181,9 @@ impl Committer {
     fn write(
         &mut self,
         items: &mut VecDeque<Item>,
-        erased: &mut Erased,
+        erased: &mut CommitErasures,
     ) -> Result<(usize, u64, u64), EngineError> {
-        let (mut batch, mut sheet) = (Batch::default(), Sheet::default());
+        let (mut batch, mut index_writes) = (Batch::default(), IndexWrites::default());
         let mut events = 0;
         let shared = self.shared.clone();
         let tombstones = shared.tombstones.read();
@@ -192,11 +192,11 @@ impl Committer {
                 item.refused = Some(CommitError::Deleted);
             } else {
                 for change in std::mem::take(&mut item.rows).into_changes() {
-                    self.change(&mut batch, &mut sheet, change, erased);
+                    self.change(&mut batch, &mut index_writes, change, erased);
                 }
             }
             let Some(append) = &item.append else { continue };
-            let touched = self.touched.entry(append.log.tenant()).or_insert_with(|| Touched {
+            let touched = self.touched.entry(append.log.tenant()).or_insert_with(|| TenantCommit {
                 log: append.log.clone(),
                 packer: Packer::default(),
                 added: Vec::new(),
@@ -223,8 +223,8 @@ impl Committer {
             }
         }
         drop(tombstones);
-        if !sheet.is_empty() {
-            self.engine(|engine| sheet.write(engine, &mut batch))?;
+        if !index_writes.is_empty() {
+            self.engine(|engine| index_writes.write(engine, &mut batch))?;
         }
         let mut values = 0;
         for (tenant, touched) in &mut self.touched {
@@ -233,40 +233,50 @@ impl Committer {
             if touched.added.is_empty() {
                 continue;
             }
-            if let Some(row) = self.books.retainer.add(&touched.log, &touched.added) {
-                batch.put(keys::key(Kind::Counters, *tenant, &[]), row);
+            if let Some(row) = self.state.retainer.add(&touched.log, &touched.added) {
+                batch.put(keys::key(KeyKind::Counters, *tenant, &[]), row);
             }
         }
         let bytes = batch.bytes;
         if bytes > 0 {
             let tenants = match self.shared.quotas.limits.bytes {
                 0 => HashSet::new(),
-                _ => batch.changes().iter().filter_map(|row| counted(&row.key)).map(|row| row.1).collect(),
+                _ => {
+                    batch.changes().iter().filter_map(|row| counted_key(&row.key)).map(|row| row.1).collect()
+                }
             };
             self.engine(|engine| engine.commit(batch))?;
             for tenant in tenants {
-                self.books.retainer.look_at(tenant); // its rows may now leave less room for its events
+                self.state.retainer.schedule(tenant); // its rows may now leave less room for its events
             }
         }
         Ok((values, events, bytes))
     }
 
-    fn change(&mut self, batch: &mut Batch, sheet: &mut Sheet, change: Change, erased: &mut Erased) {
+    fn change(
+        &mut self,
+        batch: &mut Batch,
+        index_writes: &mut IndexWrites,
+        change: PendingChange,
+        erased: &mut CommitErasures,
+    ) {
         match change {
-            Change::Put { key, value, is_new: true } => batch.put_new(key, value),
-            Change::Put { key, value, is_new: false } => batch.put(key, value),
-            Change::Delete(key) => batch.delete(&key),
-            Change::Daily { lane, tenant, key, value } => {
+            PendingChange::Put { key, value, is_new: true } => batch.put_new(key, value),
+            PendingChange::Put { key, value, is_new: false } => batch.put(key, value),
+            PendingChange::Delete(key) => batch.delete(&key),
+            PendingChange::Dedup { lane, tenant, key, value } => {
                 let now_ms = self.shared.day.now_ms(&*self.shared.options.clock);
-                self.books.lanes.push(batch, lane, tenant, key, value, now_ms);
+                self.state.lanes.push(batch, lane, tenant, key, value, now_ms);
             }
-            Change::Place { tenant, place, id, stands } => sheet.note(tenant, &place, id, stands),
-            Change::Erase(tenant) => {
+            PendingChange::ListEntry { tenant, place, id, stands: is_present } => {
+                index_writes.add(tenant, &place, id, is_present)
+            }
+            PendingChange::Erase(tenant) => {
                 rows::put_erasure(batch, tenant, None);
                 erased.tombstones.add_organization(tenant);
                 erased.tenants.push(tenant);
             }
-            Change::EraseUser(tenant, user) => {
+            PendingChange::EraseUser(tenant, user) => {
                 rows::put_erasure(batch, tenant, Some(&user));
                 erased.tombstones.add_user(tenant, &user);
                 erased.users.push((tenant, user));
@@ -276,7 +286,7 @@ impl Committer {
 
     fn publish_watermarks(&mut self) {
         for (tenant, touched) in self.touched.drain() {
-            let (events, bytes) = self.books.retainer.held(tenant);
+            let (events, bytes) = self.state.retainer.retained(tenant);
             let log = &touched.log;
             log.events.store(events, Release);
             log.bytes.store(bytes, Release);
@@ -300,7 +310,7 @@ impl Committer {
 
     /// Trims, collects and erases a little. Returns true if there is more to do at once.
     fn housekeeping(&mut self, wrote: usize) -> bool {
-        let result = catch_unwind(AssertUnwindSafe(|| self.keep_house(wrote)))
+        let result = catch_unwind(AssertUnwindSafe(|| self.housekeeping_round(wrote)))
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
         match result {
             Ok(more) => more,
@@ -311,7 +321,7 @@ impl Committer {
         }
     }
 
-    fn keep_house(&mut self, wrote: usize) -> Result<bool, EngineError> {
+    fn housekeeping_round(&mut self, wrote: usize) -> Result<bool, EngineError> {
         let shared = self.shared.clone();
         let engine = shared.engine.read();
         let Some(engine) = engine.as_ref() else { return Ok(false) };
@@ -319,9 +329,9 @@ impl Committer {
         let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
         let mut more = false;
         let mut left = wrote + TRIMMED_AFTER_COMMIT;
-        while let Some(candidate) = self.books.retainer.next(now_ms) {
+        while let Some(candidate) = self.state.retainer.next(now_ms) {
             let log = shared.log_in(engine, candidate.tenant)?;
-            let trimmed = self.books.retainer.trim(engine, &log, candidate.share, now_ms)?;
+            let trimmed = self.state.retainer.trim(engine, &log, candidate.share, now_ms)?;
             drop(log);
             // Do not keep a log that was loaded only for this.
             shared.logs.lock().forget_quiet(candidate.tenant);
@@ -336,10 +346,10 @@ impl Committer {
                 break;
             }
         }
-        stats.log_bytes.store(self.books.retainer.live_bytes(), Relaxed);
-        let collected = self.books.lanes.collect(engine, shared.day.now_ms(&*shared.options.clock))?;
+        stats.log_bytes.store(self.state.retainer.live_bytes(), Relaxed);
+        let collected = self.state.lanes.collect(engine, shared.day.now_ms(&*shared.options.clock))?;
         stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
-        let retainer = &mut self.books.retainer;
+        let retainer = &mut self.state.retainer;
         let shrunk = |tenant, bytes| {
             let log = shared.log_in(engine, tenant)?;
             let row = retainer.shrunk(&log, bytes);
@@ -347,23 +357,23 @@ impl Committer {
             shared.logs.lock().forget_quiet(tenant);
             Ok(row)
         };
-        match self.books.sweep.step(engine, stats, now_ms, shrunk)? {
-            Swept::Some => {}
-            Swept::Tenant(tenant) => {
+        match self.state.sweep.step(engine, stats, now_ms, shrunk)? {
+            SweepOutcome::Partial => {}
+            SweepOutcome::Tenant(tenant) => {
                 // The log is dropped again, because a reader may have loaded it since.
                 shared.forget_log(tenant);
                 shared.reads.forget(tenant);
-                self.books.forget(tenant);
+                self.state.forget(tenant);
                 shared.quotas.forget(tenant);
                 tracing::info!(tenant = tenant.0, "erased");
             }
-            Swept::Events(_, 0) => {}
-            Swept::Events(tenant, _) => shared.reads.forget(tenant),
-            Swept::User(tenant) => {
+            SweepOutcome::Events(_, 0) => {}
+            SweepOutcome::Events(tenant, _) => shared.reads.forget(tenant),
+            SweepOutcome::User(tenant) => {
                 shared.reads.forget(tenant); // pages that a reader was reading meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of users");
             }
-            Swept::Postponed(tenant, pause_ms) => {
+            SweepOutcome::Postponed(tenant, pause_ms) => {
                 shared.reads.forget(tenant);
                 tracing::error!(
                     tenant = tenant.0,
@@ -372,25 +382,25 @@ impl Committer {
                 );
             }
         }
-        self.books.sweep.revocations(engine, now_ms)?;
-        let reclaims = self.books.reclaimer.step(engine)?;
-        stats.committer_entries.store(self.books.entries() as u64, Relaxed);
-        stats.erasures.store(self.books.sweep.entries() as u64, Relaxed);
-        stats.erasures_postponed.store(self.books.sweep.postponed() as u64, Relaxed);
+        self.state.sweep.revocations(engine, now_ms)?;
+        let reclaims = self.state.reclaimer.step(engine)?;
+        stats.committer_entries.store(self.state.entries() as u64, Relaxed);
+        stats.erasures.store(self.state.sweep.entries() as u64, Relaxed);
+        stats.erasures_postponed.store(self.state.sweep.postponed() as u64, Relaxed);
         stats.tombstones.store(shared.tombstones.read().entries() as u64, Relaxed);
         stats.housekeeping_rounds.fetch_add(1, Relaxed);
         if wrote == 0 {
             self.watch_space(0);
         }
-        Ok(more || reclaims || collected.removed > 0 || self.books.sweep.is_busy())
+        Ok(more || reclaims || collected.removed > 0 || self.state.sweep.is_busy())
     }
 
     /// Checks the free space at intervals and sets what it allows.
     pub(super) fn watch_space(&mut self, written: u64) {
-        let Some(space) = self.space.look(&*self.shared.options.io, written) else { return };
+        let Some(space) = self.space.check(&*self.shared.options.io, written) else { return };
         self.shared.stats.free_bytes.store(space.free, Relaxed);
         let state = self.shared.state.get();
-        let allowed = self.space.judge(state, space.free);
+        let allowed = self.space.next_state(state, space.free);
         if allowed == StoreState::Writable {
             self.space.keep_ballast(space.free);
         }
@@ -408,7 +418,7 @@ impl Committer {
     fn finish(mut self) {
         if matches!(self.shared.state.get(), StoreState::Writable | StoreState::Reserve) {
             let mut batch = Batch::default();
-            self.books.retainer.unwritten(&mut batch);
+            self.state.retainer.unwritten(&mut batch);
             let result = catch_unwind(AssertUnwindSafe(|| self.engine(|engine| engine.commit(batch))));
             if let Ok(Err(error)) = result {
                 tracing::warn!(%error, "the last commit failed; nothing acknowledged is lost");
@@ -424,14 +434,14 @@ impl Committer {
             waiting.take_all()
         };
         for item in late {
-            item.done.tell(Err(CommitError::Unavailable));
+            item.done.call_with(Err(CommitError::Unavailable));
         }
     }
 }
 
-fn put(batch: &mut Batch, tenant: TenantId, added: &mut Vec<Added>, packed: super::pack::Packed) {
+fn put(batch: &mut Batch, tenant: TenantId, added: &mut Vec<AddedPiece>, packed: super::piece::Packed) {
     let key = keys::log(tenant, packed.first);
     let bytes = (key.len() + packed.value.len()) as u64;
-    added.push(Added { first: packed.first, head: packed.head, bytes });
+    added.push(AddedPiece { first: packed.first, head: packed.head, bytes });
     batch.put_piece(key, packed.value, packed.head);
 }

@@ -1,12 +1,12 @@
 //! Compaction: returns disk space while no daemon runs. Live pieces are copied out of mostly dead segments,
 //! and the state's rows into a new file, because sled never shrinks its own.
 //!
-//! * Directories: `log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
+//! * Directories: `tenant_log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
 //!   copy, and `log.old` is what a finished copy replaces. A migration ([`super::migrate`]) also makes a
 //!   `journal.new`; a compaction does not.
-//! * Order: the copies are complete and durable; `log` is renamed to `log.old`; `journal.new`, if it exists,
-//!   to `journal`; `log.new` to `log`; `log.old` is removed. So if `log` is missing, `log.new` is complete;
-//!   if `log` exists, every copy is to be discarded. [`settle`] relies on this alone.
+//! * Order: the copies are complete and durable; `tenant_log` is renamed to `log.old`; `journal.new`, if it exists,
+//!   to `journal`; `log.new` to `tenant_log`; `log.old` is removed. So if `tenant_log` is missing, `log.new` is complete;
+//!   if `tenant_log` exists, every copy is to be discarded. [`settle`] relies on this alone.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,7 +28,7 @@ const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// The result of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compacted {
+pub struct CompactionResult {
     /// Rows copied.
     pub rows: u64,
     /// Bytes on disk before.
@@ -42,7 +42,7 @@ pub struct Compacted {
 ///
 /// # Errors
 /// [`OpenError`]; the old database is then untouched.
-pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
+pub fn compact(dir: &Path) -> Result<CompactionResult, OpenError> {
     let _lock = super::lock::take_lock(dir)?;
     settle(dir).map_err(|error| OpenError::io(dir, &error))?;
     super::find(dir)?;
@@ -61,7 +61,7 @@ pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
     let copy = dir.join("log.new");
     let rows = copy_rows(dir, &live, &copy).inspect_err(|_| drop(fs::remove_dir_all(&copy)))?;
     swap(dir).map_err(|error| OpenError::io(dir, &error))?;
-    Ok(Compacted { rows, before, after: bytes()? })
+    Ok(CompactionResult { rows, before, after: bytes()? })
 }
 
 fn copy_rows(dir: &Path, live: &Path, copy: &Path) -> Result<u64, OpenError> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::journal::Position;
-use super::keys::{self, Kind};
+use super::keys::{self, KeyKind};
 use super::records::{self, Organization};
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
@@ -94,7 +94,7 @@ impl DamagedPieces {
 
 /// The public id of an organization, or its number if its row cannot be read.
 fn name_of(engine: &Engine, tenant: TenantId) -> String {
-    let key = keys::key(Kind::Organization, tenant, &[]);
+    let key = keys::key(KeyKind::Organization, tenant, &[]);
     let row = engine.get(&key).ok().flatten();
     let organization = row.and_then(|row| records::read::<Organization>(&key, &row).ok());
     organization.map_or_else(|| tenant.0.to_string(), |organization| organization.org_id)

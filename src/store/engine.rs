@@ -19,12 +19,12 @@ use std::time::Duration;
 use super::applier::{self, Applier};
 pub(crate) use super::engine_error::EngineError;
 use super::journal::{self, Journal, NewRecord, Piece, Position, RecordKind, SegmentInfo};
-use super::keys::{self, Kind, Meta};
-use super::live::{Counts, Live};
+use super::keys::{self, KeyKind, MetaKey};
+use super::live_bytes::{LiveBytes, SegmentCounts};
 use super::log_entry::LogEntry;
 use super::memtable::{self, Memtable};
-use super::merged::Merged;
-use super::pack::{Head, MAX_VALUE};
+use super::merged_range::MergedRange;
+use super::piece::{Head, MAX_VALUE};
 use super::pin::{Pin, Pins};
 use super::quota::Quotas;
 use super::recover;
@@ -132,7 +132,7 @@ pub(super) struct Shared {
     pub(super) state: State,
     pub(super) memtable: Memtable,
     /// The live pieces of each segment, as of the state.
-    pub(super) live: Mutex<Live>,
+    pub(super) live: Mutex<LiveBytes>,
     pub(super) progress: applier::Progress,
     /// While a pin is held, no segment is removed.
     pub(super) pins: Arc<Pins>,
@@ -193,7 +193,7 @@ impl Engine {
         let state = State::open(&options.state, options.cache_bytes, io.clone())?;
         recover::check_layout(&state)?;
         let from = applier::position(&state)?;
-        let live = Live::load(&state)?;
+        let live = LiveBytes::load(&state)?;
         let state_journal = applier::journal_of(&state)?;
         let replay = applier::Replay::new(state, live);
         let journal = journal::Options {
@@ -271,7 +271,7 @@ impl Engine {
     }
 
     /// Every segment of the journal with its live counts, in order.
-    pub(crate) fn segments(&self) -> Vec<(SegmentInfo, Counts)> {
+    pub(crate) fn segments(&self) -> Vec<(SegmentInfo, SegmentCounts)> {
         // The memtable is read first: a change that moves into the state meanwhile is counted twice, rather
         // than not at all.
         let changes = self.shared.memtable.live();
@@ -318,7 +318,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn apply_then(&self, batch: Batch, recorded: impl FnOnce()) -> Result<(), EngineError> {
-        self.write(batch, false, RecordKind::Upkeep, recorded)
+        self.write(batch, false, RecordKind::Maintenance, recorded)
     }
 
     /// Makes `batch` and everything applied before it durable, then makes it visible.
@@ -378,7 +378,7 @@ impl Engine {
             }
         }
         if let Some(quotas) = &self.quotas {
-            quotas.settle(usage);
+            quotas.apply_measured(usage);
         }
         progress.filled(&filling);
         Ok(())
@@ -439,7 +439,7 @@ impl Engine {
     }
 
     /// Reads a row without adding it to the row cache.
-    pub(crate) fn look_at_row(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
+    pub(crate) fn peek_row(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
         match self.rows.as_ref().and_then(|rows| rows.peek(key)) {
             Some(row) => Ok(Some(row)),
             None => self.get(key),
@@ -448,7 +448,7 @@ impl Engine {
 
     /// The length of the value under a key, from the row cache if it is there; `None` if there is no value.
     pub(crate) fn length(&self, key: &[u8]) -> Result<Option<usize>, EngineError> {
-        let row = if keys::is_row(key) { self.look_at_row(key)? } else { self.get(key)? };
+        let row = if keys::is_row(key) { self.peek_row(key)? } else { self.get(key)? };
         Ok(row.map(|row| row.len()))
     }
 
@@ -466,7 +466,7 @@ impl Engine {
         &self,
         (lower, upper): (Bound<Vec<u8>>, Bound<Vec<u8>>),
     ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
-        Merged::new(self.shared.clone(), lower, upper)
+        MergedRange::new(self.shared.clone(), lower, upper)
     }
 
     /// The first row from `from` (inclusive) to `to` (exclusive).
@@ -482,17 +482,17 @@ impl Engine {
 
 /// The piece that a row points at, if the row is a log entry.
 pub(super) fn piece_of(key: &[u8], value: &[u8]) -> Option<Piece> {
-    (keys::kind_of(key) == Some(Kind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
+    (keys::kind_of(key) == Some(KeyKind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
 }
 
 /// The change of a segment's live counts when a piece is added (`sign` 1) or removed (-1).
-pub(super) fn live_change(piece: &Piece, sign: i64) -> memtable::Change {
-    memtable::Change { bytes: sign * i64::from(piece.len), pieces: sign }
+pub(super) fn live_change(piece: &Piece, sign: i64) -> memtable::LiveBytesChange {
+    memtable::LiveBytesChange { bytes: sign * i64::from(piece.len), pieces: sign }
 }
 
 /// The key of the row with the state's position.
 pub(super) fn position_key() -> Vec<u8> {
-    keys::meta(Meta::Position)
+    keys::meta(MetaKey::Position)
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, position_key};
 use crate::store::journal::Position;
 use crate::store::keys;
-use crate::store::live::Counts;
+use crate::store::live_bytes::SegmentCounts;
 use crate::store::log_entry::LogEntry;
-use crate::store::pack::Head;
+use crate::store::piece::Head;
 use crate::store::reclaim::Reclaimer;
 use crate::store::space::{Disk, Io};
 use crate::store::state::{State, Value};
@@ -45,7 +45,7 @@ fn delete(engine: &Engine, n: u64) {
     engine.commit(batch).expect("committed");
 }
 
-fn live(engine: &Engine) -> Vec<Counts> {
+fn live(engine: &Engine) -> Vec<SegmentCounts> {
     engine.segments().iter().map(|(_, counts)| *counts).collect()
 }
 
@@ -63,7 +63,7 @@ fn a_crash_before_the_position_is_written_counts_nothing_twice() {
     delete(&engine, 2);
     engine.check_point().expect("made");
     let counted = live(&engine);
-    assert_eq!(counted, [Counts { bytes: 100, pieces: 1 }]);
+    assert_eq!(counted, [SegmentCounts { bytes: 100, pieces: 1 }]);
     drop(engine);
     for position in [before, Position(0)] {
         let state = State::open(&options.state, 8 << 20, options.io.clone()).expect("opened");

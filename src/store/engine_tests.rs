@@ -12,8 +12,8 @@ use proptest::prelude::*;
 
 use crate::ids::TenantId;
 use crate::store::engine::{Batch, Engine, EngineOptions};
-use crate::store::keys::{self, Kind};
-use crate::store::pack::Head;
+use crate::store::keys::{self, KeyKind};
+use crate::store::piece::Head;
 use crate::store::space::Disk;
 
 fn open(dir: &std::path::Path) -> Engine {
@@ -36,8 +36,8 @@ fn batch(rows: &[(&[u8], Option<&str>)]) -> Batch {
 fn rows_in_memory_are_what_the_engine_holds() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = open(dir.path()).keeping_rows(1 << 20);
-    let [a, b] = [b"a", b"b"].map(|tail| keys::key(Kind::Row, TenantId(3), tail));
-    let other = keys::key(Kind::Secret, TenantId(3), b"a");
+    let [a, b] = [b"a", b"b"].map(|tail| keys::key(KeyKind::Row, TenantId(3), tail));
+    let other = keys::key(KeyKind::Secret, TenantId(3), b"a");
     let commits: &[&[(&[u8], Option<&str>)]] = &[
         &[(&a, Some("1"))],
         &[(&a, Some("2")), (&b, Some("1")), (&other, Some("1"))],
@@ -82,12 +82,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn key(n: u8) -> Vec<u8> {
-    keys::key(Kind::Secret, TenantId(u64::from(n) % 3), &[n])
+    keys::key(KeyKind::Secret, TenantId(u64::from(n) % 3), &[n])
 }
 
 /// Checks that every range equals the model's, read from either end and from both in turn.
 fn check(engine: &Engine, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
-    let (low, high) = (vec![Kind::Secret as u8], vec![Kind::Secret as u8 + 1]);
+    let (low, high) = (vec![KeyKind::Secret as u8], vec![KeyKind::Secret as u8 + 1]);
     let of_model = |bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>)| -> Vec<(Vec<u8>, Vec<u8>)> {
         model.range(bounds).map(|(key, value)| (key.clone(), value.clone())).collect()
     };

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot::Receiver;
 
 use super::engine::{Engine, EngineOptions};
-use super::keys::{self, Kind, List};
+use super::keys::{self, KeyKind, List};
 use super::log_entry::LogEntry;
 use super::{
-    Answer, CommitError, Done, Group, Idempotency, LogRead, Organization, Place, Retention, Rows, Store,
-    StoreOptions, Table, TenantLog, Visibility, scope,
+    CommitCallback, CommitError, Group, IdempotencyRecord, ListEntry, LogRead, Organization, Retention, Rows,
+    Store, StoreOptions, StoredResponse, Table, TenantLog, Visibility, scope,
 };
 use crate::event::Event;
 use crate::frame::Frame;
@@ -87,9 +87,9 @@ impl World {
     }
 
     fn queue(&mut self, rows: Rows, expected: Result<(), CommitError>) {
-        let (done, told) = Done::channel();
+        let (done, committed) = CommitCallback::channel();
         self.store().push_rows(rows, done);
-        self.waiting.push((told, expected));
+        self.waiting.push((committed, expected));
     }
 
     fn put_organization(tenant: TenantId, deleted: bool) -> Rows {
@@ -136,10 +136,10 @@ impl World {
         let mut rows = Rows::new();
         rows.in_name_of(who.0, &who.1);
         rows.put_row(who.0, TABLE, &id, who.1.as_bytes()).expect("short");
-        let place = Place { group: Group::new(List::AllMessages, &[&who.1]), number: self.step };
-        rows.put_place(who.0, &place, &id).expect("short");
-        let answer = Answer::Withheld { id: who.1.clone() };
-        let row = Idempotency { body: [0; 32], answer, created_ms: 0 };
+        let place = ListEntry { group: Group::new(List::AllMessages, &[&who.1]), number: self.step };
+        rows.put_list_entry(who.0, &place, &id).expect("short");
+        let answer = StoredResponse::Withheld { id: who.1.clone() };
+        let row = IdempotencyRecord { body: [0; 32], answer, created_ms: 0 };
         rows.put_idempotency(who.0, &scope(&[id.as_bytes()]), &row).expect("short");
         if expected.is_ok() {
             self.rows.insert(id, who);
@@ -158,12 +158,12 @@ impl World {
         let mut frame = Frame::encode(&Event::parse(&json).expect("valid"), 1, 0);
         let sequence = log.end().next();
         frame.seal(sequence, 1, &self.store().cursor_key().encode(who.0, sequence));
-        let (done, told) = Done::channel();
+        let (done, committed) = CommitCallback::channel();
         self.store().append(&log, Arc::new(frame), Rows::new(), None, done);
         if expected.is_ok() {
             self.events.insert((who.0, sequence), who);
         }
-        self.waiting.push((told, expected));
+        self.waiting.push((committed, expected));
     }
 
     fn delete_user(&mut self) {
@@ -177,7 +177,11 @@ impl World {
         for (id, _) in self.rows.extract_if(.., |_, of| *of == who) {
             rows.delete_row(who.0, TABLE, &id);
             let number = id["row-".len()..].parse().expect("a step");
-            rows.delete_place(who.0, &Place { group: Group::new(List::AllMessages, &[&who.1]), number }, &id);
+            rows.delete_list_entry(
+                who.0,
+                &ListEntry { group: Group::new(List::AllMessages, &[&who.1]), number },
+                &id,
+            );
         }
         self.events.retain(|_, of| *of != who);
         self.deleted_users.insert(who);
@@ -200,8 +204,8 @@ impl World {
     }
 
     async fn settle(&mut self) {
-        for (told, expected) in self.waiting.drain(..) {
-            assert_eq!(told.await.expect("told"), expected);
+        for (committed, expected) in self.waiting.drain(..) {
+            assert_eq!(committed.await.expect("told"), expected);
         }
     }
 
@@ -226,12 +230,12 @@ impl World {
     /// Waits until no erasure is left.
     async fn erased(&self) {
         let since = Instant::now();
-        let left = |kind: Kind| {
+        let left = |kind: KeyKind| {
             let engine = self.store().shared().engine.read();
             let engine = engine.as_ref().expect("open");
             engine.first(&[kind as u8], &[kind as u8 + 1]).expect("read").is_some()
         };
-        while left(Kind::Erase) || left(Kind::EraseUser) {
+        while left(KeyKind::Erase) || left(KeyKind::EraseUser) {
             assert!(since.elapsed() < Duration::from_secs(30), "an erasure does not finish");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -261,13 +265,13 @@ impl World {
         for row in engine.range(&[0], &[u8::MAX]) {
             let (key, value) = row.expect("read");
             let (kind, tenant, _) = keys::parse(&key).expect("ours");
-            let piece = (kind == Kind::Log).then(|| LogEntry::read(&value).expect("an entry").piece);
+            let piece = (kind == KeyKind::Log).then(|| LogEntry::read(&value).expect("an entry").piece);
             let piece = piece.map_or_else(Vec::new, |piece| engine.piece(&piece).expect("read"));
             let is_deleted = self.deleted_organizations.contains(&tenant);
-            assert!(!is_deleted || kind == Kind::Organization, "{kind:?} of deleted {tenant:?} is left");
+            assert!(!is_deleted || kind == KeyKind::Organization, "{kind:?} of deleted {tenant:?} is left");
             // A response that is kept for a day holds only ids of created resources.
             for (of, user) in
-                self.deleted_users.iter().filter(|(of, _)| *of == tenant && kind != Kind::Idempotency)
+                self.deleted_users.iter().filter(|(of, _)| *of == tenant && kind != KeyKind::Idempotency)
             {
                 let found = |bytes: &[u8]| memchr::memmem::find(bytes, user.as_bytes()).is_some();
                 assert!(

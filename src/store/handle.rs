@@ -9,20 +9,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::daily::{self, Idempotency, MessageId};
+use super::dedup::{self, IdempotencyRecord, MessageIdRecord};
 use super::engine::{Engine, EngineError, Value};
-use super::keys::{self, Kind};
-use super::log::{Permit, TenantLog};
-use super::queue::{Append, CommitError, Done, Frames, Item};
+use super::keys::{self, KeyKind};
+use super::queue::{Append, CommitCallback, CommitError, Frames, Item};
 use super::quota::{Growth, OverQuota, QuotaTotals, Reservation};
 use super::read::{self, LogRead, ReadError};
-use super::records::{self, ApiKey, DisabledUser, Organization, Revoked, UserSince};
+use super::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
 use super::row_cache::RowCacheStats;
 use super::rows::Rows;
-use super::since::{self, Since};
 use super::space::StoreState;
 use super::state::guard_damaged;
 use super::stats::{JournalStats, Stats};
+use super::tenant_log::{Permit, TenantLog};
+use super::time_position::{self, TimePosition};
 use super::usage::{self, Usage};
 use super::{OpenError, Shared, StoreOptions, Threads};
 use crate::cursor::CursorKey;
@@ -31,14 +31,14 @@ use crate::ids::{Sequence, TenantId};
 
 /// An open store.
 #[derive(Clone)]
-pub struct Store(Arc<Open>);
+pub struct Store(Arc<OpenStore>);
 
-struct Open {
+struct OpenStore {
     shared: Arc<Shared>,
     threads: Threads,
 }
 
-impl Drop for Open {
+impl Drop for OpenStore {
     fn drop(&mut self) {
         self.shared.queue.close();
         self.threads.join();
@@ -66,7 +66,7 @@ impl Store {
         let dir = options.dir.clone();
         let opened: Result<_, EngineError> = guard_damaged(|| Ok(super::open(options)));
         let (shared, threads) = opened.map_err(|error| OpenError::engine(&dir, &error))??;
-        Ok(Store(Arc::new(Open { shared, threads })))
+        Ok(Store(Arc::new(OpenStore { shared, threads })))
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -201,7 +201,7 @@ impl Store {
         self.run(tenant, move |engine| shared.log_in(engine, tenant)).await
     }
 
-    /// Checks whether events may be published into `log`, as far as is known now. The commit makes the final
+    /// Checks whether events may be published into `tenant_log`, as far as is known now. The commit makes the final
     /// decision.
     ///
     /// # Errors
@@ -223,7 +223,7 @@ impl Store {
         frames: impl Into<Frames>,
         rows: Rows,
         permit: Option<Permit>,
-        done: Done,
+        done: CommitCallback,
     ) {
         let append = Append { log: log.clone(), frames: frames.into(), _permit: permit };
         self.push(Item::new(Some(append), rows, done));
@@ -234,7 +234,7 @@ impl Store {
     /// # Errors
     /// [`CommitError`].
     pub async fn write(&self, rows: Rows) -> Result<(), CommitError> {
-        let (done, committed) = Done::channel();
+        let (done, committed) = CommitCallback::channel();
         self.push(Item::new(None, rows, done));
         committed.await.unwrap_or(Err(CommitError::Unavailable))
     }
@@ -244,7 +244,7 @@ impl Store {
     /// [`CommitError`].
     pub fn write_blocking(&self, rows: Rows) -> Result<(), CommitError> {
         let (send, receive) = std::sync::mpsc::sync_channel(1);
-        let done = Done::call(move |result| {
+        let done = CommitCallback::call(move |result| {
             let _ = send.send(result); // the waiter may have gone
         });
         self.push(Item::new(None, rows, done));
@@ -252,7 +252,7 @@ impl Store {
     }
     /// Commits rows soon, without a result. Use it for data that may be lost, such as the time of last use.
     pub fn write_later(&self, rows: Rows) {
-        self.push(Item::new(None, rows, Done::Nobody));
+        self.push(Item::new(None, rows, CommitCallback::None));
     }
 
     /// Reads on a reader thread, in `tenant`'s turn.
@@ -281,7 +281,7 @@ impl Store {
 
     /// Enqueues rows, for tests that must not wait for one write before the next.
     #[cfg(test)]
-    pub(super) fn push_rows(&self, rows: Rows, done: Done) {
+    pub(super) fn push_rows(&self, rows: Rows, done: CommitCallback) {
         self.push(Item::new(None, rows, done));
     }
 
@@ -311,7 +311,7 @@ impl Store {
     /// The page with the events after `after`, if it is in memory, for callers that may not wait.
     #[must_use]
     pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<super::Page> {
-        match self.shared().reads.known(log, after) {
+        match self.shared().reads.from_cache(log, after) {
             Some(LogRead::Page(page)) => Some(page),
             _ => None,
         }
@@ -326,13 +326,17 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn position_since(&self, log: &Arc<TenantLog>, since_ms: u64) -> Result<Since, ReadError> {
+    pub async fn position_since(
+        &self,
+        log: &Arc<TenantLog>,
+        since_ms: u64,
+    ) -> Result<TimePosition, ReadError> {
         let (tenant, log) = (log.tenant(), log.clone());
-        let task = move |engine: &Engine| since::position_since(engine, &log, since_ms);
+        let task = move |engine: &Engine| time_position::position_since(engine, &log, since_ms);
         self.run(tenant, task).await
     }
 
-    /// The row stored under an `Idempotency-Key`'s [`super::scope`]; `None` after a day.
+    /// The row stored under an `IdempotencyRecord-Key`'s [`super::scope`]; `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -340,9 +344,9 @@ impl Store {
         &self,
         tenant: TenantId,
         scope: [u8; 32],
-    ) -> Result<Option<Idempotency>, ReadError> {
-        let value = self.daily(Kind::Idempotency, tenant, scope).await?;
-        Ok(value.and_then(|value| daily::read_idempotency(&value)))
+    ) -> Result<Option<IdempotencyRecord>, ReadError> {
+        let value = self.dedup_record(KeyKind::Idempotency, tenant, scope).await?;
+        Ok(value.and_then(|value| dedup::read_idempotency(&value)))
     }
     /// The row of a client-given `message_id` under its [`super::scope`]; `None` after a day.
     ///
@@ -352,16 +356,21 @@ impl Store {
         &self,
         tenant: TenantId,
         scope: [u8; 32],
-    ) -> Result<Option<MessageId>, ReadError> {
-        let value = self.daily(Kind::MessageId, tenant, scope).await?;
-        Ok(value.and_then(|value| daily::read_message_id(&value)))
+    ) -> Result<Option<MessageIdRecord>, ReadError> {
+        let value = self.dedup_record(KeyKind::MessageId, tenant, scope).await?;
+        Ok(value.and_then(|value| dedup::read_message_id(&value)))
     }
 
-    async fn daily(&self, kind: Kind, tenant: TenantId, scope: [u8; 32]) -> Result<Option<Value>, ReadError> {
+    async fn dedup_record(
+        &self,
+        kind: KeyKind,
+        tenant: TenantId,
+        scope: [u8; 32],
+    ) -> Result<Option<Value>, ReadError> {
         let now_ms = self.shared().day.now_ms(&*self.shared().options.clock);
         let key = keys::key(kind, tenant, &scope);
         let read = self.run(tenant, move |engine| engine.get(&key)).await?;
-        Ok(daily::fresh(read, now_ms))
+        Ok(dedup::fresh(read, now_ms))
     }
 
     /// Allocates a number for a new organization. A number that is never stored is lost at the next start,
@@ -395,7 +404,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn revoked_blocking(&self) -> Result<Vec<Revoked>, ReadError> {
+    pub fn revoked_blocking(&self) -> Result<Vec<RevokedToken>, ReadError> {
         self.read_blocking(records::all)
     }
     /// Every disabled user.
@@ -409,7 +418,7 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn users_since_blocking(&self) -> Result<Vec<UserSince>, ReadError> {
+    pub fn users_since_blocking(&self) -> Result<Vec<TokensValidSince>, ReadError> {
         self.read_blocking(records::all)
     }
     /// The bytes stored under `name`.

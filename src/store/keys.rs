@@ -32,8 +32,8 @@ macro_rules! ordinals {
 
 ordinals! {
     /// The kind of a row.
-    pub(crate) enum Kind {
-        /// A row of the store itself; tail: [`Meta`] ordinal, 1 byte.
+    pub(crate) enum KeyKind {
+        /// A row of the store itself; tail: [`MetaKey`] ordinal, 1 byte.
         Meta = 0,
         /// The location of packed events in the journal; tail: first sequence, 8 bytes.
         Log = 1,
@@ -60,16 +60,16 @@ ordinals! {
         /// A resource; tail: table u8, id.
         Row = 12,
         /// A list index entry; tail: list u8, digest of the group 16 bytes, number u64, id.
-        Place = 13,
+        ListEntry = 13,
         /// A posting of the search index; tail: list u8, the rest belongs to the search index.
         Term = 14,
         /// The time from which a user's tokens are valid; tail: `sub`.
         UserSince = 15,
         /// A user whose events are being erased; tail: `sub`.
         EraseUser = 16,
-        /// A run: several list index entries of one group; tail: as [`Kind::Place`], of the entry that it
+        /// A run: several list index entries of one group; tail: as [`KeyKind::ListEntry`], of the entry that it
         /// started with.
-        Run = 17,
+        ListRun = 17,
         /// The usage of a tenant besides its log; no tail.
         Usage = 18,
         /// The live counts of a segment of the journal; tail: the segment's first position, 8 bytes.
@@ -78,7 +78,7 @@ ordinals! {
 }
 
 ordinals! {
-    /// A table of resources: the first byte in the tail of a [`Kind::Row`].
+    /// A table of resources: the first byte in the tail of a [`KeyKind::Row`].
     pub enum Table {
         /// Agents, by id.
         Agents = 0,
@@ -100,8 +100,8 @@ ordinals! {
 }
 
 ordinals! {
-    /// A list that rows are in: the first byte in the tail of a [`Kind::Place`], a [`Kind::Run`] and a
-    /// [`Kind::Term`].
+    /// A list that rows are in: the first byte in the tail of a [`KeyKind::ListEntry`], a [`KeyKind::ListRun`] and a
+    /// [`KeyKind::Term`].
     pub enum List {
         /// Every agent.
         AllAgents = 0,
@@ -139,52 +139,54 @@ ordinals! {
 }
 
 ordinals! {
-    /// A lane of rows that expire: the first byte in the tail of a [`Kind::Expiry`].
+    /// A lane of rows that expire: the first byte in the tail of a [`KeyKind::Expiry`].
     pub(crate) enum ExpiryLane {
-        /// The lane of [`Kind::Idempotency`].
+        /// The lane of [`KeyKind::Idempotency`].
         Idempotency = 0,
-        /// The lane of [`Kind::MessageId`].
+        /// The lane of [`KeyKind::MessageId`].
         MessageId = 1,
     }
 }
 
 /// The allowed length of the tail of a kind's key, in bytes: minimum and maximum.
-pub(crate) const fn tail_len(kind: Kind) -> (usize, usize) {
+pub(crate) const fn tail_len(kind: KeyKind) -> (usize, usize) {
     match kind {
-        Kind::Meta => (1, 1),
-        Kind::Log | Kind::Segment => (8, 8),
-        Kind::Counters | Kind::Organization | Kind::Erase | Kind::Usage => (0, 0),
-        Kind::ApiKey | Kind::Revoked | Kind::DisabledUser | Kind::UserSince | Kind::EraseUser => {
-            (1, MAX_NAME)
-        }
-        Kind::Idempotency | Kind::MessageId => (32, 32),
-        Kind::Expiry => (9, 9),
-        Kind::Secret => (1, 64),
-        Kind::Row => (1 + 1, 1 + MAX_NAME),
-        Kind::Place | Kind::Run => (1 + 16 + 8 + 1, 1 + 16 + 8 + MAX_NAME),
-        Kind::Term => (1 + 1, 1 + MAX_NAME),
+        KeyKind::Meta => (1, 1),
+        KeyKind::Log | KeyKind::Segment => (8, 8),
+        KeyKind::Counters | KeyKind::Organization | KeyKind::Erase | KeyKind::Usage => (0, 0),
+        KeyKind::ApiKey
+        | KeyKind::Revoked
+        | KeyKind::DisabledUser
+        | KeyKind::UserSince
+        | KeyKind::EraseUser => (1, MAX_NAME),
+        KeyKind::Idempotency | KeyKind::MessageId => (32, 32),
+        KeyKind::Expiry => (9, 9),
+        KeyKind::Secret => (1, 64),
+        KeyKind::Row => (1 + 1, 1 + MAX_NAME),
+        KeyKind::ListEntry | KeyKind::ListRun => (1 + 16 + 8 + 1, 1 + 16 + 8 + MAX_NAME),
+        KeyKind::Term => (1 + 1, 1 + MAX_NAME),
     }
 }
 
-impl Kind {
+impl KeyKind {
     /// The kinds of rows that are erased with a tenant, the log first. Its organization row stays, marked
     /// deleted, so that its number is never assigned again.
-    pub(crate) const OF_TENANT: [Kind; 15] = [
-        Kind::Log,
-        Kind::ApiKey,
-        Kind::Revoked,
-        Kind::DisabledUser,
-        Kind::Idempotency,
-        Kind::MessageId,
-        Kind::Expiry,
-        Kind::Row,
-        Kind::Place,
-        Kind::Run,
-        Kind::Term,
-        Kind::UserSince,
-        Kind::EraseUser,
-        Kind::Usage,
-        Kind::Counters,
+    pub(crate) const OF_TENANT: [KeyKind; 15] = [
+        KeyKind::Log,
+        KeyKind::ApiKey,
+        KeyKind::Revoked,
+        KeyKind::DisabledUser,
+        KeyKind::Idempotency,
+        KeyKind::MessageId,
+        KeyKind::Expiry,
+        KeyKind::Row,
+        KeyKind::ListEntry,
+        KeyKind::ListRun,
+        KeyKind::Term,
+        KeyKind::UserSince,
+        KeyKind::EraseUser,
+        KeyKind::Usage,
+        KeyKind::Counters,
     ];
 }
 
@@ -194,8 +196,8 @@ pub(crate) const HEAD: usize = 9;
 pub(crate) const MAX_NAME: usize = 256;
 
 ordinals! {
-    /// The rows of [`Kind::Meta`].
-    pub(crate) enum Meta {
+    /// The rows of [`KeyKind::MetaKey`].
+    pub(crate) enum MetaKey {
         /// The layout of all other rows.
         Schema = 0,
         /// Store id and cursor key.
@@ -219,7 +221,7 @@ ordinals! {
 pub(crate) struct BadKey;
 
 /// Builds `kind ‖ tenant ‖ tail`.
-pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
+pub(crate) fn key(kind: KeyKind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(HEAD + tail.len());
     begin(&mut key, kind, tenant);
     key.extend_from_slice(tail);
@@ -227,45 +229,45 @@ pub(crate) fn key(kind: Kind, tenant: TenantId, tail: &[u8]) -> Vec<u8> {
 }
 
 /// Writes the head of a key into an empty buffer. The caller appends the tail.
-pub(crate) fn begin(key: &mut Vec<u8>, kind: Kind, tenant: TenantId) {
+pub(crate) fn begin(key: &mut Vec<u8>, kind: KeyKind, tenant: TenantId) {
     key.push(kind as u8);
     key.extend_from_slice(&tenant.0.to_be_bytes());
 }
 
 /// The kind of a key.
-pub(crate) fn kind_of(key: &[u8]) -> Option<Kind> {
-    Kind::from_ordinal(*key.first()?)
+pub(crate) fn kind_of(key: &[u8]) -> Option<KeyKind> {
+    KeyKind::from_ordinal(*key.first()?)
 }
 
 /// The first key of a kind, and the first key after all of its keys.
-pub(crate) fn kind_range(kind: Kind) -> ([u8; 1], [u8; 1]) {
+pub(crate) fn kind_range(kind: KeyKind) -> ([u8; 1], [u8; 1]) {
     ([kind as u8], [kind as u8 + 1])
 }
 
 /// Returns true if the key is that of a row of a table.
 pub(crate) fn is_row(key: &[u8]) -> bool {
-    key.first() == Some(&(Kind::Row as u8))
+    key.first() == Some(&(KeyKind::Row as u8))
 }
 
 /// The key of a row of the store itself.
-pub(crate) fn meta(row: Meta) -> Vec<u8> {
-    key(Kind::Meta, TenantId(0), &[row as u8])
+pub(crate) fn meta(row: MetaKey) -> Vec<u8> {
+    key(KeyKind::Meta, TenantId(0), &[row as u8])
 }
 
 /// The key of the piece whose first event is `first`.
 pub(crate) fn log(tenant: TenantId, first: Sequence) -> Vec<u8> {
-    key(Kind::Log, tenant, &first.0.to_be_bytes())
+    key(KeyKind::Log, tenant, &first.0.to_be_bytes())
 }
 
 /// The key of entry `ordinal` of an expiry lane.
 pub(crate) fn expiry(tenant: TenantId, lane: u8, ordinal: u64) -> Vec<u8> {
     let mut tail = [lane; 9];
     tail[1..].copy_from_slice(&ordinal.to_be_bytes());
-    key(Kind::Expiry, tenant, &tail)
+    key(KeyKind::Expiry, tenant, &tail)
 }
 
 /// The first key after every row of `kind` and `tenant`.
-pub(crate) fn after(kind: Kind, tenant: TenantId) -> Vec<u8> {
+pub(crate) fn after(kind: KeyKind, tenant: TenantId) -> Vec<u8> {
     match tenant.0.checked_add(1) {
         Some(next) => key(kind, TenantId(next), &[]),
         None => vec![kind as u8 + 1],
@@ -276,9 +278,9 @@ pub(crate) fn after(kind: Kind, tenant: TenantId) -> Vec<u8> {
 ///
 /// # Errors
 /// [`BadKey`] for an unknown kind, or a tail whose length does not fit the kind.
-pub(crate) fn parse(key: &[u8]) -> Result<(Kind, TenantId, &[u8]), BadKey> {
+pub(crate) fn parse(key: &[u8]) -> Result<(KeyKind, TenantId, &[u8]), BadKey> {
     let (head, tail) = key.split_at_checked(HEAD).ok_or(BadKey)?;
-    let kind = Kind::from_ordinal(head[0]).ok_or(BadKey)?;
+    let kind = KeyKind::from_ordinal(head[0]).ok_or(BadKey)?;
     let tenant = u64::from_be_bytes(head[1..].try_into().map_err(|_| BadKey)?);
     let (least, most) = tail_len(kind);
     if tail.len() < least || tail.len() > most {
@@ -295,7 +297,7 @@ pub(crate) fn tenant(key: &[u8]) -> Option<TenantId> {
 /// Tenant and first sequence of a log key.
 pub(crate) fn parse_log(key: &[u8]) -> Result<(TenantId, Sequence), BadKey> {
     match parse(key)? {
-        (Kind::Log, tenant, tail) => {
+        (KeyKind::Log, tenant, tail) => {
             Ok((tenant, Sequence(u64::from_be_bytes(tail.try_into().map_err(|_| BadKey)?))))
         }
         _ => Err(BadKey),
@@ -305,7 +307,7 @@ pub(crate) fn parse_log(key: &[u8]) -> Result<(TenantId, Sequence), BadKey> {
 /// Tenant, lane and ordinal of an expiry key.
 pub(crate) fn parse_expiry(key: &[u8]) -> Result<(TenantId, u8, u64), BadKey> {
     match parse(key)? {
-        (Kind::Expiry, tenant, tail) => {
+        (KeyKind::Expiry, tenant, tail) => {
             Ok((tenant, tail[0], u64::from_be_bytes(tail[1..].try_into().map_err(|_| BadKey)?)))
         }
         _ => Err(BadKey),
@@ -319,23 +321,23 @@ mod tests {
     /// With a changed ordinal, old data directories would be read wrongly. So each is repeated here.
     #[test]
     fn ordinals_are_stable() {
-        let kinds: Vec<u8> = Kind::ALL.iter().map(|kind| *kind as u8).collect();
+        let kinds: Vec<u8> = KeyKind::ALL.iter().map(|kind| *kind as u8).collect();
         assert_eq!(kinds, (0..20).collect::<Vec<u8>>());
-        let rows: Vec<u8> = Meta::ALL.iter().map(|row| *row as u8).collect();
+        let rows: Vec<u8> = MetaKey::ALL.iter().map(|row| *row as u8).collect();
         assert_eq!(rows, [0, 1, 2, 3, 4, 5, 6]);
         let tables: Vec<u8> = Table::ALL.iter().map(|table| *table as u8).collect();
         assert_eq!(tables, [0, 1, 2, 5, 6, 7, 16, 17]);
         let lists: Vec<u8> = List::ALL.iter().map(|list| *list as u8).collect();
         assert_eq!(lists, [0, 1, 2, 3, 4, 5, 6, 15, 16, 17, 18, 32, 33, 34, 35, 36]);
         assert_eq!([ExpiryLane::Idempotency as u8, ExpiryLane::MessageId as u8], [0, 1]);
-        for kind in Kind::ALL {
-            assert_eq!(Kind::from_ordinal(*kind as u8), Some(*kind));
+        for kind in KeyKind::ALL {
+            assert_eq!(KeyKind::from_ordinal(*kind as u8), Some(*kind));
         }
     }
 
     #[test]
     fn every_kind_round_trips_and_refuses_other_lengths() {
-        for kind in Kind::ALL.iter().copied() {
+        for kind in KeyKind::ALL.iter().copied() {
             let (least, most) = tail_len(kind);
             for len in [least, most] {
                 let tail = vec![7; len];
@@ -361,9 +363,9 @@ mod tests {
         let mut logs: Vec<_> = [0, 1, 255, 256, u64::MAX].map(|s| log(TenantId(3), Sequence(s))).to_vec();
         assert!(logs.is_sorted());
         assert_eq!(parse_log(&logs[3]), Ok((TenantId(3), Sequence(256))));
-        logs.push(after(Kind::Log, TenantId(3)));
+        logs.push(after(KeyKind::Log, TenantId(3)));
         assert!(logs.is_sorted());
-        assert!(after(Kind::Log, TenantId(u64::MAX)) > log(TenantId(u64::MAX), Sequence(u64::MAX)));
+        assert!(after(KeyKind::Log, TenantId(u64::MAX)) > log(TenantId(u64::MAX), Sequence(u64::MAX)));
         assert!(expiry(TenantId(3), 0, u64::MAX) < expiry(TenantId(3), 1, 0));
         assert_eq!(parse_expiry(&expiry(TenantId(3), 1, 9)), Ok((TenantId(3), 1, 9)));
         assert_eq!(parse_log(&expiry(TenantId(3), 1, 9)), Err(BadKey));

@@ -7,7 +7,7 @@
 //! * This module knows neither journal nor tenant, and reads no clock or disk.
 
 use super::journal::{Piece, Position};
-use super::pack::Head;
+use super::piece::Head;
 use crate::frame::record::{BadRecord, get, put};
 
 const VERSION: u8 = 3;

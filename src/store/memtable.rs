@@ -31,13 +31,13 @@ fn value_bytes(value: Option<&Value>) -> usize {
 
 /// A change of a segment's live counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Change {
+pub(super) struct LiveBytesChange {
     pub(super) bytes: i64,
     pub(super) pieces: i64,
 }
 
-impl std::ops::AddAssign for Change {
-    fn add_assign(&mut self, other: Change) {
+impl std::ops::AddAssign for LiveBytesChange {
+    fn add_assign(&mut self, other: LiveBytesChange) {
         self.bytes += other.bytes;
         self.pieces += other.pieces;
     }
@@ -48,7 +48,7 @@ impl std::ops::AddAssign for Change {
 pub(super) struct Table {
     pub(super) rows: BTreeMap<Value, Option<Value>>,
     /// Changes of live counts, by the first position of each segment.
-    pub(super) live: HashMap<Position, Change>,
+    pub(super) live: HashMap<Position, LiveBytesChange>,
     /// The end of the last record in the table.
     pub(super) end: Position,
     bytes: usize,
@@ -78,7 +78,7 @@ pub(super) struct Memtable {
 
 /// How full the active table is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Filling {
+pub(super) struct ActiveSize {
     /// Estimated memory, in bytes.
     pub(super) bytes: usize,
     /// When its first commit was inserted; `None` if there was none.
@@ -95,9 +95,9 @@ impl Memtable {
     pub(super) fn insert(
         &self,
         rows: impl Iterator<Item = Row>,
-        live: impl Iterator<Item = (Position, Change)>,
+        live: impl Iterator<Item = (Position, LiveBytesChange)>,
         end: Position,
-    ) -> Filling {
+    ) -> ActiveSize {
         let mut tables = self.tables.write();
         let table = &mut tables.active;
         for (key, value) in rows {
@@ -112,14 +112,14 @@ impl Memtable {
         table.end = end;
         let is_first = table.since.is_none();
         table.since.get_or_insert_with(Instant::now);
-        Filling { bytes: table.bytes, since: table.since, is_first }
+        ActiveSize { bytes: table.bytes, since: table.since, is_first }
     }
 
     /// How full the active table is.
-    pub(super) fn filling(&self) -> Filling {
+    pub(super) fn filling(&self) -> ActiveSize {
         let tables = self.tables.read();
         let Table { bytes, since, .. } = tables.active;
-        Filling { bytes, since, is_first: false }
+        ActiveSize { bytes, since, is_first: false }
     }
 
     /// Freezes the active table; returns `None` if it is empty. The previously frozen table must be thawed
@@ -147,7 +147,7 @@ impl Memtable {
     }
 
     /// The difference between the live counts of segments and the state's.
-    pub(super) fn live(&self) -> HashMap<Position, Change> {
+    pub(super) fn live(&self) -> HashMap<Position, LiveBytesChange> {
         let tables = self.tables.read();
         let mut live = tables.active.live.clone();
         for (segment, change) in tables.frozen.iter().flat_map(|frozen| &frozen.live) {

@@ -14,15 +14,15 @@ use std::time::Instant;
 use super::OpenError;
 use super::compact;
 use super::engine::{Batch, Engine, EngineError, EngineOptions};
-use super::keys::{self, Kind, Meta};
-use super::pack::Head;
+use super::keys::{self, KeyKind, MetaKey};
+use super::piece::Head;
 use super::space;
 use super::state::{State, guard_damaged};
 
 /// Bytes of rows copied in one commit.
 const COPY_BYTES: u64 = 4 << 20;
 /// Copied bytes between two progress lines.
-const TOLD_EVERY: u64 = 1 << 30;
+const PROGRESS_BYTES: u64 = 1 << 30;
 
 /// Opens the engine of `dir`, after a migration if an older version wrote it.
 pub(super) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
@@ -83,12 +83,12 @@ fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenErr
 
 fn copy_rows(old: &State, copy: &EngineOptions) -> Result<u64, EngineError> {
     let new = Engine::open(copy)?;
-    let (mut batch, mut bytes, mut told) = (Batch::default(), 0, 0);
+    let (mut batch, mut bytes, mut reported) = (Batch::default(), 0, 0);
     for row in old.between((Bound::Unbounded, Bound::Unbounded))? {
         let (key, value) = row?;
         match keys::kind_of(&key) {
-            Some(Kind::Meta) if *key == *keys::meta(Meta::Schema) => continue,
-            Some(Kind::Log) => {
+            Some(KeyKind::Meta) if *key == *keys::meta(MetaKey::Schema) => continue,
+            Some(KeyKind::Log) => {
                 let head = Head::read(&value).map_err(|error| EngineError::Engine(error.to_string()))?;
                 batch.put_piece(key.to_vec(), value.to_vec(), head);
             }
@@ -98,8 +98,8 @@ fn copy_rows(old: &State, copy: &EngineOptions) -> Result<u64, EngineError> {
         if batch.bytes >= COPY_BYTES {
             bytes += batch.bytes;
             new.commit(std::mem::take(&mut batch))?;
-            if bytes - told >= TOLD_EVERY {
-                told = bytes;
+            if bytes - reported >= PROGRESS_BYTES {
+                reported = bytes;
                 tracing::info!(bytes, "migrating");
             }
         }

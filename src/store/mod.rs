@@ -8,32 +8,32 @@
 
 mod applier;
 mod backup;
-mod cache;
 mod commit;
 mod compact;
-mod daily;
 mod damage;
+mod dedup;
 mod disk;
 mod engine;
 mod engine_error;
 #[cfg(test)]
 mod erasure_tests;
 mod handle;
+mod intersect;
 mod journal;
 mod keys;
-mod live;
+mod list_cursor;
+mod list_index;
+mod live_bytes;
 mod lock;
-mod log;
 mod log_entry;
-mod meet;
 mod memtable;
-mod merged;
+mod merged_range;
 mod migrate;
 mod open_error;
-mod pack;
 mod page;
+mod page_cache;
+mod piece;
 mod pin;
-mod places;
 mod queue;
 mod quota;
 mod rank;
@@ -45,17 +45,17 @@ mod recover;
 mod reopen;
 mod row_cache;
 mod rows;
-mod since;
 mod space;
 mod state;
 mod stats;
 mod sweep;
 mod tables;
+mod tenant_log;
 mod terms;
+mod time_position;
 mod tombstones;
 mod trim;
 mod usage;
-mod walk;
 
 use std::collections::HashMap;
 use std::io;
@@ -65,55 +65,59 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 
 pub use backup::{
-    BackupError, Made, Manifest, Progress, Restored, StageStatus, Until, Verified, backup, copy_stage,
-    must_be_outside, restore, verify,
+    BackupError, BackupSummary, Manifest, ProgressSink, Restored, StageStatus, Until, Verified, backup,
+    copy_stage, must_be_outside, restore, verify,
 };
-pub use compact::{Compacted, compact};
-pub use daily::{Answer, DAY_MS, Idempotency, MessageId, scope};
+pub use compact::{CompactionResult, compact};
+pub use dedup::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse, scope};
 pub use handle::Store;
 #[doc(hidden)]
-pub use journal::door as journal_door;
+pub use journal::harness as journal_harness;
 pub use keys::{List, Table};
-pub use log::{Congested, Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS};
+pub use list_cursor::GroupSelector;
+pub use list_index::{Group, ListEntry};
 pub use open_error::{OpenError, find};
-pub use pack::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use page::{JsonEvents, Page};
 #[doc(hidden)]
 pub use page::{decode_piece, encode_pieces};
-pub use places::{Group, Place};
-pub use queue::{CommitError, Done, Frames};
+pub use piece::{MAX_EVENT_BYTES, MAX_VALUE};
+pub use queue::{CommitCallback, CommitError, Frames};
 pub use quota::{Growth, OverQuota, QuotaTotals, Reservation};
 pub use rank::{Hit, Hits};
 pub use read::{LogRead, ReadError};
 pub use read_queue::{LONG_WAITING, SHORT_WAITING};
-pub use records::{ApiKey, DisabledUser, Organization, Revoked, UserSince, Visibility};
+pub use records::{ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince, Visibility};
 pub use row_cache::RowCacheStats;
-pub use rows::{Before, Rows, TooLong};
-pub use since::Since;
+pub use rows::{PriorValue, Rows, TooLong};
 pub use space::StoreState;
 #[doc(hidden)]
 pub use space::{Disk, Io, Space};
 pub use stats::{JournalStats, LATENCY_BOUNDS_US, Stats};
-pub use tables::{Asked, Listed};
-pub use terms::{Document, EXPANDED, Mark, POSTINGS, Sought, TERM_BYTES, Word, length_of};
+pub use tables::{ListPage, ListQuery};
+pub use tenant_log::{
+    Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS, UncommittedLimitReached,
+};
+pub use terms::{
+    Document, EXPANDED, POSTINGS, PostingPayload, QueryTerm, SearchQuery, TERM_BYTES, length_of,
+};
+pub use time_position::TimePosition;
 pub use trim::Retention;
 pub use usage::Usage;
-pub use walk::Of;
 
-use self::commit::{Books, Committer};
-use self::daily::DayClock;
+use self::commit::{Committer, CommitterState};
+use self::dedup::DayClock;
 pub(crate) use self::engine::sync_dir;
 use self::engine::{Engine, EngineError, EngineOptions};
 use self::lock::{DirLock, take_lock};
 use self::queue::Queue;
 use self::quota::Quotas;
-use self::read::Reads;
+use self::read::ReadPool;
 use self::space::{SpaceWatch, State};
 use self::tombstones::Tombstones;
 use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
-use crate::machine;
+use crate::memory_limit;
 use crate::sync::{Mutex, RwLock};
 use crate::time::{Clock, SystemClock};
 
@@ -239,7 +243,7 @@ impl From<&Config> for StoreOptions {
             cache_bytes: config.store.cache_bytes,
             segment_bytes: config.store.segment_bytes,
             row_cache_bytes: match config.store.row_cache_bytes {
-                0 => (machine::memory() / ROW_CACHE_SHARE).max(ROW_CACHE_LEAST),
+                0 => (memory_limit::memory() / ROW_CACHE_SHARE).max(ROW_CACHE_LEAST),
                 some => some,
             },
             reserve_bytes: config.store.reserve_bytes,
@@ -261,7 +265,7 @@ impl From<&Config> for StoreOptions {
     }
 }
 
-type Hook = Box<dyn Fn() + Send + Sync>;
+type ReopenHook = Box<dyn Fn() + Send + Sync>;
 
 /// What the handles and the threads share.
 struct Shared {
@@ -276,7 +280,7 @@ struct Shared {
     /// The backup that is in progress or waits to be downloaded.
     stage: backup::Stage,
     queue: Queue,
-    reads: Arc<Reads>,
+    reads: Arc<ReadPool>,
     /// Every log that was loaded in this run and not dropped since.
     logs: Mutex<Logs>,
     /// The clock of rows that are kept for a day.
@@ -285,7 +289,7 @@ struct Shared {
     tombstones: RwLock<Tombstones>,
     stats: Arc<Stats>,
     quotas: Arc<Quotas>,
-    hooks: Mutex<Vec<Hook>>,
+    hooks: Mutex<Vec<ReopenHook>>,
     /// The number of the next organization.
     next_tenant: AtomicU64,
     /// Released by the committer after it has closed the database.
@@ -340,7 +344,7 @@ impl Shared {
     }
 
     /// From now on refuses everything of these organizations and users.
-    fn bury(&self, tenants: &[TenantId], users: &[(TenantId, String)]) {
+    fn add_tombstones(&self, tenants: &[TenantId], users: &[(TenantId, String)]) {
         if tenants.is_empty() && users.is_empty() {
             return;
         }
@@ -399,7 +403,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         engine: RwLock::new(None),
         stage: backup::Stage::default(),
         queue: Queue::new(stats.clone()),
-        reads: Arc::new(Reads::new(options.page_cache_bytes, cursors, stats.clone())),
+        reads: Arc::new(ReadPool::new(options.page_cache_bytes, cursors, stats.clone())),
         logs: Mutex::default(),
         day: DayClock::default(),
         tombstones: RwLock::default(),
@@ -411,7 +415,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
         lock: Mutex::new(Some(lock)),
     });
     let now_ms = shared.options.clock.now_ms();
-    let books = Books::load(&engine, &shared, now_ms).map_err(failed)?;
+    let books = CommitterState::load(&engine, &shared, now_ms).map_err(failed)?;
     *shared.engine.write() = Some(engine);
     let mut space = SpaceWatch::new(&dir, shared.options.reserve_bytes);
     space.forget();

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::pack::{Head, Records};
+use super::piece::{Head, Records};
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::frame::frame_page::FramePage;
 use crate::frame::json_page::{JsonPage, JsonWriter};
-use crate::frame::page::PageWriter;
+use crate::frame::page_writer::PageWriter;
 use crate::frame::record::{BadRecord, Record};
 use crate::ids::{Sequence, TenantId};
 use crate::sync::Mutex;
@@ -134,43 +134,43 @@ pub(super) fn size(page: &impl PageForm) -> usize {
 
 /// A page, and the position from which it is complete.
 #[derive(Debug)]
-pub(super) struct Stretch<P = FramePage> {
+pub(super) struct PageSpan<P = FramePage> {
     /// No event lies between this position and the first one of the page.
     pub(super) from: Sequence,
     pub(super) page: Arc<P>,
 }
 
-impl<P> Clone for Stretch<P> {
-    fn clone(&self) -> Stretch<P> {
-        Stretch { from: self.from, page: self.page.clone() }
+impl<P> Clone for PageSpan<P> {
+    fn clone(&self) -> PageSpan<P> {
+        PageSpan { from: self.from, page: self.page.clone() }
     }
 }
 
 /// Reusable buffers of pages. A buffer returns here when the last reader of its page is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Buffers {
+pub(super) struct BufferPool {
     idle: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A buffer that returns to the pool.
-struct Lent {
+struct PooledBuffer {
     buf: Vec<u8>,
-    to: Arc<Buffers>,
+    to: Arc<BufferPool>,
 }
 
-impl AsRef<[u8]> for Lent {
+impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
         &self.buf
     }
 }
 
-impl Drop for Lent {
+impl Drop for PooledBuffer {
     fn drop(&mut self) {
         self.to.put(std::mem::take(&mut self.buf));
     }
 }
 
-impl Buffers {
+impl BufferPool {
     /// Returns an empty buffer.
     pub(super) fn take(&self) -> Vec<u8> {
         self.idle.lock().pop().unwrap_or_else(|| Vec::with_capacity(PAGE_BYTES))
@@ -188,7 +188,7 @@ impl Buffers {
     /// The bytes of a complete page: in its own buffer, or copied out of it if the buffer is much too large.
     fn share(self: &Arc<Self>, buf: Vec<u8>) -> Bytes {
         if buf.len() > PAGE_BYTES / 2 {
-            return Bytes::from_owner(Lent { buf, to: self.clone() });
+            return Bytes::from_owner(PooledBuffer { buf, to: self.clone() });
         }
         let bytes = Bytes::copy_from_slice(&buf);
         self.put(buf);
@@ -198,20 +198,20 @@ impl Buffers {
 
 /// Builds pages from the pieces of one tenant's log, given in order.
 pub(super) struct PageReader<'k, P: PageForm = FramePage> {
-    buffers: &'k Arc<Buffers>,
+    buffers: &'k Arc<BufferPool>,
     tenant: TenantId,
     cursors: &'k CursorKey,
     /// The position from which the page in progress is complete.
     from: Sequence,
     page: Option<P::Writer>,
-    done: Vec<Stretch<P>>,
+    done: Vec<PageSpan<P>>,
 }
 
 impl<'k, P: PageForm> PageReader<'k, P> {
     /// Starts a reader for pieces that follow `after`, or whose first piece holds it: no event lies between
     /// `after` and the events that follow in these pieces.
     pub(super) fn new(
-        buffers: &'k Arc<Buffers>,
+        buffers: &'k Arc<BufferPool>,
         tenant: TenantId,
         cursors: &'k CursorKey,
         after: Sequence,
@@ -254,7 +254,7 @@ impl<'k, P: PageForm> PageReader<'k, P> {
     }
 
     /// The pages, in order.
-    pub(super) fn finish(mut self) -> Vec<Stretch<P>> {
+    pub(super) fn finish(mut self) -> Vec<PageSpan<P>> {
         self.close();
         std::mem::take(&mut self.done)
     }
@@ -264,7 +264,7 @@ impl<'k, P: PageForm> PageReader<'k, P> {
         let page = Arc::new(P::finish(page, |buf| self.buffers.share(buf)));
         let from = self.from;
         self.from = page.last().unwrap_or(from);
-        self.done.push(Stretch { from, page });
+        self.done.push(PageSpan { from, page });
     }
 }
 
@@ -283,7 +283,7 @@ pub fn decode_piece(
     let buffers = Arc::default();
     let mut reader: PageReader<'_> = PageReader::new(&buffers, tenant, cursors, first);
     reader.add(piece, first, Head::read(piece)?)?;
-    let page = |stretch: Stretch| Page { decoded: stretch.page, from: 0 };
+    let page = |stretch: PageSpan| Page { decoded: stretch.page, from: 0 };
     Ok(reader.finish().into_iter().map(page).collect())
 }
 
@@ -291,7 +291,7 @@ pub fn decode_piece(
 #[doc(hidden)]
 #[must_use]
 pub fn encode_pieces(frames: &[Frame]) -> Vec<(Sequence, Vec<u8>)> {
-    let (mut packer, mut pieces) = (super::pack::Packer::default(), Vec::new());
+    let (mut packer, mut pieces) = (super::piece::Packer::default(), Vec::new());
     for frame in frames {
         // Too large a frame is left out.
         let _ = packer.push(frame, true, &mut |piece| pieces.push((piece.first, piece.value)));
@@ -302,7 +302,7 @@ pub fn encode_pieces(frames: &[Frame]) -> Vec<(Sequence, Vec<u8>)> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::pack::{Packed, Packer};
+    use super::super::piece::{Packed, Packer};
     use super::*;
     use crate::frame::Encoding;
     use crate::frame::tests::{KEY, frame};
@@ -322,7 +322,7 @@ pub(super) mod tests {
         from: u64,
         sequences: impl IntoIterator<Item = u64>,
         len: usize,
-    ) -> Vec<Stretch> {
+    ) -> Vec<PageSpan> {
         let buffers = Arc::default();
         let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(from));
         for piece in pieces(sequences, len) {
@@ -383,7 +383,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_buffer_of_a_page_is_used_again_when_its_last_reader_has_gone() {
-        let buffers: Arc<Buffers> = Arc::default();
+        let buffers: Arc<BufferPool> = Arc::default();
         let read = || {
             let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
             for piece in pieces(1..=100, 1_000) {

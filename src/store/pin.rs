@@ -12,11 +12,11 @@ use crate::sync::Mutex;
 /// The pin of one journal, if it is held.
 #[derive(Default)]
 pub(super) struct Pins {
-    held: Mutex<Held>,
+    state: Mutex<PinState>,
 }
 
 #[derive(Default)]
-struct Held {
+struct PinState {
     /// The end of the pin's time, and the number of the pin.
     until: Option<(Instant, u64)>,
     /// Number of pins taken so far.
@@ -33,20 +33,20 @@ pub(crate) struct Pin {
 impl Pins {
     /// Takes the pin for `limit`; `None` while another is held.
     pub(super) fn take(self: &Arc<Self>, limit: Duration) -> Option<Pin> {
-        if self.are_held() {
+        if self.is_pinned() {
             return None;
         }
-        let mut held = self.held.lock();
-        held.taken += 1;
-        let (number, until) = (held.taken, Instant::now() + limit);
-        held.until = Some((until, number));
-        drop(held);
+        let mut state = self.state.lock();
+        state.taken += 1;
+        let (number, until) = (state.taken, Instant::now() + limit);
+        state.until = Some((until, number));
+        drop(state);
         Some(Pin { pins: self.clone(), number, until })
     }
 
     /// Returns true if segments must not be removed.
-    pub(super) fn are_held(&self) -> bool {
-        self.held.lock().until.is_some_and(|(until, _)| Instant::now() < until)
+    pub(super) fn is_pinned(&self) -> bool {
+        self.state.lock().until.is_some_and(|(until, _)| Instant::now() < until)
     }
 }
 
@@ -59,9 +59,9 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut held = self.pins.held.lock();
-        if held.until.is_some_and(|(_, number)| number == self.number) {
-            held.until = None;
+        let mut state = self.pins.state.lock();
+        if state.until.is_some_and(|(_, number)| number == self.number) {
+            state.until = None;
         }
     }
 }
@@ -74,14 +74,14 @@ mod tests {
     fn there_is_one_pin_and_dropping_it_or_its_time_ends_it() {
         let pins = Arc::<Pins>::default();
         let pin = pins.take(Duration::from_secs(600)).expect("free");
-        assert!(pins.are_held() && pin.holds());
+        assert!(pins.is_pinned() && pin.holds());
         assert!(pins.take(Duration::from_secs(600)).is_none());
         drop(pin);
-        assert!(!pins.are_held());
+        assert!(!pins.is_pinned());
         let over = pins.take(Duration::ZERO).expect("free");
-        assert!(!over.holds() && !pins.are_held());
+        assert!(!over.holds() && !pins.is_pinned());
         let next = pins.take(Duration::from_secs(600)).expect("the other pin has expired");
         drop(over);
-        assert!(pins.are_held() && next.holds(), "dropping the expired pin does not release this one");
+        assert!(pins.is_pinned() && next.holds(), "dropping the expired pin does not release this one");
     }
 }

@@ -1,7 +1,7 @@
 //! The commit queue: items that wait to be committed. A tenant's log end moves under its lock, so queue and
 //! sequences agree on the order.
 //!
-//! * It is bounded by permits that are acquired first ([`super::log`]), and for rows alone by
+//! * It is bounded by permits that are acquired first ([`super::tenant_log`]), and for rows alone by
 //!   [`WAITING_ROWS`].
 //! * Pushing never waits for the disk: both sides hold the lock only to move a few items.
 //! * A commit starts at once if somebody waits for an item. Otherwise it waits a little, so that more items
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::log::{Permit, TenantLog};
-use super::rows::{Held, Rows};
+use super::rows::{CommitGuard, Rows};
 use super::stats::Stats;
+use super::tenant_log::{Permit, TenantLog};
 use crate::frame::Frame;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -26,9 +26,9 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 const COMMIT_BYTES: usize = 8 << 20;
 /// How long events without a waiter stay out of a commit. Each commit costs a dozen thread switches and an
 /// fsync.
-const UNHURRIED: Duration = Duration::from_millis(4);
+const COMMIT_DELAY: Duration = Duration::from_millis(4);
 /// Bytes of such events that start a commit.
-const UNHURRIED_BYTES: usize = 1 << 20;
+const COMMIT_DELAY_BYTES: usize = 1 << 20;
 
 /// Limit on waiting items above which rows without events are refused. Events are bounded by their permits.
 const WAITING_ROWS: usize = 64 * 1024;
@@ -57,40 +57,40 @@ pub enum CommitError {
 
 /// How to report the result of a commit. It runs on the committer's thread and must be quick. A store that
 /// has closed drops it without a report.
-pub enum Done {
+pub enum CommitCallback {
     /// No report.
-    Nobody,
+    None,
     /// Calls a function.
     Call(Box<dyn FnOnce(Result<(), CommitError>) + Send>),
     /// Sends to a waiting task.
     Send(oneshot::Sender<Result<(), CommitError>>),
 }
 
-impl Done {
+impl CommitCallback {
     /// A report that calls `f`.
-    pub fn call(f: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> Done {
-        Done::Call(Box::new(f))
+    pub fn call(f: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> CommitCallback {
+        CommitCallback::Call(Box::new(f))
     }
     /// A report that a task can await.
     #[must_use]
-    pub fn channel() -> (Done, oneshot::Receiver<Result<(), CommitError>>) {
+    pub fn channel() -> (CommitCallback, oneshot::Receiver<Result<(), CommitError>>) {
         let (send, receive) = oneshot::channel();
-        (Done::Send(send), receive)
+        (CommitCallback::Send(send), receive)
     }
     /// Calls `first` with the result, then makes this report.
     #[must_use]
-    pub fn after(self, first: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> Done {
-        Done::call(move |result| {
+    pub fn after(self, first: impl FnOnce(Result<(), CommitError>) + Send + 'static) -> CommitCallback {
+        CommitCallback::call(move |result| {
             first(result);
-            self.tell(result);
+            self.call_with(result);
         })
     }
-    pub(super) fn tell(self, result: Result<(), CommitError>) {
+    pub(super) fn call_with(self, result: Result<(), CommitError>) {
         match self {
-            Done::Nobody => {}
+            CommitCallback::None => {}
             // A panic in one listener must not end the committer, which everything depends on.
-            Done::Call(f) => drop(catch_unwind(AssertUnwindSafe(|| f(result)))),
-            Done::Send(send) => drop(send.send(result)), // the waiter may have gone
+            CommitCallback::Call(f) => drop(catch_unwind(AssertUnwindSafe(|| f(result)))),
+            CommitCallback::Send(send) => drop(send.send(result)), // the waiter may have gone
         }
     }
 }
@@ -138,36 +138,36 @@ pub(super) struct Append {
 pub(super) struct Item {
     pub(super) append: Option<Append>,
     pub(super) rows: Rows,
-    pub(super) done: Done,
+    pub(super) done: CommitCallback,
     /// Estimated memory of its events and rows, plus a constant for the item.
     bytes: usize,
     /// Nobody waits for this item.
-    unhurried: bool,
+    is_unawaited: bool,
     /// Dropped with the item, after the result was reported.
-    _held: Vec<Held>,
+    _held: Vec<CommitGuard>,
     /// Refused when it was pushed. The committer's thread reports it, because the caller may hold its
     /// tenant's lock.
     pub(super) refused: Option<CommitError>,
 }
 
 impl Item {
-    pub(super) fn new(append: Option<Append>, mut rows: Rows, done: Done) -> Item {
+    pub(super) fn new(append: Option<Append>, mut rows: Rows, done: CommitCallback) -> Item {
         let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
         let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight() + 256;
-        let unhurried = append.is_some() && rows.is_empty() && matches!(done, Done::Nobody);
-        let _held = rows.take_held();
-        Item { append, rows, done, bytes, unhurried, _held, refused: None }
+        let unhurried = append.is_some() && rows.is_empty() && matches!(done, CommitCallback::None);
+        let _held = rows.take_guards();
+        Item { append, rows, done, bytes, is_unawaited: unhurried, _held, refused: None }
     }
 }
 
 /// The queue's data, behind its lock.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct Pending {
     pub(super) items: VecDeque<Item>,
     /// Bytes of the items.
     bytes: usize,
     /// Somebody waits for one of the items.
-    hurried: bool,
+    has_awaited: bool,
     /// Every item is refused with this error while a failed commit is being handled. Written by the
     /// committer.
     pub(super) refuse: Option<CommitError>,
@@ -177,21 +177,21 @@ pub(super) struct Waiting {
     pub(super) ended: bool,
 }
 
-impl Waiting {
-    fn is_worth_a_commit(&self) -> bool {
-        self.hurried || self.bytes >= UNHURRIED_BYTES
+impl Pending {
+    fn needs_commit_now(&self) -> bool {
+        self.has_awaited || self.bytes >= COMMIT_DELAY_BYTES
     }
 
     /// Takes all items.
     pub(super) fn take_all(&mut self) -> VecDeque<Item> {
-        (self.bytes, self.hurried) = (0, false);
+        (self.bytes, self.has_awaited) = (0, false);
         std::mem::take(&mut self.items)
     }
 }
 
 /// The commit queue.
 pub(super) struct Queue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Pending>,
     wake: Condvar,
     stats: Arc<Stats>,
 }
@@ -226,18 +226,18 @@ impl Queue {
                 append.log.last_received_ms.fetch_max(last.received_ms(), Release);
             }
         }
-        let was_worth_it = waiting.is_worth_a_commit();
+        let was_worth_it = waiting.needs_commit_now();
         waiting.bytes += item.bytes;
-        waiting.hurried |= !item.unhurried;
+        waiting.has_awaited |= !item.is_unawaited;
         waiting.items.push_back(item);
         self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         // The committer sleeps only on a queue that is empty or not yet worth a commit.
-        if waiting.items.len() == 1 || (!was_worth_it && waiting.is_worth_a_commit()) {
+        if waiting.items.len() == 1 || (!was_worth_it && waiting.needs_commit_now()) {
             self.wake.notify_one();
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Waiting> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Pending> {
         self.waiting.lock()
     }
 
@@ -258,8 +258,8 @@ impl Queue {
         if waiting.items.is_empty() && !waiting.closing && !patience.is_zero() {
             (waiting, _) = self.wake.wait_for(waiting, patience);
         }
-        let until = Instant::now() + UNHURRIED;
-        while !waiting.items.is_empty() && !waiting.closing && !waiting.is_worth_a_commit() {
+        let until = Instant::now() + COMMIT_DELAY;
+        while !waiting.items.is_empty() && !waiting.closing && !waiting.needs_commit_now() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -280,7 +280,7 @@ impl Queue {
             }
             waiting.bytes -= bytes;
         }
-        waiting.hurried &= !waiting.items.is_empty();
+        waiting.has_awaited &= !waiting.items.is_empty();
         self.stats.queued.store(waiting.items.len() as u64, Relaxed);
         waiting.closing
     }
@@ -301,7 +301,7 @@ impl Queue {
             }
             drop(waiting);
             for item in refused {
-                item.done.tell(Err(item.refused.unwrap_or(CommitError::Unavailable)));
+                item.done.call_with(Err(item.refused.unwrap_or(CommitError::Unavailable)));
             }
         }
     }
@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::frame::tests::frame;
     use crate::ids::{Sequence, TenantId};
-    use crate::store::recover::Recovered;
+    use crate::store::recover::RecoveredLog;
 
     const EVENT: &str = r#"{"type":"custom","channel":"c","data":1}"#;
 
@@ -323,18 +323,18 @@ mod tests {
 
     impl Bench {
         fn new() -> Bench {
-            let log = Arc::new(TenantLog::new(TenantId(1), 1, &Recovered::default(), u32::MAX));
+            let log = Arc::new(TenantLog::new(TenantId(1), 1, &RecoveredLog::default(), u32::MAX));
             Bench { queue: Queue::new(Arc::default()), log }
         }
 
-        fn publish(&self, done: Done) {
+        fn publish(&self, done: CommitCallback) {
             let frames = Arc::new(frame(EVENT, self.log.end().next().0)).into();
             let append = Append { log: self.log.clone(), frames, _permit: None };
             self.queue.push(Item::new(Some(append), Rows::default(), done));
         }
 
-        fn is_worth_a_commit(&self) -> bool {
-            self.queue.lock().is_worth_a_commit()
+        fn needs_commit_now(&self) -> bool {
+            self.queue.lock().needs_commit_now()
         }
 
         fn take(&self) -> usize {
@@ -346,27 +346,27 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_goes_with_what_somebody_does() {
+    fn unawaited_items_join_the_commit_of_awaited_ones() {
         let bench = Bench::new();
-        bench.publish(Done::Nobody);
-        bench.publish(Done::Nobody);
-        assert!(!bench.is_worth_a_commit());
-        bench.publish(Done::channel().0);
-        bench.publish(Done::Nobody);
-        assert!(bench.is_worth_a_commit());
+        bench.publish(CommitCallback::None);
+        bench.publish(CommitCallback::None);
+        assert!(!bench.needs_commit_now());
+        bench.publish(CommitCallback::channel().0);
+        bench.publish(CommitCallback::None);
+        assert!(bench.needs_commit_now());
         assert_eq!(bench.take(), 4);
-        bench.publish(Done::Nobody);
-        assert!(!bench.is_worth_a_commit(), "nobody waits for the next commit yet");
+        bench.publish(CommitCallback::None);
+        assert!(!bench.needs_commit_now(), "nobody waits for the next commit yet");
         assert_eq!(bench.take(), 1, "the commit happens anyway");
     }
 
     #[test]
     fn many_bytes_are_worth_a_commit_by_themselves() {
         let bench = Bench::new();
-        while !bench.is_worth_a_commit() {
-            bench.publish(Done::Nobody);
+        while !bench.needs_commit_now() {
+            bench.publish(CommitCallback::None);
         }
-        assert!(bench.queue.lock().bytes >= UNHURRIED_BYTES);
+        assert!(bench.queue.lock().bytes >= COMMIT_DELAY_BYTES);
         assert!(bench.take() > 100);
         assert_eq!(bench.queue.lock().bytes, 0);
     }
@@ -381,7 +381,7 @@ mod tests {
         };
         let many = 2 * COMMIT_BYTES / (64 * 1024);
         for _ in 0..many {
-            bench.queue.push(Item::new(None, rows(), Done::channel().0));
+            bench.queue.push(Item::new(None, rows(), CommitCallback::channel().0));
         }
         assert!((many / 2 - 2..=many / 2).contains(&bench.take()), "half of them");
     }
@@ -390,7 +390,7 @@ mod tests {
     fn a_commit_takes_no_more_than_its_bytes_and_the_rest_keeps_its_order() {
         let bench = Bench::new();
         while bench.queue.lock().bytes <= COMMIT_BYTES + 64 * 1024 {
-            bench.publish(Done::Nobody);
+            bench.publish(CommitCallback::None);
         }
         let all = bench.queue.lock().items.len();
         let first = bench.take();

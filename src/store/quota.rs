@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::engine::{Batch, Engine, EngineError};
-use super::keys::{self, Kind};
-use super::rows::daily_bytes;
+use super::keys::{self, KeyKind};
+use super::rows::dedup_bytes;
 use super::usage::{self, Difference, Usage, differences};
 use crate::ids::TenantId;
 use crate::sync::Mutex;
@@ -41,8 +41,8 @@ impl Growth {
     #[must_use]
     pub fn of_publish(messages: usize, answered: Option<usize>) -> Growth {
         let (scope, head) = (32, 1 + 8 + 32);
-        let messages = messages * daily_bytes(scope, head + 8);
-        let answer = answered.map_or(0, |ids| daily_bytes(scope, head + 16 + 8 * ids));
+        let messages = messages * dedup_bytes(scope, head + 8);
+        let answer = answered.map_or(0, |ids| dedup_bytes(scope, head + 16 + 8 * ids));
         Growth { rows: 0, bytes: (messages + answer) as i64 }
     }
 }
@@ -90,7 +90,7 @@ impl Limits {
 
 /// One organization's account in the ledger.
 #[derive(Clone, Copy, Debug, Default)]
-struct Account {
+struct TenantAccount {
     /// What is applied.
     used: Usage,
     /// What is admitted and not applied yet. It is not part of `used`.
@@ -98,7 +98,7 @@ struct Account {
     reserved_bytes: u64,
 }
 
-impl Account {
+impl TenantAccount {
     fn is_empty(&self) -> bool {
         self.used == Usage::default() && self.reserved_rows == 0 && self.reserved_bytes == 0
     }
@@ -113,7 +113,7 @@ impl Account {
 /// The organizations that store something or have a reservation.
 #[derive(Default)]
 struct Ledger {
-    accounts: HashMap<TenantId, Account>,
+    accounts: HashMap<TenantId, TenantAccount>,
     /// Sums over all accounts; bytes include reservations.
     rows: u64,
     bytes: u64,
@@ -121,7 +121,7 @@ struct Ledger {
 
 impl Ledger {
     /// Changes an account and the sums.
-    fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut Account)) {
+    fn change(&mut self, tenant: TenantId, change: impl FnOnce(&mut TenantAccount)) {
         let account = self.accounts.entry(tenant).or_default();
         let (rows, bytes) = (account.used.rows, account.bytes());
         change(account);
@@ -140,7 +140,7 @@ impl Ledger {
     /// part of that half. So a single organization is not limited by others that do not exist, and one that
     /// stores little is admitted however much others store. Rows of all together stay below `max_live_bytes`:
     /// at most half of it is taken under the first rule, and at most half under the second.
-    fn allowance(&self, limits: &Limits, account: &Account, growth: u64) -> Result<(), OverQuota> {
+    fn allowance(&self, limits: &Limits, account: &TenantAccount, growth: u64) -> Result<(), OverQuota> {
         let wanted = account.bytes().saturating_add(growth);
         let (limit, max) = if limits.bytes > 0 {
             ("limits.bytes_per_organization", limits.bytes)
@@ -235,7 +235,7 @@ impl Quotas {
     }
 
     /// Adds to `batch` the usage of the organizations once it is applied, and returns it for
-    /// [`Quotas::settle`]. Reads the length of each value that is replaced or deleted, except for rows that
+    /// [`Quotas::apply_measured`]. Reads the length of each value that is replaced or deleted, except for rows that
     /// are put as new.
     pub(super) fn measure(
         &self,
@@ -254,7 +254,7 @@ impl Quotas {
             }
         }
         for (tenant, usage) in &after {
-            let key = keys::key(Kind::Usage, *tenant, &[]);
+            let key = keys::key(KeyKind::Usage, *tenant, &[]);
             match *usage == Usage::default() {
                 true => batch.delete(&key),
                 false => batch.put(key, usage.write()),
@@ -264,7 +264,7 @@ impl Quotas {
     }
 
     /// Takes over what [`Quotas::measure`] returned, once its batch is applied.
-    pub(super) fn settle(&self, after: Vec<(TenantId, Usage)>) {
+    pub(super) fn apply_measured(&self, after: Vec<(TenantId, Usage)>) {
         if after.is_empty() {
             return;
         }
@@ -323,7 +323,7 @@ impl Quotas {
     /// Totals over all organizations. Visits each of them.
     pub(super) fn totals(&self) -> QuotaTotals {
         let ledger = self.ledger.lock();
-        let is_full = |account: &&Account| {
+        let is_full = |account: &&TenantAccount| {
             (self.limits.rows > 0 && account.rows() >= self.limits.rows)
                 || ledger.allowance(&self.limits, account, 1).is_err()
         };

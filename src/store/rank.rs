@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use super::terms::{Document, POSTINGS, Posting, Sought, words_of};
+use super::terms::{Document, POSTINGS, Posting, SearchQuery, words_of};
 
 /// BM25's constants: how soon more occurrences stop counting, and how much the length of a text counts.
 const K: f32 = 1.2;
@@ -43,7 +43,7 @@ struct Candidate {
 }
 
 /// Ranks the postings of each word.
-pub(super) fn rank(found: &[Vec<Posting>], sought: &Sought) -> Hits {
+pub(super) fn rank(found: &[Vec<Posting>], query: &SearchQuery) -> Hits {
     let mut candidates: HashMap<Document, Candidate> = HashMap::new();
     let mut all_rarity = 0.0;
     for postings in found {
@@ -56,7 +56,7 @@ pub(super) fn rank(found: &[Vec<Posting>], sought: &Sought) -> Hits {
         let rarity = rarity(holders.len());
         all_rarity += rarity;
         let fits = |(_, mark): &&Posting| {
-            sought.kind.is_none_or(|kind| kind == mark.kind) && mark.weight >= sought.least_weight
+            query.kind.is_none_or(|kind| kind == mark.kind) && mark.weight >= query.least_weight
         };
         for (document, _) in postings.iter().filter(fits) {
             let Some((count, length)) = holders.remove(document) else { continue };
@@ -65,16 +65,16 @@ pub(super) fn rank(found: &[Vec<Posting>], sought: &Sought) -> Hits {
             candidate.sum += rarity * weight(count, length);
         }
     }
-    let asked = found.len().max(1) as f32;
-    let score = |candidate: &Candidate| (candidate.words as f32 - 1.0 + candidate.sum / all_rarity) / asked;
+    let terms = found.len().max(1) as f32;
+    let score = |candidate: &Candidate| (candidate.words as f32 - 1.0 + candidate.sum / all_rarity) / terms;
     let mut hits: Vec<Hit> = candidates
         .iter()
         .map(|(document, candidate)| Hit { document: *document, score: score(candidate) })
-        .filter(|hit| hit.score >= sought.least_score)
+        .filter(|hit| hit.score >= query.least_score)
         .collect();
     let total = hits.len();
     hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| b.document.cmp(&a.document)));
-    let hits = hits.into_iter().skip(sought.skip).take(sought.limit).collect();
+    let hits = hits.into_iter().skip(query.skip).take(query.limit).collect();
     Hits { hits, total }
 }
 
@@ -92,17 +92,17 @@ fn weight(count: u32, length: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::terms::{Mark, Word, length_of};
+    use super::super::terms::{PostingPayload, QueryTerm, length_of};
     use super::*;
 
-    fn held(document: u8, count: u8, words: usize) -> Posting {
-        ([document; 16], Mark { kind: document % 2, count, length: length_of(words), weight: 0.5 })
+    fn posting(document: u8, count: u8, words: usize) -> Posting {
+        ([document; 16], PostingPayload { kind: document % 2, count, length: length_of(words), weight: 0.5 })
     }
 
-    fn sought(words: usize) -> Sought {
-        Sought {
+    fn query(words: usize) -> SearchQuery {
+        SearchQuery {
             groups: Vec::new(),
-            words: vec![Word { term: "w".into(), prefix: false }; words],
+            words: vec![QueryTerm { term: "w".into(), prefix: false }; words],
             since: [0; 16],
             kind: None,
             least_weight: 0.0,
@@ -112,48 +112,48 @@ mod tests {
         }
     }
 
-    fn order(found: &[Vec<Posting>], sought: &Sought) -> Vec<u8> {
-        rank(found, sought).hits.iter().map(|hit| hit.document[0]).collect()
+    fn order(found: &[Vec<Posting>], query: &SearchQuery) -> Vec<u8> {
+        rank(found, query).hits.iter().map(|hit| hit.document[0]).collect()
     }
 
     #[test]
     fn more_words_stand_above_fewer_whatever_else() {
-        let common: Vec<Posting> = (1..=200).map(|n| held(n, 1, 5_000)).collect();
-        let rare = vec![held(3, 255, 1), held(250, 255, 1)];
-        let found = [common.clone(), rare, vec![held(9, 1, 5_000)]];
-        assert_eq!(order(&found, &sought(3))[..3], [3, 9, 250], "two, then the rarer of the single ones");
-        let scores: Vec<f32> = rank(&found, &sought(3)).hits.iter().map(|hit| hit.score).collect();
+        let common: Vec<Posting> = (1..=200).map(|n| posting(n, 1, 5_000)).collect();
+        let rare = vec![posting(3, 255, 1), posting(250, 255, 1)];
+        let found = [common.clone(), rare, vec![posting(9, 1, 5_000)]];
+        assert_eq!(order(&found, &query(3))[..3], [3, 9, 250], "two, then the rarer of the single ones");
+        let scores: Vec<f32> = rank(&found, &query(3)).hits.iter().map(|hit| hit.score).collect();
         assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{scores:?}");
     }
 
     #[test]
     fn often_short_and_late_stand_above() {
-        assert_eq!(order(&[vec![held(1, 3, 50), held(2, 1, 50)]], &sought(1)), [1, 2], "more often");
-        assert_eq!(order(&[vec![held(1, 1, 5), held(2, 1, 500)]], &sought(1)), [1, 2], "in less text");
-        assert_eq!(order(&[vec![held(1, 1, 50), held(2, 1, 50)]], &sought(1)), [2, 1], "later");
-        let rare_and_common = [vec![held(1, 1, 50)], (2..100).map(|n| held(n, 1, 50)).collect()];
-        assert_eq!(order(&rare_and_common, &sought(2))[0], 1, "by the rarer word");
+        assert_eq!(order(&[vec![posting(1, 3, 50), posting(2, 1, 50)]], &query(1)), [1, 2], "more often");
+        assert_eq!(order(&[vec![posting(1, 1, 5), posting(2, 1, 500)]], &query(1)), [1, 2], "in less text");
+        assert_eq!(order(&[vec![posting(1, 1, 50), posting(2, 1, 50)]], &query(1)), [2, 1], "later");
+        let rare_and_common = [vec![posting(1, 1, 50)], (2..100).map(|n| posting(n, 1, 50)).collect()];
+        assert_eq!(order(&rare_and_common, &query(2))[0], 1, "by the rarer word");
     }
 
     #[test]
     fn filters_and_the_part_asked_for() {
-        let found = [(1..=9).map(|n| held(n, 1, 50)).collect::<Vec<_>>()];
-        assert_eq!(order(&found, &Sought { kind: Some(1), ..sought(1) }), [9, 7, 5, 3, 1]);
-        assert_eq!(order(&found, &Sought { least_weight: 0.6, ..sought(1) }), [0; 0]);
-        let part = rank(&found, &Sought { skip: 2, limit: 3, ..sought(1) });
+        let found = [(1..=9).map(|n| posting(n, 1, 50)).collect::<Vec<_>>()];
+        assert_eq!(order(&found, &SearchQuery { kind: Some(1), ..query(1) }), [9, 7, 5, 3, 1]);
+        assert_eq!(order(&found, &SearchQuery { least_weight: 0.6, ..query(1) }), [0; 0]);
+        let part = rank(&found, &SearchQuery { skip: 2, limit: 3, ..query(1) });
         assert_eq!((part.total, part.hits.len(), part.hits[0].document[0]), (9, 3, 7));
         let score = part.hits[0].score;
-        assert_eq!(rank(&found, &Sought { least_score: score, ..sought(1) }).total, 9);
-        assert_eq!(rank(&found, &Sought { least_score: score + 0.01, ..sought(1) }).total, 0);
-        assert_eq!(rank(&[Vec::new()], &sought(1)), Hits::default());
+        assert_eq!(rank(&found, &SearchQuery { least_score: score, ..query(1) }).total, 9);
+        assert_eq!(rank(&found, &SearchQuery { least_score: score + 0.01, ..query(1) }).total, 0);
+        assert_eq!(rank(&[Vec::new()], &query(1)), Hits::default());
     }
 
     #[test]
     fn a_document_that_holds_several_terms_of_one_word_counts_once() {
-        let hits = rank(&[vec![held(1, 1, 50), held(1, 2, 50)]], &sought(1));
+        let hits = rank(&[vec![posting(1, 1, 50), posting(1, 2, 50)]], &query(1));
         assert_eq!(
             (hits.total, hits.hits[0].score),
-            (1, rank(&[vec![held(1, 3, 50)]], &sought(1)).hits[0].score)
+            (1, rank(&[vec![posting(1, 3, 50)]], &query(1)).hits[0].score)
         );
     }
 }

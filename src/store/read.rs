@@ -14,15 +14,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
-use super::cache::PageCache;
 use super::damage::Damage;
 use super::engine::{Engine, EngineError};
-use super::keys::{self, Kind};
-use super::log::TenantLog;
+use super::keys::{self, KeyKind};
 use super::log_entry::LogEntry;
-use super::page::{Buffers, JsonEvents, Page, PageForm, PageReader, Stretch};
-use super::read_queue::{LaneKind, LogWaiter, ReadQueue, Replying, Work};
+use super::page::{BufferPool, JsonEvents, Page, PageForm, PageReader, PageSpan};
+use super::page_cache::PageCache;
+use super::read_queue::{LaneKind, LogWaiter, ReadQueue, ReadTask, ReplyJob};
 use super::stats::Stats;
+use super::tenant_log::TenantLog;
 use crate::cursor::CursorKey;
 use crate::frame::json_page::JsonPage;
 use crate::ids::{Sequence, TenantId};
@@ -74,28 +74,28 @@ pub enum ReadError {
 }
 
 /// The pool's queue, and the caches that its threads use.
-pub(super) struct Reads {
+pub(super) struct ReadPool {
     queue: ReadQueue,
     /// Pages of frames.
     cache: PageCache,
     /// Pages of JSON. Both caches are invalidated together.
     json_cache: PageCache<JsonPage>,
-    buffers: Arc<Buffers>,
+    buffers: Arc<BufferPool>,
     cursors: CursorKey,
     stats: Arc<Stats>,
 }
 
 /// The result of a scan of the log after a position.
 struct Scanned<P> {
-    pages: Vec<Stretch<P>>,
+    pages: Vec<PageSpan<P>>,
     /// Set if only damaged pieces follow up to this sequence, the last one in them.
     damaged_to: Option<Sequence>,
 }
 
-impl Reads {
-    pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> Reads {
+impl ReadPool {
+    pub(super) fn new(cache_bytes: usize, cursors: CursorKey, stats: Arc<Stats>) -> ReadPool {
         let json_bytes = cache_bytes / JSON_SHARE;
-        Reads {
+        ReadPool {
             queue: ReadQueue::default(),
             cache: PageCache::new(cache_bytes - json_bytes),
             json_cache: PageCache::new(json_bytes),
@@ -154,13 +154,13 @@ impl Reads {
         task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
     ) -> Result<T, ReadError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.push(tenant, kind, Box::new(Replying { reply: Some(reply), task }))?;
+        self.queue.push(tenant, kind, Box::new(ReplyJob { reply: Some(reply), task }))?;
         answer.await.unwrap_or(Err(ReadError::Unavailable))
     }
 
     /// What follows `after`: from memory if possible, else from a reader thread.
     pub(super) async fn log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
-        if let Some(read) = self.known(log, after) {
+        if let Some(read) = self.from_cache(log, after) {
             return Ok(read);
         }
         let (reply, answer) = oneshot::channel();
@@ -170,7 +170,7 @@ impl Reads {
 
     /// The events after `after` as JSON, for a reader that may see every event: from memory if possible, else
     /// from a reader thread. Returns `None` if they are in memory as frames or if no event can be read there;
-    /// [`Reads::log`] tells which.
+    /// [`ReadPool::log`] tells which.
     pub(super) async fn json(
         self: &Arc<Self>,
         log: &Arc<TenantLog>,
@@ -179,7 +179,7 @@ impl Reads {
         if after >= log.last_event() || after < log.oldest() {
             return Ok(None);
         }
-        if let Some(events) = self.known_json(log, after) {
+        if let Some(events) = self.json_from_cache(log, after) {
             return Ok(Some(events));
         }
         if self.cache.has(log.tenant(), after) {
@@ -189,9 +189,9 @@ impl Reads {
         self.run(log.tenant(), move |engine| reads.read_json(engine, &log, after)).await
     }
 
-    fn known_json(&self, log: &TenantLog, after: Sequence) -> Option<JsonEvents> {
+    fn json_from_cache(&self, log: &TenantLog, after: Sequence) -> Option<JsonEvents> {
         let events = JsonEvents::after(&self.json_cache.page(log.tenant(), after)?, after)?;
-        // This comes after the page was taken, as in `Reads::unless_trimmed`.
+        // This comes after the page was taken, as in `ReadPool::page_or_gap`.
         (after >= log.oldest()).then_some(events)
     }
 
@@ -202,7 +202,7 @@ impl Reads {
         after: Sequence,
     ) -> Result<Option<JsonEvents>, EngineError> {
         // Another read may have cached it meanwhile.
-        if let Some(events) = self.known_json(log, after) {
+        if let Some(events) = self.json_from_cache(log, after) {
             return Ok(Some(events));
         }
         let committed = log.committed();
@@ -214,13 +214,13 @@ impl Reads {
         Ok(events.filter(|_| after >= log.oldest()))
     }
 
-    /// Returns true if [`Reads::known`] has a page for a reader at `after`.
+    /// Returns true if [`ReadPool::from_cache`] has a page for a reader at `after`.
     pub(super) fn has_page(&self, log: &TenantLog, after: Sequence) -> bool {
         after >= log.oldest() && self.cache.has(log.tenant(), after)
     }
 
     /// The result, if it is known without the disk.
-    pub(super) fn known(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
+    pub(super) fn from_cache(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
         // This is loaded first: `last_event` moves before `committed` does, so no event up to this watermark
         // is missed.
         let committed = log.committed();
@@ -231,10 +231,10 @@ impl Reads {
             true => None,
             false => Some(Page::after(&self.cache.page(log.tenant(), after)?, after)?),
         };
-        Some(self.unless_trimmed(log, after, page))
+        Some(self.page_or_gap(log, after, page))
     }
 
-    fn unless_trimmed(&self, log: &TenantLog, after: Sequence, page: Option<Page>) -> LogRead {
+    fn page_or_gap(&self, log: &TenantLog, after: Sequence, page: Option<Page>) -> LogRead {
         let resumes_at = log.oldest();
         match page {
             Some(page) if after >= resumes_at => LogRead::Page(page),
@@ -248,11 +248,11 @@ impl Reads {
             // sled may panic on an IO error. The dropped reply then gives the caller `Unavailable`.
             let engine = engine.read();
             let (kind, unfinished) = match work {
-                Work::Job(kind, mut job) => {
+                ReadTask::Job(kind, mut job) => {
                     let ended = catch_unwind(AssertUnwindSafe(|| job.run(engine.as_ref()))).unwrap_or(true);
                     (kind, (!ended).then_some(job))
                 }
-                Work::Log(after, waiters) => {
+                ReadTask::Log(after, waiters) => {
                     let _ = catch_unwind(AssertUnwindSafe(|| self.answer(engine.as_ref(), after, waiters)));
                     (LaneKind::Short, None)
                 }
@@ -280,7 +280,7 @@ impl Reads {
                 let _ = self.queue.push_log(position, waiter); // if refused, the dropped reply answers it
                 continue;
             }
-            let _ = waiter.reply.send(Ok(self.unless_trimmed(&waiter.log, position, page))); // as above
+            let _ = waiter.reply.send(Ok(self.page_or_gap(&waiter.log, position, page))); // as above
         }
     }
 
@@ -291,9 +291,9 @@ impl Reads {
         engine: &Engine,
         log: &TenantLog,
         after: Sequence,
-        fresh: &mut Vec<Stretch>,
+        fresh: &mut Vec<PageSpan>,
     ) -> Result<LogRead, ReadError> {
-        if let Some(read) = self.known(log, after) {
+        if let Some(read) = self.from_cache(log, after) {
             return Ok(read);
         }
         let committed = log.committed();
@@ -303,7 +303,7 @@ impl Reads {
         *fresh = scanned.pages;
         self.cache.insert(log.tenant(), fresh, forgotten);
         match page_after(fresh, after).and_then(|page| Page::after(page, after)) {
-            Some(page) => Ok(self.unless_trimmed(log, after, Some(page))),
+            Some(page) => Ok(self.page_or_gap(log, after, Some(page))),
             None if after < log.oldest() => Ok(LogRead::Gap { resumes_at: log.oldest(), is_damaged: false }),
             None => Ok(match scanned.damaged_to {
                 Some(resumes_at) => LogRead::Gap { resumes_at, is_damaged: true },
@@ -312,7 +312,7 @@ impl Reads {
         }
     }
 
-    /// Decodes the committed pieces after `after`: up to [`SCAN_BYTES`] of them, up to where `cache`
+    /// Decodes the committed pieces after `after`: up to [`SCAN_BYTES`] of them, up to where `page_cache`
     /// continues, or up to a damaged piece.
     fn scan<P: PageForm>(
         &self,
@@ -327,7 +327,7 @@ impl Reads {
         let start = value_at(engine, tenant, after.next())?;
         let mut damaged_to = None;
         let mut piece = self.buffers.take();
-        for row in engine.range(&start, &keys::after(Kind::Log, tenant)) {
+        for row in engine.range(&start, &keys::after(KeyKind::Log, tenant)) {
             let (key, value) = row?;
             let (_, first) = keys::parse_log(&key).map_err(|_| damaged(()))?;
             if first > committed {
@@ -403,7 +403,7 @@ pub(super) fn read_piece(
 }
 
 /// The page that follows `after`, among those read for it.
-fn page_after<P: PageForm>(pages: &[Stretch<P>], after: Sequence) -> Option<&Arc<P>> {
+fn page_after<P: PageForm>(pages: &[PageSpan<P>], after: Sequence) -> Option<&Arc<P>> {
     let found = pages.iter().find(|stretch| stretch.page.last().is_some_and(|last| last > after))?;
     (found.from <= after).then_some(&found.page)
 }
@@ -427,19 +427,19 @@ mod tests {
     use std::sync::atomic::Ordering::Release;
 
     use super::super::page::tests::{pieces, stretches};
-    use super::super::recover::Recovered;
+    use super::super::recover::RecoveredLog;
     use super::*;
     use crate::frame::tests::KEY;
 
-    fn reads() -> Reads {
-        Reads::new(1 << 20, KEY, Arc::default())
+    fn reads() -> ReadPool {
+        ReadPool::new(1 << 20, KEY, Arc::default())
     }
 
     /// The events of a cached page are trimmed. The reader gets a gap, not the trimmed events.
     #[tokio::test]
     async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
         let reads = reads();
-        let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
+        let recovered = RecoveredLog { end: Sequence(9), ..RecoveredLog::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         reads.cache.insert(TenantId(1), &stretches(0, 5..=9, 1), 0);
         let read = reads.log(&log, Sequence(0)).await.expect("known");
@@ -458,7 +458,7 @@ mod tests {
     #[tokio::test]
     async fn json_of_what_is_trimmed_or_forgotten_is_not_shown() {
         let reads = Arc::new(reads());
-        let recovered = Recovered { end: Sequence(9), ..Recovered::default() };
+        let recovered = RecoveredLog { end: Sequence(9), ..RecoveredLog::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         let fill = || {
             let mut pages = PageReader::<JsonPage>::new(&reads.buffers, TenantId(1), &KEY, Sequence(0));
@@ -472,15 +472,16 @@ mod tests {
         assert_eq!(read.page.events().sequence(read.from), Some(Sequence(7)));
         assert!(reads.json(&log, Sequence(9)).await.expect("known").is_none(), "nothing follows");
         reads.forget(TenantId(1));
-        assert!(reads.known_json(&log, Sequence(6)).is_none());
+        assert!(reads.json_from_cache(&log, Sequence(6)).is_none());
         fill();
         reads.clear();
-        assert!(reads.known_json(&log, Sequence(6)).is_none());
+        assert!(reads.json_from_cache(&log, Sequence(6)).is_none());
         fill();
         log.oldest.store(7, Release);
         assert!(reads.json(&log, Sequence(6)).await.expect("known").is_none());
         assert!(
-            reads.known_json(&log, Sequence(6)).is_none() && reads.known_json(&log, Sequence(7)).is_some()
+            reads.json_from_cache(&log, Sequence(6)).is_none()
+                && reads.json_from_cache(&log, Sequence(7)).is_some()
         );
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::engine::{Engine, EngineError};
-use super::log::TenantLog;
 use super::read::{LogRead, READERS, ReadError, failed};
+use super::tenant_log::TenantLog;
 use crate::ids::{Sequence, TenantId};
 use crate::sync::{Condvar, Mutex};
 
@@ -39,12 +39,12 @@ pub(super) trait Job: Send {
 }
 
 /// A job that sends its result. It returns `None` while work remains for another slice.
-pub(super) struct Replying<T, F> {
+pub(super) struct ReplyJob<T, F> {
     pub(super) reply: Option<oneshot::Sender<Result<T, ReadError>>>,
     pub(super) task: F,
 }
 
-impl<T: Send, F: FnMut(&Engine) -> Result<Option<T>, EngineError> + Send> Job for Replying<T, F> {
+impl<T: Send, F: FnMut(&Engine) -> Result<Option<T>, EngineError> + Send> Job for ReplyJob<T, F> {
     fn run(&mut self, engine: Option<&Engine>) -> bool {
         let result = match engine {
             Some(engine) => (self.task)(engine).map_err(failed).transpose(),
@@ -76,7 +76,7 @@ pub(super) enum LaneKind {
 }
 
 /// The next work of a thread.
-pub(super) enum Work {
+pub(super) enum ReadTask {
     Job(LaneKind, Box<dyn Job>),
     /// All readers that wait at one position.
     Log(Sequence, Vec<LogWaiter>),
@@ -102,7 +102,7 @@ impl TenantQueue {
     }
 
     /// Takes the next work. Also returns the number of entries removed with it.
-    fn next(&mut self, kind: LaneKind) -> (Option<Work>, usize) {
+    fn next(&mut self, kind: LaneKind) -> (Option<ReadTask>, usize) {
         let mut gone = 0;
         self.log_is_next = !self.log_is_next;
         if (self.log_is_next || self.jobs.is_empty()) && !self.logs.is_empty() {
@@ -111,14 +111,14 @@ impl TenantQueue {
                 self.log_waiters -= waiters.len();
                 let waiting: Vec<_> = waiters.into_iter().filter(|it| !it.reply.is_closed()).collect();
                 if !waiting.is_empty() {
-                    return (Some(Work::Log(after, waiting)), gone);
+                    return (Some(ReadTask::Log(after, waiting)), gone);
                 }
             }
         }
         while let Some(job) = self.jobs.pop_front() {
             gone += 1;
             if !job.is_abandoned() {
-                return (Some(Work::Job(kind, job)), gone);
+                return (Some(ReadTask::Job(kind, job)), gone);
             }
         }
         if self.logs.is_empty() {
@@ -154,7 +154,7 @@ impl Lane {
     }
 
     /// Takes the next organization's next work. The organization gets no other turn until [`Lane::done`].
-    fn next(&mut self, kind: LaneKind, len: &mut usize) -> Option<(TenantId, Work)> {
+    fn next(&mut self, kind: LaneKind, len: &mut usize) -> Option<(TenantId, ReadTask)> {
         while let Some(tenant) = self.turns.pop_front() {
             let Some(queue) = self.tenants.get_mut(&tenant) else { continue };
             let (work, gone) = queue.next(kind);
@@ -178,7 +178,7 @@ impl Lane {
 }
 
 #[derive(Default)]
-struct Waiting {
+struct WaitingReads {
     short: Lane,
     long: Lane,
     /// Number of running long reads.
@@ -191,7 +191,7 @@ struct Waiting {
 /// The queues of a thread pool.
 #[derive(Default)]
 pub(super) struct ReadQueue {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingReads>,
     wake: Condvar,
 }
 
@@ -199,7 +199,7 @@ impl ReadQueue {
     /// Ends the threads. The dropped replies answer waiting reads with `Unavailable`.
     pub(super) fn close(&self) {
         let mut waiting = self.waiting.lock();
-        *waiting = Waiting { closed: true, ..Waiting::default() };
+        *waiting = WaitingReads { closed: true, ..WaitingReads::default() };
         self.wake.notify_all();
     }
 
@@ -243,7 +243,7 @@ impl ReadQueue {
     }
 
     /// Waits for work; `None` when the pool ends. Each work is followed by [`ReadQueue::done`].
-    pub(super) fn next(&self) -> Option<(TenantId, Work)> {
+    pub(super) fn next(&self) -> Option<(TenantId, ReadTask)> {
         let mut waiting = self.waiting.lock();
         loop {
             if waiting.closed {
@@ -319,8 +319,8 @@ impl ReadQueue {
     }
 }
 
-impl Waiting {
-    fn open(&mut self) -> Result<&mut Waiting, ReadError> {
+impl WaitingReads {
+    fn open(&mut self) -> Result<&mut WaitingReads, ReadError> {
         match (self.closed, self.len >= WAITING) {
             (true, _) => Err(ReadError::Unavailable),
             (false, true) => Err(ReadError::Busy),
@@ -331,7 +331,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::recover::Recovered;
+    use super::super::recover::RecoveredLog;
     use super::*;
 
     /// A job with this many slices, which sends its number as its name, and its waiter.
@@ -360,8 +360,8 @@ mod tests {
     /// Takes the next job, which must exist.
     fn next(queue: &ReadQueue) -> (TenantId, LaneKind, Box<dyn Job>) {
         match queue.next().expect("open") {
-            (tenant, Work::Job(kind, job)) => (tenant, kind, job),
-            (_, Work::Log(..)) => panic!("a job is next"),
+            (tenant, ReadTask::Job(kind, job)) => (tenant, kind, job),
+            (_, ReadTask::Log(..)) => panic!("a job is next"),
         }
     }
 
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn readers_of_a_log_are_served_by_position_and_in_turn_with_jobs() {
         let queue = ReadQueue::default();
-        let log = Arc::new(TenantLog::new(A, 1, &Recovered::default(), u32::MAX));
+        let log = Arc::new(TenantLog::new(A, 1, &RecoveredLog::default(), u32::MAX));
         let mut replies = Vec::new();
         let mut wait = |after: u64| {
             let (reply, answer) = oneshot::channel();
@@ -442,7 +442,7 @@ mod tests {
         };
         [30, 10, 20, 20, 40, 25].into_iter().for_each(&mut wait);
         let _job = push(&queue, A, LaneKind::Short, 1);
-        let Some((_, Work::Log(Sequence(10), at))) = queue.next() else { panic!("the first position") };
+        let Some((_, ReadTask::Log(Sequence(10), at))) = queue.next() else { panic!("the first position") };
         assert_eq!(at.len(), 1);
         // The pages answer readers in that stretch, and those before the oldest event.
         let taken = queue.take_waiters(A, Sequence(0), (Sequence(10), Sequence(30)));
@@ -450,7 +450,7 @@ mod tests {
         wait(5);
         queue.done(A, LaneKind::Short, None);
         assert_eq!(serve(&queue), A, "a job has its turn between two positions");
-        let Some((_, Work::Log(Sequence(30), _))) = queue.next() else {
+        let Some((_, ReadTask::Log(Sequence(30), _))) = queue.next() else {
             panic!("the log continues after the last position")
         };
         let taken = queue.take_waiters(A, Sequence(6), (Sequence(30), Sequence(31)));

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use super::engine::{Batch, Engine, EngineError, piece_of};
 use super::journal::{Change, Position, SegmentInfo};
-use super::live::Counts;
+use super::live_bytes::SegmentCounts;
 use super::log_entry::LogEntry;
 
 /// Bytes of records that one step reads, and the limit of what it copies. It is a part of a small segment, so
@@ -88,7 +88,7 @@ pub(super) fn all(engine: &Engine) -> Result<(), EngineError> {
 fn candidate(engine: &Engine, unreadable: &BTreeSet<Position>) -> Option<(Position, Position)> {
     let mut segments = engine.segments();
     segments.retain(|(segment, _)| !unreadable.contains(&segment.first));
-    let needed = |live: &Counts| live.bytes.saturating_add(live.pieces.saturating_mul(PIECE_OVERHEAD));
+    let needed = |live: &SegmentCounts| live.bytes.saturating_add(live.pieces.saturating_mul(PIECE_OVERHEAD));
     let live: u64 = segments.iter().map(|(_, live)| needed(live)).sum();
     let size = |first: Position, end: Position| end.0 - first.0;
     // Segments without live pieces are removed anyway, and those at the end are still being written.
@@ -98,7 +98,7 @@ fn candidate(engine: &Engine, unreadable: &BTreeSet<Position>) -> Option<(Positi
     if taken <= live.saturating_mul(BOUND_PERCENT) / 100 {
         return None;
     }
-    let part = |(segment, live): &&&(SegmentInfo, Counts)| {
+    let part = |(segment, live): &&&(SegmentInfo, SegmentCounts)| {
         needed(live).saturating_mul(100) / size(segment.first, segment.end).max(1)
     };
     let best = kept.iter().min_by_key(part)?;

@@ -8,8 +8,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::engine::{Engine, EngineError};
-use super::keys::{self, Kind, Meta};
-use super::rows::{Before, Rows, TooLong};
+use super::keys::{self, KeyKind, MetaKey};
+use super::rows::{PriorValue, Rows, TooLong};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 
@@ -80,7 +80,7 @@ pub struct ApiKey {
 
 /// A token that is refused although its signature is valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revoked {
+pub struct RevokedToken {
     /// The organization it was issued for.
     #[serde(skip, default = "no_tenant")]
     pub tenant: TenantId,
@@ -106,7 +106,7 @@ pub struct DisabledUser {
 
 /// The time from which a user's tokens are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UserSince {
+pub struct TokensValidSince {
     /// The organization.
     #[serde(skip, default = "no_tenant")]
     pub tenant: TenantId,
@@ -123,39 +123,39 @@ fn no_tenant() -> TenantId {
 
 /// A typed row of a tenant, identified within its kind by a name.
 pub(super) trait Record: Serialize + DeserializeOwned {
-    const KIND: Kind;
+    const KIND: KeyKind;
     /// Sets the fields that the key holds.
-    fn place(&mut self, tenant: TenantId, name: &str);
+    fn set_key(&mut self, tenant: TenantId, name: &str);
 }
 
 impl Record for Organization {
-    const KIND: Kind = Kind::Organization;
-    fn place(&mut self, tenant: TenantId, _: &str) {
+    const KIND: KeyKind = KeyKind::Organization;
+    fn set_key(&mut self, tenant: TenantId, _: &str) {
         self.tenant = tenant;
     }
 }
 impl Record for ApiKey {
-    const KIND: Kind = Kind::ApiKey;
-    fn place(&mut self, tenant: TenantId, _: &str) {
+    const KIND: KeyKind = KeyKind::ApiKey;
+    fn set_key(&mut self, tenant: TenantId, _: &str) {
         self.tenant = tenant;
     }
 }
-impl Record for Revoked {
-    const KIND: Kind = Kind::Revoked;
-    fn place(&mut self, tenant: TenantId, name: &str) {
+impl Record for RevokedToken {
+    const KIND: KeyKind = KeyKind::Revoked;
+    fn set_key(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.jti) = (tenant, name.to_owned());
     }
 }
 impl Record for DisabledUser {
-    const KIND: Kind = Kind::DisabledUser;
-    fn place(&mut self, tenant: TenantId, name: &str) {
+    const KIND: KeyKind = KeyKind::DisabledUser;
+    fn set_key(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.sub) = (tenant, name.to_owned());
     }
 }
 
-impl Record for UserSince {
-    const KIND: Kind = Kind::UserSince;
-    fn place(&mut self, tenant: TenantId, name: &str) {
+impl Record for TokensValidSince {
+    const KIND: KeyKind = KeyKind::UserSince;
+    fn set_key(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.sub) = (tenant, name.to_owned());
     }
 }
@@ -165,7 +165,7 @@ impl Rows {
         let mut value = vec![VERSION];
         // These are structs of strings and numbers written to memory, so nothing can fail.
         let _ = serde_json::to_writer(&mut value, record);
-        self.put(R::KIND, tenant, name.as_bytes(), value, Before::Unknown)
+        self.put(R::KIND, tenant, name.as_bytes(), value, PriorValue::Unknown)
     }
 
     /// Creates or replaces an organization.
@@ -184,18 +184,18 @@ impl Rows {
     }
     /// Deletes an API key.
     pub fn delete_api_key(&mut self, tenant: TenantId, key_id: &str) {
-        self.delete(Kind::ApiKey, tenant, key_id.as_bytes(), 1);
+        self.delete(KeyKind::ApiKey, tenant, key_id.as_bytes(), 1);
     }
     /// Revokes a token.
     ///
     /// # Errors
     /// [`TooLong`] for a `jti` that is empty or longer than 256 bytes.
-    pub fn put_revoked(&mut self, revoked: &Revoked) -> Result<(), TooLong> {
+    pub fn put_revoked(&mut self, revoked: &RevokedToken) -> Result<(), TooLong> {
         self.put_record(revoked.tenant, &revoked.jti, revoked)
     }
     /// Deletes a revocation.
     pub fn delete_revoked(&mut self, tenant: TenantId, jti: &str) {
-        self.delete(Kind::Revoked, tenant, jti.as_bytes(), 1);
+        self.delete(KeyKind::Revoked, tenant, jti.as_bytes(), 1);
     }
     /// Disables a user.
     ///
@@ -206,32 +206,44 @@ impl Rows {
     }
     /// Enables a user again.
     pub fn delete_disabled_user(&mut self, tenant: TenantId, sub: &str) {
-        self.delete(Kind::DisabledUser, tenant, sub.as_bytes(), 1);
+        self.delete(KeyKind::DisabledUser, tenant, sub.as_bytes(), 1);
     }
     /// Ends a user's earlier tokens.
     ///
     /// # Errors
     /// [`TooLong`] for a `sub` that is empty or longer than 256 bytes.
-    pub fn put_user_since(&mut self, user: &UserSince) -> Result<(), TooLong> {
+    pub fn put_user_since(&mut self, user: &TokensValidSince) -> Result<(), TooLong> {
         self.put_record(user.tenant, &user.sub, user)
     }
     /// Deletes the row that ended a user's earlier tokens.
     pub fn delete_user_since(&mut self, tenant: TenantId, sub: &str) {
-        self.delete(Kind::UserSince, tenant, sub.as_bytes(), 1);
+        self.delete(KeyKind::UserSince, tenant, sub.as_bytes(), 1);
     }
     /// Stores the version of the scopes that API keys are stored with.
     ///
     /// # Errors
     /// Never: the row has two bytes.
     pub fn put_scopes_version(&mut self, version: u8) -> Result<(), TooLong> {
-        self.put(Kind::Meta, TenantId(0), &[Meta::Scopes as u8], vec![VERSION, version], Before::Unknown)
+        self.put(
+            KeyKind::Meta,
+            TenantId(0),
+            &[MetaKey::Scopes as u8],
+            vec![VERSION, version],
+            PriorValue::Unknown,
+        )
     }
     /// Stores opaque bytes under a name of the store's own (1 to 64 bytes).
     ///
     /// # Errors
     /// [`TooLong`] for another name or for more than 72 KiB.
     pub fn put_secret(&mut self, name: &str, bytes: &[u8]) -> Result<(), TooLong> {
-        self.put(Kind::Secret, TenantId(0), name.as_bytes(), [&[VERSION], bytes].concat(), Before::Unknown)
+        self.put(
+            KeyKind::Secret,
+            TenantId(0),
+            name.as_bytes(),
+            [&[VERSION], bytes].concat(),
+            PriorValue::Unknown,
+        )
     }
 }
 
@@ -241,7 +253,7 @@ pub(super) fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError
     let name = std::str::from_utf8(tail).map_err(|_| damaged())?;
     let json = value.strip_prefix(&[VERSION]).ok_or_else(damaged)?;
     let mut record: R = serde_json::from_slice(json).map_err(|_| damaged())?;
-    record.place(tenant, name);
+    record.set_key(tenant, name);
     Ok(record)
 }
 
@@ -253,7 +265,7 @@ pub(super) fn all<R: Record>(engine: &Engine) -> Result<Vec<R>, EngineError> {
 
 /// The version of the scopes that API keys are stored with; 0 if it was never stored.
 pub(super) fn scopes_version(engine: &Engine) -> Result<u8, EngineError> {
-    let row = engine.get(&keys::meta(Meta::Scopes))?;
+    let row = engine.get(&keys::meta(MetaKey::Scopes))?;
     match row.as_deref() {
         None => Ok(0),
         Some([VERSION, version]) => Ok(*version),
@@ -263,13 +275,13 @@ pub(super) fn scopes_version(engine: &Engine) -> Result<u8, EngineError> {
 
 /// A secret's bytes.
 pub(super) fn secret(engine: &Engine, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
-    let row = engine.get(&keys::key(Kind::Secret, TenantId(0), name.as_bytes()))?;
+    let row = engine.get(&keys::key(KeyKind::Secret, TenantId(0), name.as_bytes()))?;
     Ok(row.and_then(|value| value.strip_prefix(&[VERSION]).map(<[u8]>::to_vec)))
 }
 
 /// The highest tenant number that was ever assigned; 0 if there is none.
 pub(super) fn last_tenant(engine: &Engine) -> Result<u64, EngineError> {
-    let row = engine.last(&[Kind::Organization as u8], &[Kind::Organization as u8 + 1])?;
+    let row = engine.last(&[KeyKind::Organization as u8], &[KeyKind::Organization as u8 + 1])?;
     Ok(row.and_then(|(key, _)| keys::parse(&key).ok().map(|(_, tenant, _)| tenant.0)).unwrap_or(0))
 }
 
@@ -279,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_cut_or_of_another_version_is_an_error() {
-        let key = keys::key(Kind::DisabledUser, TenantId(4), b"eve");
+        let key = keys::key(KeyKind::DisabledUser, TenantId(4), b"eve");
         let value = br#"{"since_ms":7,"added_later":true}"#;
         let read_user = |version: u8, json: &[u8]| read::<DisabledUser>(&key, &[&[version], json].concat());
         let user = DisabledUser { tenant: TenantId(4), sub: "eve".into(), since_ms: 7 };
@@ -293,7 +305,7 @@ mod tests {
     /// A row from before `presence` existed, byte for byte.
     #[test]
     fn an_organization_stored_by_an_older_daemon_has_no_presence() {
-        let key = keys::key(Kind::Organization, TenantId(4), b"");
+        let key = keys::key(KeyKind::Organization, TenantId(4), b"");
         let old = br#"{"org_id":"acme","name":"Acme","visibility":"org","created_ms":7,"deleted":false}"#;
         let found: Organization = read(&key, &[&[VERSION], &old[..]].concat()).expect("readable");
         assert_eq!((found.tenant, found.org_id.as_str(), found.presence), (TenantId(4), "acme", false));
@@ -305,7 +317,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_before_it_is_queued() {
         let mut rows = Rows::new();
-        let mut revoked = Revoked { tenant: TenantId(1), jti: "j".repeat(257), expires_ms: 1 };
+        let mut revoked = RevokedToken { tenant: TenantId(1), jti: "j".repeat(257), expires_ms: 1 };
         assert!(rows.put_revoked(&revoked).is_err());
         revoked.jti.clear();
         assert!(rows.put_revoked(&revoked).is_err());

@@ -9,9 +9,9 @@
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::engine::{Batch, Engine, EngineError};
-use super::keys::{self, Kind, Meta};
+use super::keys::{self, KeyKind, MetaKey};
 use super::log_entry::LogEntry;
-use super::pack::Head;
+use super::piece::Head;
 use super::state::{State, Value};
 use crate::cursor::CursorKey;
 use crate::ids::{COUNTER_BITS, Sequence, TenantId};
@@ -28,7 +28,7 @@ pub(crate) const COUNTERS_EVERY: u32 = 64;
 /// The counters of one tenant's log as recovered from disk. Its row is `version u8 ‖ end ‖ oldest ‖ last
 /// received ‖ trimmed received ‖ oldest received ‖ events ‖ bytes`, each u64 BE.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Recovered {
+pub(crate) struct RecoveredLog {
     /// The last event.
     pub(crate) end: Sequence,
     /// The last trimmed event.
@@ -45,7 +45,7 @@ pub(crate) struct Recovered {
     pub(crate) bytes: u64,
 }
 
-impl Recovered {
+impl RecoveredLog {
     const VERSION: u8 = 1;
     const LEN: usize = 1 + 7 * 8;
 
@@ -66,7 +66,7 @@ impl Recovered {
         row
     }
 
-    pub(crate) fn read(row: &[u8]) -> Option<Recovered> {
+    pub(crate) fn read(row: &[u8]) -> Option<RecoveredLog> {
         if row.len() != Self::LEN || row[0] != Self::VERSION {
             return None;
         }
@@ -75,7 +75,7 @@ impl Recovered {
             bytes.copy_from_slice(&row[1 + 8 * at..9 + 8 * at]);
             u64::from_be_bytes(bytes)
         };
-        Some(Recovered {
+        Some(RecoveredLog {
             end: Sequence(n(0)),
             oldest: Sequence(n(1)),
             last_received_ms: n(2),
@@ -103,13 +103,13 @@ fn damaged(what: &str) -> EngineError {
 }
 
 /// Finds where the tenant's log ends, and compares the counters row with the log itself.
-pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, EngineError> {
-    let row = engine.get(&keys::key(Kind::Counters, tenant, &[]))?;
+pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<RecoveredLog, EngineError> {
+    let row = engine.get(&keys::key(KeyKind::Counters, tenant, &[]))?;
     let row = match &row {
-        Some(row) => Recovered::read(row),
+        Some(row) => RecoveredLog::read(row),
         None => None,
     };
-    let (from, to) = (keys::log(tenant, Sequence::ZERO), keys::after(Kind::Log, tenant));
+    let (from, to) = (keys::log(tenant, Sequence::ZERO), keys::after(KeyKind::Log, tenant));
     let last = match engine.last(&from, &to)? {
         None => None,
         Some((key, value)) => {
@@ -118,7 +118,7 @@ pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, Eng
         }
     };
     match (row, last) {
-        (None, None) => Ok(Recovered::default()),
+        (None, None) => Ok(RecoveredLog::default()),
         (Some(row), Some(last)) if last == row.end && row.events > 0 => Ok(row),
         (Some(row), None) if row.events == 0 => Ok(row),
         (Some(row), Some(last)) if last > row.end => {
@@ -132,7 +132,7 @@ pub(crate) fn tenant(engine: &Engine, tenant: TenantId) -> Result<Recovered, Eng
             // There is no row, or it names events that the log does not have. Count the log, and keep the
             // higher end.
             let row = row.unwrap_or_default();
-            let mut recovered = Recovered { events: 0, bytes: 0, oldest_ms: 0, ..row };
+            let mut recovered = RecoveredLog { events: 0, bytes: 0, oldest_ms: 0, ..row };
             count(engine, tenant, row.oldest, &mut recovered)?;
             tracing::warn!(tenant = tenant.0, row = ?row.end, log = ?last, "counters disagreed with the log: counted anew");
             Ok(recovered)
@@ -145,9 +145,9 @@ fn count(
     engine: &Engine,
     tenant: TenantId,
     after: Sequence,
-    into: &mut Recovered,
+    into: &mut RecoveredLog,
 ) -> Result<(), EngineError> {
-    for row in engine.range(&keys::log(tenant, after.next()), &keys::after(Kind::Log, tenant)) {
+    for row in engine.range(&keys::log(tenant, after.next()), &keys::after(KeyKind::Log, tenant)) {
         let (key, value) = row?;
         let (_, first) = keys::parse_log(&key).map_err(|_| damaged("a log key"))?;
         let entry = LogEntry::read(&value).map_err(|_| damaged("a log entry"))?;
@@ -162,8 +162,8 @@ fn count(
 /// # Errors
 /// [`EngineError::Layout`], or an error of the state.
 pub(crate) fn check_layout(state: &State) -> Result<(), EngineError> {
-    let Some(row) = state.get(&keys::meta(Meta::Schema))? else {
-        state.write(&keys::meta(Meta::Schema), Some(&Value::from(&SCHEMA.to_be_bytes())))?;
+    let Some(row) = state.get(&keys::meta(MetaKey::Schema))? else {
+        state.write(&keys::meta(MetaKey::Schema), Some(&Value::from(&SCHEMA.to_be_bytes())))?;
         return state.sync();
     };
     let row: [u8; 4] = row.as_ref().try_into().map_err(|_| damaged("the schema row"))?;
@@ -175,8 +175,8 @@ pub(crate) fn check_layout(state: &State) -> Result<(), EngineError> {
 
 /// Reads the identity, or creates it if there is none.
 pub(crate) fn identity(engine: &Engine) -> Result<CursorKey, EngineError> {
-    let Some(row) = engine.get(&keys::meta(Meta::Identity))? else {
-        return match engine.get(&keys::meta(Meta::Epoch))? {
+    let Some(row) = engine.get(&keys::meta(MetaKey::Identity))? else {
+        return match engine.get(&keys::meta(MetaKey::Epoch))? {
             None => create(engine),
             Some(_) => Err(damaged("the identity row")),
         };
@@ -214,14 +214,14 @@ fn create(engine: &Engine) -> Result<CursorKey, EngineError> {
     store_id.copy_from_slice(&made[..4]);
     key.copy_from_slice(&made[4..]);
     let mut batch = Batch::default();
-    batch.put(keys::meta(Meta::Identity), [&[1], made.as_slice()].concat());
+    batch.put(keys::meta(MetaKey::Identity), [&[1], made.as_slice()].concat());
     engine.commit(batch)?;
     Ok(CursorKey { store_id, key })
 }
 
 /// Starts the next epoch, above `running` and above the one on disk. It is durable on return.
 pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineError> {
-    let stored = match engine.get(&keys::meta(Meta::Epoch))? {
+    let stored = match engine.get(&keys::meta(MetaKey::Epoch))? {
         None => 0,
         Some(row) => match *row.as_ref() {
             [1, a, b, c, d] => u32::from_be_bytes([a, b, c, d]),
@@ -234,7 +234,7 @@ pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineEr
     }
     engine.set_epoch(epoch);
     let mut batch = Batch::default();
-    batch.put(keys::meta(Meta::Epoch), [&[1], epoch.to_be_bytes().as_slice()].concat());
+    batch.put(keys::meta(MetaKey::Epoch), [&[1], epoch.to_be_bytes().as_slice()].concat());
     engine.commit(batch)?;
     Ok(epoch)
 }
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_counters_row_round_trips_and_refuses_other_lengths() {
-        let row = Recovered {
+        let row = RecoveredLog {
             end: Sequence(1),
             oldest: Sequence(2),
             last_received_ms: 3,
@@ -256,9 +256,9 @@ mod tests {
             bytes: 7,
         };
         let written = row.write();
-        assert_eq!(Recovered::read(&written), Some(row));
-        assert_eq!(Recovered::read(&written[1..]), None);
-        assert_eq!(Recovered::read(&[&[9], &written[1..]].concat()), None);
+        assert_eq!(RecoveredLog::read(&written), Some(row));
+        assert_eq!(RecoveredLog::read(&written[1..]), None);
+        assert_eq!(RecoveredLog::read(&[&[9], &written[1..]].concat()), None);
     }
 
     fn engine(dir: &std::path::Path) -> Engine {
@@ -281,7 +281,7 @@ mod tests {
         for other in [SCHEMA - 1, SCHEMA + 1] {
             let state = State::open(&options.state, 8 << 20, options.io.clone()).expect("the state opens");
             let row = Value::from(&other.to_be_bytes());
-            state.write(&keys::meta(Meta::Schema), Some(&row)).expect("written");
+            state.write(&keys::meta(MetaKey::Schema), Some(&row)).expect("written");
             state.sync().expect("synced");
             drop(state);
             assert!(matches!(Engine::open(&options), Err(EngineError::Layout(found)) if found == other));
@@ -304,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let engine = engine(dir.path());
         let id = TenantId(3);
-        let mut packer = super::super::pack::Packer::default();
+        let mut packer = super::super::piece::Packer::default();
         let mut packed = Vec::new();
         for sequence in 11..=14 {
             let frame = crate::frame::tests::frame(r#"{"type":"custom","channel":"c","data":1}"#, sequence);
@@ -314,18 +314,18 @@ mod tests {
         let mut batch = Batch::default();
         let value = packed.remove(0);
         batch.put_piece(keys::log(id, value.first), value.value, value.head);
-        let row = Recovered {
+        let row = RecoveredLog {
             end: Sequence(20),
             oldest: Sequence(10),
             events: 10,
             last_received_ms: u64::MAX,
-            ..Recovered::default()
+            ..RecoveredLog::default()
         };
-        batch.put(keys::key(Kind::Counters, id, &[]), row.write());
+        batch.put(keys::key(KeyKind::Counters, id, &[]), row.write());
         engine.commit(batch).expect("committed");
         let found = tenant(&engine, id).expect("read");
         assert_eq!((found.end, found.oldest, found.events), (Sequence(20), Sequence(10), 4));
         assert_eq!(found.last_received_ms, u64::MAX);
-        assert_eq!(tenant(&engine, TenantId(4)).expect("read"), Recovered::default());
+        assert_eq!(tenant(&engine, TenantId(4)).expect("read"), RecoveredLog::default());
     }
 }

@@ -19,13 +19,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Shared;
-use super::commit::{Books, Committer};
+use super::commit::{Committer, CommitterState};
 use super::engine::{Engine, EngineError, EngineOptions};
 use super::journal::Position;
-use super::log::TenantLog;
 use super::queue::{CommitError, Item};
-use super::recover::{self, Recovered};
+use super::recover::{self, RecoveredLog};
 use super::space::StoreState;
+use super::tenant_log::TenantLog;
 
 /// The first and the longest pause between attempts, which are first to write to a disk that failed, then to
 /// open again. The pause doubles.
@@ -51,10 +51,10 @@ impl Committer {
         };
         // Failed events may have been visible before their commit. A client that learned of the failure must not
         // see them any more.
-        shared.logs.lock().loaded.values().for_each(|log| log.pass_over_uncommitted());
+        shared.logs.lock().loaded.values().for_each(|log| log.skip_uncommitted());
         call_hooks(&shared);
         for item in items.drain(..).chain(behind) {
-            item.done.tell(Err(item.refused.unwrap_or(CommitError::Unknown)));
+            item.done.call_with(Err(item.refused.unwrap_or(CommitError::Unknown)));
         }
         if state == StoreState::ReadOnly && !self.wait_for_disk() {
             return;
@@ -100,7 +100,7 @@ impl Committer {
                 .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
             match attempt {
                 Ok((books, engine)) => {
-                    self.books = books;
+                    self.state = books;
                     *shared.engine.write() = Some(engine);
                     break;
                 }
@@ -135,15 +135,15 @@ fn open_again(
     shared: &Arc<Shared>,
     end: Option<Position>,
     now_ms: u64,
-) -> Result<(Books, Engine), EngineError> {
+) -> Result<(CommitterState, Engine), EngineError> {
     let options = &shared.options;
     let engine = Engine::open(&EngineOptions { end, ..options.engine() })?
         .keeping_rows(options.row_cache_bytes)
         .counting(shared.quotas.clone());
     let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
-    let books = Books::load(&engine, shared, now_ms)?;
+    let books = CommitterState::load(&engine, shared, now_ms)?;
     let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();
-    let mut starts: Vec<(Arc<TenantLog>, Recovered)> = Vec::with_capacity(logs.len());
+    let mut starts: Vec<(Arc<TenantLog>, RecoveredLog)> = Vec::with_capacity(logs.len());
     for log in logs {
         let recovered = recover::tenant(&engine, log.tenant())?;
         starts.push((log, recovered));

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_keeps_nothing_and_nobody_out() {
+    fn an_error_caches_nothing_and_blocks_no_reader() {
         let cache = cache(1 << 20);
         assert_eq!(cache.get(b"a", || Err("broken")), Err("broken"));
         assert_eq!(get(&cache, "a", Some("1")).as_deref(), Some(&b"1"[..]));

@@ -1,16 +1,16 @@
 //! Rows to be written in one atomic batch, alone or together with events.
 //!
 //! * A builder checks a row's size and key, so every [`Rows`] can be written.
-//! * The meaning of rows is in `records.rs` and `daily.rs`; this module only collects them.
+//! * The meaning of rows is in `records.rs` and `dedup.rs`; this module only collects them.
 
 use std::any::Any;
 
 use super::engine::Batch;
-use super::keys::{self, Kind};
-use super::pack::MAX_VALUE;
-use super::places::{self, Place};
+use super::keys::{self, KeyKind};
+use super::list_index::{self, ListEntry};
+use super::piece::MAX_VALUE;
 use super::quota::{Growth, Reservation};
-use super::usage::counted;
+use super::usage::counted_key;
 use crate::ids::TenantId;
 
 /// A row cannot be stored: its key or its value is longer than the store accepts.
@@ -31,7 +31,7 @@ const CHANGE: usize = 1024;
 /// Changes to be committed together. Later ones replace earlier ones of the same row.
 #[derive(Default)]
 pub struct Rows {
-    changes: Vec<Change>,
+    changes: Vec<PendingChange>,
     /// See [`Rows::weight`].
     weight: usize,
     /// See [`Rows::in_name_of`].
@@ -39,13 +39,13 @@ pub struct Rows {
     /// See [`Rows::growth`].
     growth: Growth,
     /// Dropped when the commit has ended, with any result.
-    held: Vec<Held>,
+    guards: Vec<CommitGuard>,
 }
 
 /// A guard that is held until a commit has ended.
-pub(super) type Held = Box<dyn Any + Send>;
+pub(super) type CommitGuard = Box<dyn Any + Send>;
 
-pub(super) enum Change {
+pub(super) enum PendingChange {
     Put {
         key: Vec<u8>,
         value: Vec<u8>,
@@ -54,16 +54,16 @@ pub(super) enum Change {
     },
     Delete(Vec<u8>),
     /// A row that expires after a day: stored under `key`, and added to its tenant's lane.
-    Daily {
+    Dedup {
         lane: u8,
         tenant: TenantId,
         key: Vec<u8>,
         value: Vec<u8>,
     },
     /// Adds or removes a row's list index entry.
-    Place {
+    ListEntry {
         tenant: TenantId,
-        place: Place,
+        place: ListEntry,
         id: String,
         stands: bool,
     },
@@ -73,7 +73,7 @@ pub(super) enum Change {
 
 /// What is stored under the key of a row before it is put.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Before {
+pub enum PriorValue {
     /// Unknown.
     Unknown,
     /// Nothing. The caller guarantees it, so there is no lookup.
@@ -114,12 +114,12 @@ impl Rows {
         self.weight += other.weight;
         self.names.extend(other.names);
         self.growth += other.growth;
-        self.held.extend(other.held);
+        self.guards.extend(other.guards);
     }
     /// Holds `guard`, a lock that protects these rows, until the commit has ended, even if the caller has
     /// gone.
-    pub fn hold(&mut self, guard: impl Send + 'static) {
-        self.held.push(Box::new(guard));
+    pub fn hold_until_commit(&mut self, guard: impl Send + 'static) {
+        self.guards.push(Box::new(guard));
     }
     /// Marks these rows as written on behalf of a user. All of them are refused if that user was deleted
     /// before.
@@ -135,20 +135,20 @@ impl Rows {
     /// The tenants that get rows by these changes, without those that only lose rows.
     pub(super) fn written_into(&self) -> impl Iterator<Item = TenantId> {
         self.changes.iter().filter_map(|change| match change {
-            Change::Put { key, .. } => keys::tenant(key),
-            Change::Daily { tenant, .. }
-            | Change::Place { tenant, stands: true, .. }
-            | Change::EraseUser(tenant, _) => Some(*tenant),
-            Change::Delete(_) | Change::Place { .. } | Change::Erase(_) => None,
+            PendingChange::Put { key, .. } => keys::tenant(key),
+            PendingChange::Dedup { tenant, .. }
+            | PendingChange::ListEntry { tenant, stands: true, .. }
+            | PendingChange::EraseUser(tenant, _) => Some(*tenant),
+            PendingChange::Delete(_) | PendingChange::ListEntry { .. } | PendingChange::Erase(_) => None,
         })
     }
-    pub(super) fn take_held(&mut self) -> Vec<Held> {
-        std::mem::take(&mut self.held)
+    pub(super) fn take_guards(&mut self) -> Vec<CommitGuard> {
+        std::mem::take(&mut self.guards)
     }
     /// Removes every row and event of `tenant`, in small batches after the commit; this resumes after a
     /// restart. Its organization row stays: put it with `deleted` set in the same commit.
     pub fn erase_tenant(&mut self, tenant: TenantId) {
-        self.changes.push(Change::Erase(tenant));
+        self.changes.push(PendingChange::Erase(tenant));
     }
 
     /// Removes every event of `user` that is in `tenant`'s log at the commit, in small batches after it; this
@@ -157,94 +157,100 @@ impl Rows {
     /// # Errors
     /// [`TooLong`] for an id that is empty or longer than 256 bytes.
     pub fn erase_user(&mut self, tenant: TenantId, user: &str) -> Result<(), TooLong> {
-        checked(Kind::EraseUser, tenant, user.as_bytes(), &[])?;
-        self.changes.push(Change::EraseUser(tenant, user.to_owned()));
+        checked(KeyKind::EraseUser, tenant, user.as_bytes(), &[])?;
+        self.changes.push(PendingChange::EraseUser(tenant, user.to_owned()));
         Ok(())
     }
 
-    pub(super) fn into_changes(self) -> Vec<Change> {
+    pub(super) fn into_changes(self) -> Vec<PendingChange> {
         self.changes
     }
 
     pub(super) fn put(
         &mut self,
-        kind: Kind,
+        kind: KeyKind,
         tenant: TenantId,
         tail: &[u8],
         value: Vec<u8>,
-        before: Before,
+        before: PriorValue,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
         self.weight += CHANGE + key.len() + value.len();
         let replaced = match before {
-            Before::Value(len) => Some(len),
-            Before::Unknown | Before::Nothing => None,
+            PriorValue::Value(len) => Some(len),
+            PriorValue::Unknown | PriorValue::Nothing => None,
         };
         self.grow(&key, Some(value.len()), replaced);
-        self.changes.push(Change::Put { key, value, is_new: before == Before::Nothing });
+        self.changes.push(PendingChange::Put { key, value, is_new: before == PriorValue::Nothing });
         Ok(())
     }
 
     /// Deletes a row whose value is `len` bytes or more.
-    pub(super) fn delete(&mut self, kind: Kind, tenant: TenantId, tail: &[u8], len: usize) {
+    pub(super) fn delete(&mut self, kind: KeyKind, tenant: TenantId, tail: &[u8], len: usize) {
         let key = keys::key(kind, tenant, tail);
         self.weight += CHANGE + key.len();
         self.grow(&key, None, Some(len));
-        self.changes.push(Change::Delete(key));
+        self.changes.push(PendingChange::Delete(key));
     }
 
     /// Counts that the value under `key` changes from `before` to `after` bytes; `None` means that there is
     /// no value.
     fn grow(&mut self, key: &[u8], after: Option<usize>, before: Option<usize>) {
-        let Some((kind, _)) = counted(key) else { return };
+        let Some((kind, _)) = counted_key(key) else { return };
         let bytes = |value: Option<usize>| value.map_or(0, |len| (key.len() + len) as i64);
         self.growth.bytes += bytes(after) - bytes(before);
-        if kind == Kind::Row {
+        if kind == KeyKind::Row {
             self.growth.rows += i64::from(after.is_some()) - i64::from(before.is_some());
         }
     }
 
     /// Makes the commit hold a reservation.
-    pub fn hold_room(&mut self, room: Option<Reservation>) {
-        self.held.extend(room.map(|room| Box::new(room) as Held));
+    pub fn hold_reservation(&mut self, room: Option<Reservation>) {
+        self.guards.extend(room.map(|room| Box::new(room) as CommitGuard));
     }
 
-    pub(super) fn place(&mut self, tenant: TenantId, place: &Place, id: &str, stands: bool) {
-        self.weight += CHANGE + size_of::<Place>() + id.len();
-        let bytes = if tenant.0 == 0 { 0 } else { (keys::HEAD + places::BEFORE_ID + id.len() + 1) as i64 };
+    pub(super) fn list_entry(&mut self, tenant: TenantId, entry: &ListEntry, id: &str, stands: bool) {
+        self.weight += CHANGE + size_of::<ListEntry>() + id.len();
+        let bytes =
+            if tenant.0 == 0 { 0 } else { (keys::HEAD + list_index::BEFORE_ID + id.len() + 1) as i64 };
         self.growth.bytes += if stands { bytes } else { -bytes };
-        self.changes.push(Change::Place { tenant, place: place.clone(), id: id.to_owned(), stands });
+        self.changes.push(PendingChange::ListEntry {
+            tenant,
+            place: entry.clone(),
+            id: id.to_owned(),
+            stands,
+        });
     }
 
-    pub(super) fn put_daily(
+    pub(super) fn put_dedup(
         &mut self,
         lane: u8,
-        kind: Kind,
+        kind: KeyKind,
         tenant: TenantId,
         tail: &[u8],
         value: Vec<u8>,
     ) -> Result<(), TooLong> {
         let key = checked(kind, tenant, tail, &value)?;
         self.weight += CHANGE + key.len() + value.len();
-        self.growth.bytes += daily_bytes(tail.len(), value.len()) as i64;
-        self.changes.push(Change::Daily { lane, tenant, key, value });
+        self.growth.bytes += dedup_bytes(tail.len(), value.len()) as i64;
+        self.changes.push(PendingChange::Dedup { lane, tenant, key, value });
         Ok(())
     }
 }
 
 /// Bytes of a row that is kept for a day, and of its lane entry.
-pub(super) const fn daily_bytes(tail: usize, value: usize) -> usize {
+pub(super) const fn dedup_bytes(tail: usize, value: usize) -> usize {
     let key = keys::HEAD + tail;
     key + value + (keys::HEAD + 9) + (9 + key)
 }
 
 /// Checks that a key of `kind` may have a tail of `len` bytes.
-pub(super) fn check_tail(kind: Kind, len: usize) -> Result<(), TooLong> {
+pub(super) fn check_tail(kind: KeyKind, len: usize) -> Result<(), TooLong> {
     let (least, most) = keys::tail_len(kind);
     if (least..=most).contains(&len) { Ok(()) } else { Err(TooLong { what: "key", len }) }
 }
 
-fn checked(kind: Kind, tenant: TenantId, tail: &[u8], value: &[u8]) -> Result<Vec<u8>, TooLong> {
+fn checked(kind: KeyKind, tenant: TenantId, tail: &[u8], value: &[u8]) -> Result<Vec<u8>, TooLong> {
     check_tail(kind, tail.len())?;
     if value.len() > MAX_VALUE {
         return Err(TooLong { what: "row", len: value.len() });
@@ -260,7 +266,7 @@ impl std::fmt::Debug for Rows {
 
 /// Puts the row that records a pending erasure: of a whole tenant, or of one of its users.
 pub(super) fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str>) {
-    let (kind, tail) = user.map_or((Kind::Erase, ""), |user| (Kind::EraseUser, user));
+    let (kind, tail) = user.map_or((KeyKind::Erase, ""), |user| (KeyKind::EraseUser, user));
     batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
 }
 
@@ -271,10 +277,10 @@ mod tests {
     #[test]
     fn rows_know_what_they_weigh() {
         let mut rows = Rows::new();
-        rows.put(Kind::Secret, TenantId(0), b"name", vec![1; 100], Before::Unknown).expect("short");
+        rows.put(KeyKind::Secret, TenantId(0), b"name", vec![1; 100], PriorValue::Unknown).expect("short");
         assert_eq!((rows.len(), rows.weight()), (1, CHANGE + keys::HEAD + 4 + 100));
         let mut more = Rows::new();
-        more.delete(Kind::Secret, TenantId(0), b"name", 0);
+        more.delete(KeyKind::Secret, TenantId(0), b"name", 0);
         rows.extend(more);
         assert_eq!((rows.len(), rows.weight()), (2, 2 * (CHANGE + keys::HEAD + 4) + 100));
         assert_eq!(rows.growth(), Growth::default(), "the store's own rows count for no organization");
@@ -284,15 +290,15 @@ mod tests {
     fn what_shrinks_or_goes_does_not_grow() {
         let tenant = TenantId(3);
         let mut rows = Rows::new();
-        let put = |rows: &mut Rows, len: usize, before: Before| {
-            rows.put(Kind::Row, tenant, b"row", vec![1; len], before).expect("short");
+        let put = |rows: &mut Rows, len: usize, before: PriorValue| {
+            rows.put(KeyKind::Row, tenant, b"row", vec![1; len], before).expect("short");
             rows.growth()
         };
         let row = (keys::HEAD + 3) as i64;
-        assert_eq!(put(&mut rows, 100, Before::Nothing), Growth { rows: 1, bytes: row + 100 });
-        assert_eq!(put(&mut rows, 40, Before::Value(100)), Growth { rows: 1, bytes: row + 40 });
-        rows.delete(Kind::Row, tenant, b"row", 40);
+        assert_eq!(put(&mut rows, 100, PriorValue::Nothing), Growth { rows: 1, bytes: row + 100 });
+        assert_eq!(put(&mut rows, 40, PriorValue::Value(100)), Growth { rows: 1, bytes: row + 40 });
+        rows.delete(KeyKind::Row, tenant, b"row", 40);
         assert_eq!(rows.growth(), Growth::default());
-        assert_eq!(put(&mut Rows::new(), 10, Before::Unknown), Growth { rows: 1, bytes: row + 10 });
+        assert_eq!(put(&mut Rows::new(), 10, PriorValue::Unknown), Growth { rows: 1, bytes: row + 10 });
     }
 }

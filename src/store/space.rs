@@ -82,7 +82,7 @@ impl SpaceWatch {
     }
 
     /// Adds to the bytes written. Returns the space if it is time to check again.
-    pub(super) fn look(&mut self, io: &dyn Io, written: u64) -> Option<Space> {
+    pub(super) fn check(&mut self, io: &dyn Io, written: u64) -> Option<Space> {
         self.written += written;
         let recent = self.checked.is_some_and(|at| at.elapsed() < CHECK_EVERY);
         if recent && self.written < CHECK_BYTES {
@@ -92,13 +92,13 @@ impl SpaceWatch {
         io.space(&self.dir).ok()
     }
 
-    /// Makes the next [`SpaceWatch::look`] check.
+    /// Makes the next [`SpaceWatch::check`] check.
     pub(super) fn forget(&mut self) {
         self.checked = None;
     }
 
     /// The state for `free` bytes, coming from `state`.
-    pub(super) fn judge(&self, state: StoreState, free: u64) -> StoreState {
+    pub(super) fn next_state(&self, state: StoreState, free: u64) -> StoreState {
         match state {
             StoreState::Writable if free < self.reserve => StoreState::Reserve,
             StoreState::Reserve if free >= self.reserve + self.reserve / 8 => StoreState::Writable,
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn refusing_and_allowing_are_apart() {
         let watch = SpaceWatch::new(Path::new("/"), 800);
-        assert_eq!(watch.judge(StoreState::Writable, 800), StoreState::Writable);
-        assert_eq!(watch.judge(StoreState::Writable, 799), StoreState::Reserve);
-        assert_eq!(watch.judge(StoreState::Reserve, 899), StoreState::Reserve);
-        assert_eq!(watch.judge(StoreState::Reserve, 900), StoreState::Writable);
-        assert_eq!(watch.judge(StoreState::ReadOnly, 900), StoreState::ReadOnly);
+        assert_eq!(watch.next_state(StoreState::Writable, 800), StoreState::Writable);
+        assert_eq!(watch.next_state(StoreState::Writable, 799), StoreState::Reserve);
+        assert_eq!(watch.next_state(StoreState::Reserve, 899), StoreState::Reserve);
+        assert_eq!(watch.next_state(StoreState::Reserve, 900), StoreState::Writable);
+        assert_eq!(watch.next_state(StoreState::ReadOnly, 900), StoreState::ReadOnly);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::engine::EngineError;
-use super::pack::SEGMENT_BYTES;
+use super::piece::SEGMENT_BYTES;
 use super::space::Io;
 
 /// The bytes of a row's value, shared with sled's cache.
@@ -157,13 +157,13 @@ impl State {
             .segment_size(SEGMENT_BYTES)
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(HOUSEKEEPING_MS));
-        let asked = Instant::now();
+        let started = Instant::now();
         let db = loop {
             match config.open() {
                 // Sled's own lock is held. This process holds the directory's lock, so it was this process,
                 // which has just closed the database.
                 Err(sled::Error::Io(error))
-                    if error.kind() == io::ErrorKind::Other && asked.elapsed() < LET_GO =>
+                    if error.kind() == io::ErrorKind::Other && started.elapsed() < LET_GO =>
                 {
                     std::thread::sleep(Duration::from_millis(5));
                 }

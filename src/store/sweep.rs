@@ -12,10 +12,10 @@
 use std::collections::VecDeque;
 
 use super::engine::{Batch, Engine, EngineError};
-use super::keys::{self, Kind};
+use super::keys::{self, KeyKind};
 use super::log_entry::LogEntry;
-use super::pack;
-use super::records::{self, Revoked};
+use super::piece;
+use super::records::{self, RevokedToken};
 use super::stats::Stats;
 use super::tombstones::Users;
 use crate::ids::TenantId;
@@ -36,9 +36,9 @@ const REVOKED_EVERY_MS: u64 = 10 * 60 * 1000;
 
 /// The pending removals. Owned by the committer.
 #[derive(Default)]
-pub(super) struct Sweep {
+pub(super) struct Sweeper {
     erasing: VecDeque<TenantId>,
-    /// Each user of [`Kind::EraseUser`] is either here or in `postponed`.
+    /// Each user of [`KeyKind::EraseUser`] is either here or in `postponed`.
     users: VecDeque<UserErasure>,
     /// Erasures that met an unreadable piece, and when they are tried again, Unix milliseconds.
     postponed: Vec<(u64, UserErasure)>,
@@ -59,9 +59,9 @@ struct UserErasure {
 
 /// What a step did.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Swept {
+pub(super) enum SweepOutcome {
     /// It removed something, or there was nothing to do.
-    Some,
+    Partial,
     /// It removed the last of a tenant.
     Tenant(TenantId),
     /// It removed events of users, and the log shrank by this many bytes.
@@ -73,16 +73,16 @@ pub(super) enum Swept {
     Postponed(TenantId, u64),
 }
 
-impl Sweep {
+impl Sweeper {
     /// Loads the erasures that a restart interrupted.
-    pub(super) fn load(engine: &Engine) -> Result<Sweep, EngineError> {
-        let mut sweep = Sweep::default();
-        for row in engine.range(&[Kind::Erase as u8], &[Kind::Erase as u8 + 1]) {
+    pub(super) fn load(engine: &Engine) -> Result<Sweeper, EngineError> {
+        let mut sweep = Sweeper::default();
+        for row in engine.range(&[KeyKind::Erase as u8], &[KeyKind::Erase as u8 + 1]) {
             if let Ok((_, tenant, _)) = keys::parse(&row?.0) {
                 sweep.erasing.push_back(tenant);
             }
         }
-        for row in engine.range(&[Kind::EraseUser as u8], &[Kind::EraseUser as u8 + 1]) {
+        for row in engine.range(&[KeyKind::EraseUser as u8], &[KeyKind::EraseUser as u8 + 1]) {
             if let Ok((_, tenant, user)) = keys::parse(&row?.0) {
                 sweep.erase_user(tenant, &String::from_utf8_lossy(user));
             }
@@ -146,22 +146,22 @@ impl Sweep {
         stats: &Stats,
         now_ms: u64,
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
-    ) -> Result<Swept, EngineError> {
+    ) -> Result<SweepOutcome, EngineError> {
         let due = self.postponed.extract_if(.., |(at_ms, _)| *at_ms <= now_ms);
         self.users.extend(due.map(|(_, erasure)| erasure));
         match (self.erasing.front(), self.users.front_mut()) {
             (Some(&tenant), _) => self.step_tenant(engine, tenant),
             (None, Some(erasure)) => {
-                let swept = erasure.step(engine, stats, shrunk)?;
-                if let Swept::User(_) | Swept::Postponed(..) = swept
+                let outcome = erasure.step(engine, stats, shrunk)?;
+                if let SweepOutcome::User(_) | SweepOutcome::Postponed(..) = outcome
                     && let Some(ended) = self.users.pop_front()
-                    && let Swept::Postponed(_, pause_ms) = swept
+                    && let SweepOutcome::Postponed(_, pause_ms) = outcome
                 {
                     self.postpone(ended, pause_ms, now_ms);
                 }
-                Ok(swept)
+                Ok(outcome)
             }
-            (None, None) => Ok(Swept::Some),
+            (None, None) => Ok(SweepOutcome::Partial),
         }
     }
 
@@ -184,29 +184,29 @@ impl Sweep {
         }
     }
 
-    fn step_tenant(&mut self, engine: &Engine, tenant: TenantId) -> Result<Swept, EngineError> {
+    fn step_tenant(&mut self, engine: &Engine, tenant: TenantId) -> Result<SweepOutcome, EngineError> {
         let mut batch = Batch::default();
-        for kind in Kind::OF_TENANT {
-            let at_once = if kind == Kind::Log { ROWS_AT_ONCE / 4 } else { ROWS_AT_ONCE };
+        for kind in KeyKind::OF_TENANT {
+            let at_once = if kind == KeyKind::Log { ROWS_AT_ONCE / 4 } else { ROWS_AT_ONCE };
             let rows = engine.range(&keys::key(kind, tenant, &[]), &keys::after(kind, tenant));
             for row in rows.take(at_once) {
                 let (key, value) = row?;
                 match LogEntry::read(&value) {
-                    Ok(entry) if kind == Kind::Log => batch.delete_piece(&key, &entry),
+                    Ok(entry) if kind == KeyKind::Log => batch.delete_piece(&key, &entry),
                     _ => batch.delete(&key),
                 }
             }
             if batch.bytes > 0 {
                 engine.apply(batch)?;
-                return Ok(Swept::Some);
+                return Ok(SweepOutcome::Partial);
             }
         }
-        batch.delete(&keys::key(Kind::Erase, tenant, &[]));
+        batch.delete(&keys::key(KeyKind::Erase, tenant, &[]));
         engine.apply(batch)?;
         self.erasing.pop_front();
         self.users.retain(|erasure| erasure.tenant != tenant);
         self.postponed.retain(|(_, erasure)| erasure.tenant != tenant);
-        Ok(Swept::Tenant(tenant))
+        Ok(SweepOutcome::Tenant(tenant))
     }
 
     /// Removes revocations of tokens that have expired.
@@ -216,11 +216,11 @@ impl Sweep {
         }
         self.revoked_ms = now_ms;
         let expired: Vec<_> =
-            records::all::<Revoked>(engine)?.into_iter().filter(|row| row.expires_ms < now_ms).collect();
+            records::all::<RevokedToken>(engine)?.into_iter().filter(|row| row.expires_ms < now_ms).collect();
         for rows in expired.chunks(ROWS_AT_ONCE) {
             let mut batch = Batch::default();
             for row in rows {
-                batch.delete(&keys::key(Kind::Revoked, row.tenant, row.jti.as_bytes()));
+                batch.delete(&keys::key(KeyKind::Revoked, row.tenant, row.jti.as_bytes()));
             }
             engine.apply(batch)?;
         }
@@ -236,10 +236,10 @@ impl UserErasure {
         engine: &Engine,
         stats: &Stats,
         shrunk: impl FnOnce(TenantId, u64) -> Result<Option<Vec<u8>>, EngineError>,
-    ) -> Result<Swept, EngineError> {
+    ) -> Result<SweepOutcome, EngineError> {
         let (mut batch, mut freed, mut looked) = (Batch::default(), 0, 0);
-        let from = self.from.get_or_insert_with(|| keys::key(Kind::Log, self.tenant, &[]));
-        for row in engine.range(&from.clone(), &keys::after(Kind::Log, self.tenant)).take(VALUES_AT_ONCE) {
+        let from = self.from.get_or_insert_with(|| keys::key(KeyKind::Log, self.tenant, &[]));
+        for row in engine.range(&from.clone(), &keys::after(KeyKind::Log, self.tenant)).take(VALUES_AT_ONCE) {
             let (key, value) = row?;
             *from = [&key[..], &[0]].concat(); // the first key after this one
             looked += 1;
@@ -260,7 +260,7 @@ impl UserErasure {
                 }
                 read => read?,
             };
-            match pack::without_users(&piece, &self.users) {
+            match piece::without_users(&piece, &self.users) {
                 Ok(Some(without)) => {
                     freed += piece.len().saturating_sub(without.len()) as u64;
                     batch.replace_piece(key.to_vec(), &entry, without, entry.head);
@@ -272,28 +272,28 @@ impl UserErasure {
                 }
             }
         }
-        let swept = match looked {
+        let outcome = match looked {
             0 if self.is_incomplete => {
                 let pause_ms = (self.pause_ms * 2).clamp(FIRST_PAUSE_MS, LAST_PAUSE_MS);
-                Swept::Postponed(self.tenant, pause_ms)
+                SweepOutcome::Postponed(self.tenant, pause_ms)
             }
             0 => {
                 for user in self.users.subs() {
-                    batch.delete(&keys::key(Kind::EraseUser, self.tenant, user.as_bytes()));
+                    batch.delete(&keys::key(KeyKind::EraseUser, self.tenant, user.as_bytes()));
                 }
-                Swept::User(self.tenant)
+                SweepOutcome::User(self.tenant)
             }
-            _ => Swept::Events(self.tenant, freed),
+            _ => SweepOutcome::Events(self.tenant, freed),
         };
         if freed > 0
             && let Some(row) = shrunk(self.tenant, freed)?
         {
-            batch.put(keys::key(Kind::Counters, self.tenant, &[]), row);
+            batch.put(keys::key(KeyKind::Counters, self.tenant, &[]), row);
         }
         if batch.bytes > 0 {
             engine.apply(batch)?;
         }
-        Ok(swept)
+        Ok(outcome)
     }
 }
 

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions};
 use crate::store::journal::Position;
-use crate::store::keys::{self, Kind};
+use crate::store::keys::{self, KeyKind};
 use crate::store::log_entry::LogEntry;
-use crate::store::pack::Packed;
 use crate::store::page::tests::pieces;
+use crate::store::piece::Packed;
 use crate::store::space::{Disk, Io};
 use crate::store::stats::Stats;
-use crate::store::sweep::{Sweep, Swept};
+use crate::store::sweep::{SweepOutcome, Sweeper};
 
 const TENANT: TenantId = TenantId(1);
 
@@ -48,10 +48,10 @@ impl Io for Failing {
 }
 
 /// Runs steps at `now_ms` until nothing is left to do at that time.
-fn step_all(sweep: &mut Sweep, engine: &Engine, stats: &Stats, now_ms: u64) {
+fn step_all(sweep: &mut Sweeper, engine: &Engine, stats: &Stats, now_ms: u64) {
     loop {
-        let swept = sweep.step(engine, stats, now_ms, |_, _| Ok(None)).expect("no error");
-        assert!(!matches!(swept, Swept::Tenant(_)));
+        let outcome = sweep.step(engine, stats, now_ms, |_, _| Ok(None)).expect("no error");
+        assert!(!matches!(outcome, SweepOutcome::Tenant(_)));
         if !sweep.is_busy() {
             return;
         }
@@ -61,7 +61,7 @@ fn step_all(sweep: &mut Sweep, engine: &Engine, stats: &Stats, now_ms: u64) {
 /// An engine with a log of one sound piece and the row of a deleted user. Also returns that row's key.
 fn with_erasure(dir: &Path, io: Arc<dyn Io>) -> (Engine, Vec<u8>) {
     let engine = Engine::open(&EngineOptions::new(dir, io)).expect("opened");
-    let erased = keys::key(Kind::EraseUser, TENANT, b"u");
+    let erased = keys::key(KeyKind::EraseUser, TENANT, b"u");
     let mut batch = Batch::default();
     let Packed { first, value, head, .. } = pieces(1..=3, 100).remove(0);
     batch.put_piece(keys::log(TENANT, first), value, head);
@@ -77,7 +77,7 @@ fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
     let dir = tempfile::tempdir().expect("a directory");
     let (io, stats) = (Arc::new(Failing::default()), Stats::default());
     let (engine, erased) = with_erasure(dir.path(), io.clone());
-    let mut sweep = Sweep::load(&engine).expect("loaded");
+    let mut sweep = Sweeper::load(&engine).expect("loaded");
 
     io.reads.store(true, SeqCst);
     step_all(&mut sweep, &engine, &stats, 0);
@@ -100,7 +100,7 @@ fn a_damaged_piece_keeps_the_erasure_until_the_piece_has_gone() {
     const HOUR: u64 = 60 * 60_000;
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, erased) = with_erasure(dir.path(), Arc::new(Disk));
-    let (stats, mut sweep) = (Stats::default(), Sweep::load(&engine).expect("loaded"));
+    let (stats, mut sweep) = (Stats::default(), Sweeper::load(&engine).expect("loaded"));
     let key = keys::log(TENANT, Sequence(1));
     let entry = LogEntry::read(&engine.get(&key).expect("read").expect("there")).expect("an entry");
     let (_, file, at) = engine.journal().locate(entry.piece).expect("there");
@@ -131,7 +131,7 @@ fn after_a_failed_sync_the_state_is_read_from_the_disk_again() {
     let options = EngineOptions::new(dir.path(), io.clone());
     let put = |engine: &Engine, value: u8| {
         let mut batch = Batch::default();
-        batch.put(keys::key(Kind::EraseUser, TENANT, b"u"), vec![value]);
+        batch.put(keys::key(KeyKind::EraseUser, TENANT, b"u"), vec![value]);
         engine.commit(batch).expect("committed");
     };
     let engine = Engine::open(&options).expect("opened");
@@ -146,7 +146,7 @@ fn after_a_failed_sync_the_state_is_read_from_the_disk_again() {
     for dropped in [1, 1] {
         let engine = Engine::open(&options).expect("opened");
         assert_eq!(io.dropped.load(SeqCst), dropped, "dropped once, and not again");
-        let row = engine.get(&keys::key(Kind::EraseUser, TENANT, b"u")).expect("read");
+        let row = engine.get(&keys::key(KeyKind::EraseUser, TENANT, b"u")).expect("read");
         assert_eq!(row.as_deref(), Some(&[1][..]), "the journal has it");
         engine.check_point().expect("made");
     }

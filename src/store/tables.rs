@@ -1,17 +1,17 @@
 //! Resources of organizations: rows in tables, and the lists they are in.
 //!
 //! * A row is bytes under (tenant, table, id). A list index entry says that a row has a number in a group of
-//!   a list (`places.rs`). So a page is a short range of keys and a lookup for each.
+//!   a list (`list_index.rs`). So a page is a short range of keys and a lookup for each.
 //! * The code that changes a row also writes its list index entries, in the same commit. Nothing here keeps
 //!   them consistent.
 
 use super::Store;
 use super::engine::{Engine, EngineError};
-use super::keys::{self, Kind, Table};
-use super::places::{At, Group};
+use super::keys::{self, KeyKind, Table};
+use super::list_cursor::{GroupSelector, ListReader};
+use super::list_index::{EntryKey, Group};
 use super::read::ReadError;
-use super::rows::{Before, Rows, TooLong};
-use super::walk::{Of, Walk};
+use super::rows::{PriorValue, Rows, TooLong};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
@@ -20,9 +20,9 @@ const SLICE: usize = 500;
 
 /// The requested part of a list.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ListQuery {
     /// The groups.
-    pub of: Of,
+    pub groups: GroupSelector,
     /// Only rows after this number and id, in the requested order.
     pub after: Option<(u64, String)>,
     /// Whether the highest numbers come first.
@@ -37,7 +37,7 @@ pub struct Asked {
 
 /// A page of a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listed {
+pub struct ListPage {
     /// The values of its rows, in order.
     pub rows: Vec<Vec<u8>>,
     /// The number and id after which the next page starts; `None` if this is the last page.
@@ -54,7 +54,7 @@ impl Rows {
     /// # Errors
     /// [`TooLong`] for more than 72 KiB, or for an id that is empty or longer than 256 bytes.
     pub fn put_row(&mut self, tenant: TenantId, table: Table, id: &str, row: &[u8]) -> Result<(), TooLong> {
-        self.write_row(tenant, table, id, row, Before::Unknown)
+        self.write_row(tenant, table, id, row, PriorValue::Unknown)
     }
     /// Creates a row. The caller guarantees that it does not exist.
     ///
@@ -67,7 +67,7 @@ impl Rows {
         id: &str,
         row: &[u8],
     ) -> Result<(), TooLong> {
-        self.write_row(tenant, table, id, row, Before::Nothing)
+        self.write_row(tenant, table, id, row, PriorValue::Nothing)
     }
     /// Replaces a row that holds `old` bytes, or about as many.
     ///
@@ -81,7 +81,7 @@ impl Rows {
         row: &[u8],
         old: usize,
     ) -> Result<(), TooLong> {
-        self.write_row(tenant, table, id, row, Before::Value(1 + old))
+        self.write_row(tenant, table, id, row, PriorValue::Value(1 + old))
     }
     fn write_row(
         &mut self,
@@ -89,13 +89,13 @@ impl Rows {
         table: Table,
         id: &str,
         row: &[u8],
-        before: Before,
+        before: PriorValue,
     ) -> Result<(), TooLong> {
-        self.put(Kind::Row, tenant, &row_key(table, id), [&[VERSION], row].concat(), before)
+        self.put(KeyKind::Row, tenant, &row_key(table, id), [&[VERSION], row].concat(), before)
     }
     /// Deletes a row.
     pub fn delete_row(&mut self, tenant: TenantId, table: Table, id: &str) {
-        self.delete(Kind::Row, tenant, &row_key(table, id), 1);
+        self.delete(KeyKind::Row, tenant, &row_key(table, id), 1);
     }
 }
 
@@ -128,25 +128,30 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn page(&self, tenant: TenantId, table: Table, asked: Asked) -> Result<Listed, ReadError> {
+    pub async fn page(
+        &self,
+        tenant: TenantId,
+        table: Table,
+        query: ListQuery,
+    ) -> Result<ListPage, ReadError> {
         let mut page = PageRead {
             tenant,
             table,
-            after: asked.after.clone(),
-            skip: asked.skip,
-            asked,
+            after: query.after.clone(),
+            skip: query.skip,
+            query,
             rows: Vec::new(),
             last: None,
         };
-        match &page.asked.of {
+        match &page.query.groups {
             // The common entries of several groups may be far apart.
-            Of::All(groups) if groups.len() > 1 => {
-                self.run_long(tenant, move |engine| page.go_on(engine, SLICE)).await
+            GroupSelector::All(groups) if groups.len() > 1 => {
+                self.run_long(tenant, move |engine| page.read_slice(engine, SLICE)).await
             }
             _ => {
                 let whole = move |engine: &Engine| loop {
-                    if let Some(listed) = page.go_on(engine, usize::MAX)? {
-                        return Ok(listed);
+                    if let Some(page) = page.read_slice(engine, usize::MAX)? {
+                        return Ok(page);
                     }
                 };
                 self.run(tenant, whole).await
@@ -156,12 +161,12 @@ impl Store {
 }
 
 fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-    let value = engine.row(&keys::key(Kind::Row, tenant, tail))?;
-    value.map(|value| Ok(said(&value)?.to_vec())).transpose()
+    let value = engine.row(&keys::key(KeyKind::Row, tenant, tail))?;
+    value.map(|value| Ok(row_body(&value)?.to_vec())).transpose()
 }
 
 /// The content of a row's value.
-fn said(value: &[u8]) -> Result<&[u8], EngineError> {
+fn row_body(value: &[u8]) -> Result<&[u8], EngineError> {
     value
         .strip_prefix(&[VERSION])
         .ok_or_else(|| EngineError::Engine("a stored row is of another version".into()))
@@ -171,47 +176,47 @@ fn said(value: &[u8]) -> Result<&[u8], EngineError> {
 struct PageRead {
     tenant: TenantId,
     table: Table,
-    asked: Asked,
+    query: ListQuery,
     /// The entry after which reading continues.
-    after: Option<At>,
+    after: Option<EntryKey>,
     /// Entries still to be skipped.
     skip: usize,
     rows: Vec<Vec<u8>>,
     /// The last entry that was skipped or taken.
-    last: Option<At>,
+    last: Option<EntryKey>,
 }
 
 impl PageRead {
     /// Reads up to `looks` more entries if groups have to be intersected; `None` if there is more to read.
-    fn go_on(&mut self, engine: &Engine, looks: usize) -> Result<Option<Listed>, EngineError> {
-        let PageRead { tenant, table, asked, after, skip, rows, last } = self;
+    fn read_slice(&mut self, engine: &Engine, looks: usize) -> Result<Option<ListPage>, EngineError> {
+        let PageRead { tenant, table, query, after, skip, rows, last } = self;
         let (tenant, table) = (*tenant, *table);
-        let walk = Walk { engine, tenant, descending: asked.descending };
+        let reader = ListReader { engine, tenant, descending: query.descending };
         // A row that cannot be read is taken for the page, and fails there.
         let is_in = |row: &[u8], groups: &[Group]| {
-            (asked.groups_of)(row).is_none_or(|own| groups.iter().all(|group| own.contains(group)))
+            (query.groups_of)(row).is_none_or(|own| groups.iter().all(|group| own.contains(group)))
         };
-        let stands = |at: &At, groups: &[Group]| {
-            let row = engine.look_at_row(&keys::key(Kind::Row, tenant, &row_key(table, &at.1)))?;
-            row.map_or(Ok(false), |row| Ok(is_in(said(&row)?, groups)))
+        let entry_is_in = |at: &EntryKey, groups: &[Group]| {
+            let row = engine.peek_row(&keys::key(KeyKind::Row, tenant, &row_key(table, &at.1)))?;
+            row.map_or(Ok(false), |row| Ok(is_in(row_body(&row)?, groups)))
         };
         // A row that has to be in several groups may have left one between the two reads.
-        let several: &[Group] = match &asked.of {
-            Of::All(groups) if groups.len() > 1 => groups,
+        let several: &[Group] = match &query.groups {
+            GroupSelector::All(groups) if groups.len() > 1 => groups,
             _ => &[],
         };
         loop {
-            let most = *skip + asked.limit - rows.len();
+            let most = *skip + query.limit - rows.len();
             // One more entry tells whether another page follows.
-            let mut found = walk.page(&asked.of, after.as_ref(), (most + 1, looks), stands)?;
-            let more = found.places.len() > most;
-            found.places.truncate(most);
-            for (_, id) in found.places.iter().skip(*skip) {
+            let mut found = reader.page(&query.groups, after.as_ref(), (most + 1, looks), entry_is_in)?;
+            let more = found.entries.len() > most;
+            found.entries.truncate(most);
+            for (_, id) in found.entries.iter().skip(*skip) {
                 let row = get(engine, tenant, &row_key(table, id))?;
                 rows.extend(row.filter(|row| several.is_empty() || is_in(row, several)));
             }
-            *skip = skip.saturating_sub(found.places.len());
-            if let Some(place) = found.places.pop() {
+            *skip = skip.saturating_sub(found.entries.len());
+            if let Some(place) = found.entries.pop() {
                 *last = Some(place);
             }
             if found.goes_on_after.is_some() {
@@ -220,9 +225,9 @@ impl PageRead {
             }
             // A row that was deleted between the two reads is not part of the page, and does not end it
             // either.
-            if !more || rows.len() >= asked.limit {
+            if !more || rows.len() >= query.limit {
                 let next = last.take().filter(|_| more);
-                return Ok(Some(Listed { rows: std::mem::take(rows), next }));
+                return Ok(Some(ListPage { rows: std::mem::take(rows), next }));
             }
             *after = last.clone();
         }
@@ -232,7 +237,7 @@ impl PageRead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Group, List, Place, StoreOptions};
+    use crate::store::{Group, List, ListEntry, StoreOptions};
 
     const TENANT: TenantId = TenantId(3);
     const TABLE: Table = Table::Memories;
@@ -246,7 +251,7 @@ mod tests {
         let mut rows = Rows::new();
         for number in 0..10 {
             let id = number.to_string();
-            rows.put_place(TENANT, &Place { group, number }, &id).expect("short");
+            rows.put_list_entry(TENANT, &ListEntry { group, number }, &id).expect("short");
             if number % 3 == 0 {
                 rows.put_row(TENANT, TABLE, &id, id.as_bytes()).expect("short");
             }
@@ -256,9 +261,15 @@ mod tests {
             for limit in 1..6 {
                 let (mut found, mut after) = (Vec::new(), None);
                 loop {
-                    let asked =
-                        Asked { of: group.into(), after, descending, skip: 0, limit, groups_of: |_| None };
-                    let page = store.page(TENANT, TABLE, asked).await.expect("read");
+                    let query = ListQuery {
+                        groups: group.into(),
+                        after,
+                        descending,
+                        skip: 0,
+                        limit,
+                        groups_of: |_| None,
+                    };
+                    let page = store.page(TENANT, TABLE, query).await.expect("read");
                     assert!(page.rows.len() == limit || page.next.is_none(), "{page:?}");
                     found.extend(page.rows);
                     after = page.next;

@@ -12,11 +12,11 @@ use std::ops::Bound;
 
 use super::Store;
 use super::engine::{Engine, EngineError, Value};
-use super::keys::{self, Kind};
-use super::places::{Group, after};
+use super::keys::{self, KeyKind};
+use super::list_index::{Group, end_of_prefix};
 use super::rank::{self, Hits};
 use super::read::ReadError;
-use super::rows::{Before, Rows, TooLong};
+use super::rows::{PriorValue, Rows, TooLong};
 use crate::ids::TenantId;
 
 const VERSION: u8 = 1;
@@ -39,7 +39,7 @@ pub type Document = [u8; 16];
 
 /// What a posting stores about a document.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Mark {
+pub struct PostingPayload {
     /// The kind, from a closed list of the caller's.
     pub kind: u8,
     /// How often the term occurs; 255 means 255 or more.
@@ -63,7 +63,7 @@ pub(super) fn words_of(length: u8) -> f32 {
 
 /// A word to search for.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Word {
+pub struct QueryTerm {
     /// The term.
     pub term: String,
     /// Whether terms that start with it also match.
@@ -72,11 +72,11 @@ pub struct Word {
 
 /// A search.
 #[derive(Clone, Debug)]
-pub struct Sought {
+pub struct SearchQuery {
     /// The groups to search; a document is in at most one of them.
     pub groups: Vec<Group>,
     /// The words; a document must hold at least one.
-    pub words: Vec<Word>,
+    pub words: Vec<QueryTerm>,
     /// Only this document and later ones.
     pub since: Document,
     /// Only documents of this kind.
@@ -92,7 +92,7 @@ pub struct Sought {
 }
 
 /// A document that holds a word.
-pub(super) type Posting = (Document, Mark);
+pub(super) type Posting = (Document, PostingPayload);
 
 fn key_tail(group: Group, term: &str, document: &Document) -> Vec<u8> {
     // Terms contain no zero byte, so a term's postings come before those of every longer term that starts
@@ -100,7 +100,7 @@ fn key_tail(group: Group, term: &str, document: &Document) -> Vec<u8> {
     [&group.prefix()[..], term.as_bytes(), &[0], document].concat()
 }
 
-impl Mark {
+impl PostingPayload {
     /// Length of an encoded mark, in bytes.
     pub const LEN: usize = 8;
 
@@ -110,10 +110,10 @@ impl Mark {
         value
     }
 
-    fn decode(value: &[u8]) -> Result<Mark, EngineError> {
+    fn decode(value: &[u8]) -> Result<PostingPayload, EngineError> {
         match *value {
             [VERSION, kind, count, length, a, b, c, d] => {
-                Ok(Mark { kind, count, length, weight: f32::from_be_bytes([a, b, c, d]) })
+                Ok(PostingPayload { kind, count, length, weight: f32::from_be_bytes([a, b, c, d]) })
             }
             _ => Err(damaged()),
         }
@@ -135,17 +135,17 @@ impl Rows {
         group: Group,
         term: &str,
         document: &Document,
-        mark: &Mark,
-        before: Before,
+        mark: &PostingPayload,
+        before: PriorValue,
     ) -> Result<(), TooLong> {
         if term.len() > TERM_BYTES {
             return Err(TooLong { what: "term", len: term.len() });
         }
-        self.put(Kind::Term, tenant, &key_tail(group, term, document), mark.encode(), before)
+        self.put(KeyKind::Term, tenant, &key_tail(group, term, document), mark.encode(), before)
     }
     /// Removes a posting.
     pub fn delete_term(&mut self, tenant: TenantId, group: Group, term: &str, document: &Document) {
-        self.delete(Kind::Term, tenant, &key_tail(group, term, document), Mark::LEN);
+        self.delete(KeyKind::Term, tenant, &key_tail(group, term, document), PostingPayload::LEN);
     }
 }
 
@@ -154,11 +154,11 @@ impl Store {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn search(&self, tenant: TenantId, sought: Sought) -> Result<Hits, ReadError> {
-        let mut search = Search::new(tenant, sought);
+    pub async fn search(&self, tenant: TenantId, query: SearchQuery) -> Result<Hits, ReadError> {
+        let mut search = Search::new(tenant, query);
         self.run_long(tenant, move |engine| {
-            let ended = search.go_on(engine, SLICE)?;
-            Ok(ended.then(|| rank::rank(&search.found, &search.sought)))
+            let ended = search.read_slice(engine, SLICE)?;
+            Ok(ended.then(|| rank::rank(&search.found, &search.query)))
         })
         .await
     }
@@ -168,7 +168,7 @@ impl Store {
 /// words after them. It is read in slices, and each continues where the last one ended.
 struct Search {
     tenant: TenantId,
-    sought: Sought,
+    query: SearchQuery,
     /// The postings found so far, by word.
     found: Vec<Vec<Posting>>,
     /// The word and the group being read.
@@ -186,22 +186,22 @@ struct Search {
 }
 
 impl Search {
-    fn new(tenant: TenantId, sought: Sought) -> Search {
-        let (found, next_term) = (vec![Vec::new(); sought.words.len()], Vec::new());
-        Search { tenant, sought, found, word: 0, group: 0, full: None, next_term, expanded: 0, term: None }
+    fn new(tenant: TenantId, query: SearchQuery) -> Search {
+        let (found, next_term) = (vec![Vec::new(); query.words.len()], Vec::new());
+        Search { tenant, query, found, word: 0, group: 0, full: None, next_term, expanded: 0, term: None }
     }
 
     fn key(&self, tail: &[u8]) -> Vec<u8> {
-        keys::key(Kind::Term, self.tenant, tail)
+        keys::key(KeyKind::Term, self.tenant, tail)
     }
 
     /// Reads about `most` more postings; returns true at the end.
-    fn go_on(&mut self, engine: &Engine, most: usize) -> Result<bool, EngineError> {
+    fn read_slice(&mut self, engine: &Engine, most: usize) -> Result<bool, EngineError> {
         let mut most = most;
         while self.word < self.found.len() {
             let full = match self.full {
                 Some(full) => full,
-                None if self.group == self.sought.groups.len() => {
+                None if self.group == self.query.groups.len() => {
                     (self.word, self.group) = (self.word + 1, 0);
                     continue;
                 }
@@ -222,11 +222,11 @@ impl Search {
 
     /// Assigns the word's next group its share of the remaining postings.
     fn begin_group(&mut self) -> usize {
-        let groups = self.sought.groups.len();
-        let walks = (self.sought.words.len() - self.word) * groups - self.group;
+        let groups = self.query.groups.len();
+        let walks = (self.query.words.len() - self.word) * groups - self.group;
         let left = POSTINGS - self.found.iter().map(Vec::len).sum::<usize>();
         let full = self.found[self.word].len() + left / walks.max(1);
-        let (word, group) = (&self.sought.words[self.word], self.sought.groups[self.group]);
+        let (word, group) = (&self.query.words[self.word], self.query.groups[self.group]);
         self.expanded = 0;
         match word.prefix {
             true => self.next_term = self.key(&[&group.prefix()[..], word.term.as_bytes()].concat()),
@@ -239,8 +239,8 @@ impl Search {
     /// Reads more of the term, newest first; returns false if there is no term to read.
     fn read_term(&mut self, engine: &Engine, full: usize, most: usize) -> Result<bool, EngineError> {
         let Some((term, below)) = self.term.take() else { return Ok(false) };
-        let group = self.sought.groups[self.group];
-        let first = self.key(&key_tail(group, &term, &self.sought.since));
+        let group = self.query.groups[self.group];
+        let first = self.key(&key_tail(group, &term, &self.query.since));
         let last = match below {
             Some(key) => Bound::Excluded(key),
             None => Bound::Included(self.key(&key_tail(group, &term, &[u8::MAX; size_of::<Document>()]))),
@@ -264,11 +264,11 @@ impl Search {
 
     /// Finds the next term that starts with the word; returns false if there is none or the limit is reached.
     fn find_term(&mut self, engine: &Engine, full: usize) -> Result<bool, EngineError> {
-        let (word, group) = (&self.sought.words[self.word], self.sought.groups[self.group]);
+        let (word, group) = (&self.query.words[self.word], self.query.groups[self.group]);
         if !word.prefix || self.expanded == EXPANDED || self.found[self.word].len() >= full {
             return Ok(false);
         }
-        let end = self.key(&after(&[&group.prefix()[..], word.term.as_bytes()].concat()));
+        let end = self.key(&end_of_prefix(&[&group.prefix()[..], word.term.as_bytes()].concat()));
         let Some((key, _)) = engine.first(&self.next_term, &end)? else { return Ok(false) };
         let term = term_of(&key)?.to_owned();
         self.next_term = self.key(&[&group.prefix()[..], term.as_bytes(), &[1]].concat());
@@ -287,7 +287,7 @@ fn term_of(key: &[u8]) -> Result<&str, EngineError> {
 
 fn posting((key, value): &(Value, Value)) -> Result<Posting, EngineError> {
     let document = key.last_chunk::<{ size_of::<Document>() }>().ok_or_else(damaged)?;
-    Ok((*document, Mark::decode(value)?))
+    Ok((*document, PostingPayload::decode(value)?))
 }
 
 #[cfg(test)]
@@ -297,7 +297,7 @@ mod tests {
     use crate::store::StoreOptions;
 
     const TENANT: TenantId = TenantId(3);
-    const MARK: Mark = Mark { kind: 1, count: 1, length: 9, weight: 0.5 };
+    const PAYLOAD: PostingPayload = PostingPayload { kind: 1, count: 1, length: 9, weight: 0.5 };
 
     fn document(number: u64) -> Document {
         let mut document = [0; 16];
@@ -309,9 +309,9 @@ mod tests {
         Group::new(List::AllMemories, &[user])
     }
 
-    fn sought(words: &[(&str, bool)]) -> Sought {
-        let words = words.iter().map(|(term, prefix)| Word { term: (*term).into(), prefix: *prefix });
-        Sought {
+    fn query(words: &[(&str, bool)]) -> SearchQuery {
+        let words = words.iter().map(|(term, prefix)| QueryTerm { term: (*term).into(), prefix: *prefix });
+        SearchQuery {
             groups: vec![group("ann")],
             words: words.collect(),
             since: [0; 16],
@@ -328,24 +328,24 @@ mod tests {
         let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
         let mut rows = Rows::new();
         for (user, term, number) in postings {
-            rows.put_term(TENANT, group(user), term, &document(*number), &MARK, Before::Unknown)
+            rows.put_term(TENANT, group(user), term, &document(*number), &PAYLOAD, PriorValue::Unknown)
                 .expect("short");
         }
         store.write(rows).await.expect("written");
         (dir, store)
     }
 
-    async fn numbers(store: &Store, sought: Sought) -> Vec<u64> {
-        let hits = store.search(TENANT, sought).await.expect("read").hits;
+    async fn numbers(store: &Store, query: SearchQuery) -> Vec<u64> {
+        let hits = store.search(TENANT, query).await.expect("read").hits;
         let number = |hit: &rank::Hit| u64::from_be_bytes(hit.document[..8].try_into().expect("eight"));
         hits.iter().map(number).collect()
     }
 
     #[test]
     fn a_mark_comes_back_and_nothing_else_is_one() {
-        assert_eq!(Mark::decode(&MARK.encode()).expect("sound"), MARK);
-        for len in 0..MARK.encode().len() {
-            assert!(Mark::decode(&MARK.encode()[..len]).is_err(), "cut to {len}");
+        assert_eq!(PostingPayload::decode(&PAYLOAD.encode()).expect("sound"), PAYLOAD);
+        for len in 0..PAYLOAD.encode().len() {
+            assert!(PostingPayload::decode(&PAYLOAD.encode()[..len]).is_err(), "cut to {len}");
         }
         for words in [0, 1, 7, 100, 10_000] {
             let about = words_of(length_of(words));
@@ -357,11 +357,11 @@ mod tests {
     async fn a_term_is_found_in_its_group_and_tenant_alone() {
         let (_dir, store) =
             store(&[("ann", "tea", 1), ("bob", "tea", 2), ("ann", "tease", 3), ("ann", "te", 4)]).await;
-        assert_eq!(numbers(&store, sought(&[("tea", false)])).await, [1]);
-        assert_eq!(numbers(&store, sought(&[("none", false)])).await, [0; 0]);
-        let both = Sought { groups: vec![group("ann"), group("bob")], ..sought(&[("tea", false)]) };
+        assert_eq!(numbers(&store, query(&[("tea", false)])).await, [1]);
+        assert_eq!(numbers(&store, query(&[("none", false)])).await, [0; 0]);
+        let both = SearchQuery { groups: vec![group("ann"), group("bob")], ..query(&[("tea", false)]) };
         assert_eq!(numbers(&store, both).await, [2, 1]);
-        let elsewhere = store.search(TenantId(4), sought(&[("tea", true)])).await.expect("read");
+        let elsewhere = store.search(TenantId(4), query(&[("tea", true)])).await.expect("read");
         assert_eq!(elsewhere.total, 0);
     }
 
@@ -369,10 +369,10 @@ mod tests {
     async fn a_beginning_finds_what_goes_on_from_it() {
         let (_dir, store) =
             store(&[("ann", "tea", 1), ("ann", "teacup", 2), ("ann", "tease", 3), ("ann", "tf", 4)]).await;
-        assert_eq!(numbers(&store, sought(&[("tea", true)])).await, [3, 2, 1]);
-        assert_eq!(numbers(&store, sought(&[("teas", true)])).await, [3]);
-        assert_eq!(numbers(&store, sought(&[("u", true)])).await, [0; 0]);
-        let late = Sought { since: document(2), ..sought(&[("tea", true)]) };
+        assert_eq!(numbers(&store, query(&[("tea", true)])).await, [3, 2, 1]);
+        assert_eq!(numbers(&store, query(&[("teas", true)])).await, [3]);
+        assert_eq!(numbers(&store, query(&[("u", true)])).await, [0; 0]);
+        let late = SearchQuery { since: document(2), ..query(&[("tea", true)]) };
         assert_eq!(numbers(&store, late).await, [3, 2]);
     }
 
@@ -381,9 +381,9 @@ mod tests {
         let most = POSTINGS as u64;
         let postings: Vec<_> = (0..most + 10).map(|number| ("ann", "tea", number)).collect();
         let (_dir, store) = store(&postings).await;
-        let hits = store.search(TENANT, sought(&[("tea", false)])).await.expect("read");
+        let hits = store.search(TENANT, query(&[("tea", false)])).await.expect("read");
         assert_eq!((hits.total, hits.hits[0].document), (POSTINGS, document(most + 9)));
-        let with_a_rare_one = sought(&[("rare", false), ("tea", false)]);
+        let with_a_rare_one = query(&[("rare", false), ("tea", false)]);
         let hits = store.search(TENANT, with_a_rare_one).await.expect("read");
         assert_eq!(hits.total, POSTINGS, "the common word gets what the rare one leaves");
     }
@@ -394,7 +394,7 @@ mod tests {
         let postings: Vec<_> =
             terms.iter().enumerate().map(|(n, term)| ("ann", term.as_str(), n as u64)).collect();
         let (_dir, store) = store(&postings).await;
-        assert_eq!(numbers(&store, sought(&[("t", true)])).await.len(), EXPANDED);
+        assert_eq!(numbers(&store, query(&[("t", true)])).await.len(), EXPANDED);
     }
 
     /// One organization has more long reads than may run, and none of them ends. Another one's search still
@@ -414,7 +414,7 @@ mod tests {
             }));
         }
         tokio::task::yield_now().await;
-        assert_eq!(numbers(&store, sought(&[("tea", false)])).await, [1]);
+        assert_eq!(numbers(&store, query(&[("tea", false)])).await, [1]);
         assert!(store.log(TENANT).await.is_ok());
         drop(permit);
         for busy in busy {
@@ -429,15 +429,15 @@ mod tests {
             .map(|n| (["ann", "bob"][n as usize % 2], ["tea", "teacup", "tease", "milk"][n as usize % 4], n))
             .collect();
         let (_dir, store) = store(&postings).await;
-        let sought = Sought {
+        let query = SearchQuery {
             groups: vec![group("ann"), group("bob")],
-            ..sought(&[("tea", true), ("milk", false), ("none", false)])
+            ..query(&[("tea", true), ("milk", false), ("none", false)])
         };
-        let whole = store.search(TENANT, sought.clone()).await.expect("read");
+        let whole = store.search(TENANT, query.clone()).await.expect("read");
         for slice in [1, 3, 7, 50] {
-            let mut search = Search::new(TENANT, sought.clone());
+            let mut search = Search::new(TENANT, query.clone());
             let read = move |engine: &Engine| {
-                Ok(search.go_on(engine, slice)?.then(|| rank::rank(&search.found, &search.sought)))
+                Ok(search.read_slice(engine, slice)?.then(|| rank::rank(&search.found, &search.query)))
             };
             assert_eq!(store.run_long(TENANT, read).await.expect("read"), whole, "{slice} at a time");
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::queue::{Append, Item};
 use crate::event::presence_channel;
-use crate::frame::{Frame, Key};
+use crate::frame::{Frame, RoutingKey};
 use crate::ids::TenantId;
 
 /// Limit on remembered deleted users (about 200 bytes each); the oldest are removed first. Deleting as many
@@ -128,7 +128,7 @@ impl Tombstones {
     /// of them is, was deleted.
     pub(super) fn refuse_events(&self, tenant: TenantId, frames: &[Arc<Frame>]) -> bool {
         let in_name =
-            |frame: &Arc<Frame>| frame.key(Key::User).is_some_and(|user| self.has_user(tenant, user));
+            |frame: &Arc<Frame>| frame.key(RoutingKey::User).is_some_and(|user| self.has_user(tenant, user));
         self.concern(tenant) && (self.has_organization(tenant) || frames.iter().any(in_name))
     }
 
@@ -146,7 +146,7 @@ impl Tombstones {
     /// Returns true for a presence event of a deleted user. It is delivered to connected clients, but not
     /// stored.
     pub(super) fn has_presence(&self, tenant: TenantId, frame: &Frame) -> bool {
-        self.users.get(&tenant).is_some_and(|users| users.is_presence(frame.key(Key::Channel)))
+        self.users.get(&tenant).is_some_and(|users| users.is_presence(frame.key(RoutingKey::Channel)))
     }
 
     /// Number of entries of all tables.

@@ -12,7 +12,7 @@
 //! * A set ordered by time holds, once for each tenant, when its oldest value is due. Other tenants are not
 //!   visited.
 //! * Age is measured by receive times. Those ahead of the clock (it was set back since) are not usable: such
-//!   a value is removed once it was seen in the log for the whole age ([`Seen`]).
+//!   a value is removed once it was seen in the log for the whole age ([`SeenMark`]).
 //! * This runs on the committer's thread, between commits.
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,12 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
 use super::engine::{Batch, Engine, EngineError};
-use super::keys::{self, Kind};
-use super::log::TenantLog;
+use super::keys::{self, KeyKind};
 use super::log_entry::LogEntry;
-use super::pack::Head;
+use super::piece::Head;
 use super::quota::Quotas;
-use super::recover::{COUNTERS_EVERY, Recovered};
+use super::recover::{COUNTERS_EVERY, RecoveredLog};
+use super::tenant_log::TenantLog;
 use crate::ids::{Sequence, TenantId};
 
 /// Values removed in one batch. It bounds how long a commit waits for a trim.
@@ -57,7 +57,7 @@ impl Retention {
         (self.max_age_seconds > 0).then(|| self.max_age_seconds.saturating_mul(1000))
     }
     /// Returns true if a value may be removed from a log of `events` and `bytes`.
-    fn lets_go(&self, events: u64, bytes: u64, value: &Oldest, now_ms: u64) -> bool {
+    fn exceeds(&self, events: u64, bytes: u64, value: &OldestPiece, now_ms: u64) -> bool {
         let over = |limit: u64, held: u64, part: u64| limit > 0 && held.saturating_sub(part) >= limit;
         over(self.max_events, events, value.events)
             || over(self.max_bytes, bytes, value.bytes)
@@ -67,39 +67,39 @@ impl Retention {
 
 /// A tenant's oldest value, as far as it is known.
 #[derive(Clone, Copy, Debug)]
-struct Oldest {
+struct OldestPiece {
     events: u64,
     bytes: u64,
     max_ms: u64,
 }
 
-impl Oldest {
+impl OldestPiece {
     /// A value that was not read yet: it may be of any size.
-    const UNKNOWN: Oldest = Oldest { events: 0, bytes: 0, max_ms: u64::MAX };
+    const UNKNOWN: OldestPiece = OldestPiece { events: 0, bytes: 0, max_ms: u64::MAX };
 }
 
 /// The committer's data of a tenant that has rows in the log.
 #[derive(Debug)]
-struct Kept {
-    row: Recovered,
+struct TenantLogState {
+    row: RecoveredLog,
     /// Known once it was read. A commit into an empty log needs no read.
-    oldest: Option<Oldest>,
+    oldest: Option<OldestPiece>,
     /// Values since the counters row was written.
     unwritten: u32,
-    /// Its entry in [`Retainer::due`].
+    /// Its entry in [`RetentionTracker::due`].
     due_ms: Option<u64>,
     /// Set while the oldest value's receive time is ahead of the clock.
-    seen: Option<Seen>,
+    seen: Option<SeenMark>,
 }
 
 /// Every event up to `last` was in the log at `at_ms`, Unix milliseconds.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct SeenMark {
     last: Sequence,
     at_ms: u64,
 }
 
-impl Kept {
+impl TenantLogState {
     /// If the row was behind, loading the log has counted what it lacked. Returns the bytes of all tenants,
     /// corrected by that.
     fn catch_up(&mut self, log: &TenantLog, live_bytes: u64) -> u64 {
@@ -114,7 +114,7 @@ impl Kept {
 }
 
 /// What a commit added to a tenant's log.
-pub(super) struct Added {
+pub(super) struct AddedPiece {
     pub(super) first: Sequence,
     pub(super) head: Head,
     /// Bytes, including the key.
@@ -123,7 +123,7 @@ pub(super) struct Added {
 
 /// A log to be checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Candidate {
+pub(super) struct TrimCandidate {
     pub(super) tenant: TenantId,
     /// Set if the tenant is within its own limits, but all together exceed theirs: the size to which its rows
     /// and events may shrink.
@@ -132,36 +132,36 @@ pub(super) struct Candidate {
 
 /// The result of one round of trimming.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Trimmed {
+pub(super) struct TrimRound {
     pub(super) values: u64,
     pub(super) events: u64,
 }
 
 /// What every tenant stores. Owned by the committer.
-pub(super) struct Retainer {
+pub(super) struct RetentionTracker {
     retention: Retention,
     quotas: Arc<Quotas>,
-    tenants: HashMap<TenantId, Kept>,
+    tenants: HashMap<TenantId, TenantLogState>,
     /// When a tenant's oldest value reaches its age limit, Unix milliseconds: one entry for each
-    /// [`Kept::due_ms`].
+    /// [`TenantLogState::due_ms`].
     due: BTreeSet<(u64, TenantId)>,
     /// Tenants to be checked now.
     over: BTreeSet<TenantId>,
     /// Bytes of all tenants.
     live_bytes: u64,
-    /// The time of the last call of [`Retainer::next`].
+    /// The time of the last call of [`RetentionTracker::next`].
     now_ms: u64,
 }
 
-impl Retainer {
+impl RetentionTracker {
     /// Loads every tenant's counters row. Rows may be behind their logs, but never far.
     pub(super) fn load(
         engine: &Engine,
         retention: Retention,
         quotas: Arc<Quotas>,
         now_ms: u64,
-    ) -> Result<Retainer, EngineError> {
-        let mut retainer = Retainer {
+    ) -> Result<RetentionTracker, EngineError> {
+        let mut retainer = RetentionTracker {
             retention,
             quotas,
             tenants: HashMap::new(),
@@ -170,15 +170,15 @@ impl Retainer {
             live_bytes: 0,
             now_ms,
         };
-        for row in engine.range(&[Kind::Counters as u8], &[Kind::Counters as u8 + 1]) {
+        for row in engine.range(&[KeyKind::Counters as u8], &[KeyKind::Counters as u8 + 1]) {
             let (key, value) = row?;
-            let (Ok((_, tenant, _)), Some(row)) = (keys::parse(&key), Recovered::read(&value)) else {
+            let (Ok((_, tenant, _)), Some(row)) = (keys::parse(&key), RecoveredLog::read(&value)) else {
                 return Err(EngineError::Engine("a counters row is damaged".into()));
             };
             retainer.live_bytes += row.bytes;
-            let kept = Kept { row, oldest: None, unwritten: 0, due_ms: None, seen: None };
-            retainer.tenants.insert(tenant, kept);
-            if retainer.retention_of(tenant).lets_go(row.events, row.bytes, &Oldest::UNKNOWN, 0) {
+            let state = TenantLogState { row, oldest: None, unwritten: 0, due_ms: None, seen: None };
+            retainer.tenants.insert(tenant, state);
+            if retainer.retention_of(tenant).exceeds(row.events, row.bytes, &OldestPiece::UNKNOWN, 0) {
                 retainer.over.insert(tenant);
             }
             retainer.age(tenant, row.oldest_ms, row.events);
@@ -208,89 +208,89 @@ impl Retainer {
     }
 
     /// Schedules a tenant for trimming if its rows leave less room for its events than they take.
-    pub(super) fn look_at(&mut self, tenant: TenantId) {
+    pub(super) fn schedule(&mut self, tenant: TenantId) {
         let retention = self.retention_of(tenant);
-        let Some(kept) = self.tenants.get(&tenant) else { return };
-        let oldest = kept.oldest.unwrap_or(Oldest::UNKNOWN);
-        if retention.lets_go(kept.row.events, kept.row.bytes, &oldest, 0) {
+        let Some(state) = self.tenants.get(&tenant) else { return };
+        let oldest = state.oldest.unwrap_or(OldestPiece::UNKNOWN);
+        if retention.exceeds(state.row.events, state.row.bytes, &oldest, 0) {
             self.over.insert(tenant);
         }
     }
 
     /// Replaces the time when the oldest of a tenant's `events` reaches the age limit.
     fn age(&mut self, tenant: TenantId, oldest_ms: u64, events: u64) {
-        let Some(kept) = self.tenants.get_mut(&tenant) else { return };
+        let Some(state) = self.tenants.get_mut(&tenant) else { return };
         // If the receive time is ahead of the clock, it is checked again after the whole age.
-        let since_ms = kept.seen.map_or(oldest_ms.min(self.now_ms), |seen| seen.at_ms);
+        let since_ms = state.seen.map_or(oldest_ms.min(self.now_ms), |seen| seen.at_ms);
         let due_ms = self.retention.age_ms().filter(|_| events > 0);
         let due_ms = due_ms.map(|age| since_ms.saturating_add(age).saturating_add(1));
-        if let Some(before) = std::mem::replace(&mut kept.due_ms, due_ms) {
+        if let Some(before) = std::mem::replace(&mut state.due_ms, due_ms) {
             self.due.remove(&(before, tenant));
         }
         self.due.extend(due_ms.map(|due_ms| (due_ms, tenant)));
     }
 
-    /// Counts what is about to be committed into `log`. Returns the counters row if it is time to write it.
-    pub(super) fn add(&mut self, log: &TenantLog, added: &[Added]) -> Option<Vec<u8>> {
+    /// Counts what is about to be committed into `tenant_log`. Returns the counters row if it is time to write it.
+    pub(super) fn add(&mut self, log: &TenantLog, added: &[AddedPiece]) -> Option<Vec<u8>> {
         let tenant = log.tenant();
         let retention = self.retention_of(tenant);
-        let kept = self.tenants.entry(tenant).or_insert_with(|| Kept {
-            row: Recovered::default(),
+        let state = self.tenants.entry(tenant).or_insert_with(|| TenantLogState {
+            row: RecoveredLog::default(),
             oldest: None,
             unwritten: u32::MAX / 2, // there is no row yet, so write one
             due_ms: None,
             seen: None,
         });
-        self.live_bytes = kept.catch_up(log, self.live_bytes);
-        let was_empty = kept.row.events == 0;
+        self.live_bytes = state.catch_up(log, self.live_bytes);
+        let was_empty = state.row.events == 0;
         for value in added {
-            kept.row.add(value.first, &value.head, value.bytes);
-            kept.row.last_received_ms = kept.row.last_received_ms.max(value.head.max_ms);
+            state.row.add(value.first, &value.head, value.bytes);
+            state.row.last_received_ms = state.row.last_received_ms.max(value.head.max_ms);
             self.live_bytes += value.bytes;
         }
-        kept.unwritten = kept.unwritten.saturating_add(added.len() as u32);
-        let oldest = kept.oldest.unwrap_or(Oldest::UNKNOWN);
-        if retention.lets_go(kept.row.events, kept.row.bytes, &oldest, 0) {
+        state.unwritten = state.unwritten.saturating_add(added.len() as u32);
+        let oldest = state.oldest.unwrap_or(OldestPiece::UNKNOWN);
+        if retention.exceeds(state.row.events, state.row.bytes, &oldest, 0) {
             self.over.insert(tenant);
         }
-        let write = (was_empty || kept.unwritten >= COUNTERS_EVERY).then(|| {
-            kept.unwritten = 0;
-            kept.row.write()
+        let write = (was_empty || state.unwritten >= COUNTERS_EVERY).then(|| {
+            state.unwritten = 0;
+            state.row.write()
         });
         if was_empty {
-            let (oldest_ms, events) = (kept.row.oldest_ms, kept.row.events);
+            let (oldest_ms, events) = (state.row.oldest_ms, state.row.events);
             self.age(tenant, oldest_ms, events);
         }
         write
     }
 
     /// The events and bytes that are retained after the commit.
-    pub(super) fn held(&self, tenant: TenantId) -> (u64, u64) {
-        self.tenants.get(&tenant).map_or((0, 0), |kept| (kept.row.events, kept.row.bytes))
+    pub(super) fn retained(&self, tenant: TenantId) -> (u64, u64) {
+        self.tenants.get(&tenant).map_or((0, 0), |state| (state.row.events, state.row.bytes))
     }
 
     /// Writes the counters rows that are behind their logs, before the store closes.
     pub(super) fn unwritten(&mut self, batch: &mut Batch) {
-        for (tenant, kept) in self.tenants.iter_mut().filter(|(_, kept)| kept.unwritten > 0) {
-            batch.put(keys::key(Kind::Counters, *tenant, &[]), kept.row.write());
-            kept.unwritten = 0;
+        for (tenant, state) in self.tenants.iter_mut().filter(|(_, state)| state.unwritten > 0) {
+            batch.put(keys::key(KeyKind::Counters, *tenant, &[]), state.row.write());
+            state.unwritten = 0;
         }
     }
 
     /// The next log to be checked.
-    pub(super) fn next(&mut self, now_ms: u64) -> Option<Candidate> {
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<TrimCandidate> {
         self.now_ms = now_ms;
         while let Some(&(due_ms, tenant)) = self.due.first()
             && due_ms <= now_ms
         {
             self.due.pop_first();
-            if let Some(kept) = self.tenants.get_mut(&tenant) {
-                kept.due_ms = None;
+            if let Some(state) = self.tenants.get_mut(&tenant) {
+                state.due_ms = None;
             }
             self.over.insert(tenant);
         }
         if let Some(tenant) = self.over.pop_first() {
-            return Some(Candidate { tenant, share: None });
+            return Some(TrimCandidate { tenant, share: None });
         }
         self.is_full().then(|| self.largest()).flatten()
     }
@@ -301,84 +301,86 @@ impl Retainer {
     }
 
     /// The tenant that stores most, among those that have events and store more than an equal share.
-    fn largest(&self) -> Option<Candidate> {
+    fn largest(&self) -> Option<TrimCandidate> {
         let (keepers, largest) = self.quotas.with_rows(|rows| {
-            let with_events = self.tenants.iter().filter(|(_, kept)| kept.row.events > 0);
+            let with_events = self.tenants.iter().filter(|(_, state)| state.row.events > 0);
             let without_rows = with_events.clone().filter(|(tenant, _)| !rows.contains(**tenant)).count();
-            let total = |(tenant, kept): (&TenantId, &Kept)| (kept.row.bytes + rows.bytes(*tenant), *tenant);
+            let total = |(tenant, state): (&TenantId, &TenantLogState)| {
+                (state.row.bytes + rows.bytes(*tenant), *tenant)
+            };
             (rows.len() + without_rows, with_events.map(total).max())
         });
         let (bytes, tenant) = largest?;
         let share = self.quotas.limits.max_live_bytes / keepers.max(1) as u64;
-        (bytes > share).then_some(Candidate { tenant, share: Some(share) })
+        (bytes > share).then_some(TrimCandidate { tenant, share: Some(share) })
     }
 
-    /// Removes up to [`VALUES_AT_ONCE`] values of `log` that need not be kept.
+    /// Removes up to [`VALUES_AT_ONCE`] values of `tenant_log` that need not be kept.
     pub(super) fn trim(
         &mut self,
         engine: &Engine,
         log: &TenantLog,
         share: Option<u64>,
         now_ms: u64,
-    ) -> Result<Trimmed, EngineError> {
+    ) -> Result<TrimRound, EngineError> {
         let tenant = log.tenant();
-        let (mut batch, mut trimmed, mut freed) = (Batch::default(), Trimmed::default(), 0);
+        let (mut batch, mut trimmed, mut freed) = (Batch::default(), TrimRound::default(), 0);
         let (retention, rows) = (self.retention_of(tenant), self.quotas.usage(tenant).bytes);
-        let Some(kept) = self.tenants.get_mut(&tenant) else { return Ok(trimmed) };
-        self.live_bytes = kept.catch_up(log, self.live_bytes);
+        let Some(state) = self.tenants.get_mut(&tenant) else { return Ok(trimmed) };
+        self.live_bytes = state.catch_up(log, self.live_bytes);
         let excess = share.map_or(0, |share| {
             let most = self.quotas.limits.max_live_bytes;
             let all = self.live_bytes.saturating_add(self.quotas.bytes());
-            all.saturating_sub(most - most / SLACK).min((kept.row.bytes + rows).saturating_sub(share))
+            all.saturating_sub(most - most / SLACK).min((state.row.bytes + rows).saturating_sub(share))
         });
-        kept.oldest = None;
-        let seen = kept.seen.take();
-        let (from, to) = (keys::log(tenant, kept.row.oldest.next()), keys::after(Kind::Log, tenant));
+        state.oldest = None;
+        let seen = state.seen.take();
+        let (from, to) = (keys::log(tenant, state.row.oldest.next()), keys::after(KeyKind::Log, tenant));
         for row in engine.range(&from, &to) {
             let (key, value) = row?;
             let damaged = || EngineError::Engine("a log value is damaged".into());
             let (_, first) = keys::parse_log(&key).map_err(|_| damaged())?;
             let entry = LogEntry::read(&value).map_err(|_| damaged())?;
             let (head, bytes) = (entry.head, entry.bytes(&key));
-            let oldest = Oldest { events: u64::from(head.count), bytes, max_ms: head.max_ms };
+            let oldest = OldestPiece { events: u64::from(head.count), bytes, max_ms: head.max_ms };
             let ahead = head.max_ms > now_ms;
             let outlived = seen.filter(|seen| ahead && head.last(first) <= seen.last).is_some_and(|seen| {
                 self.retention.age_ms().is_some_and(|age| seen.at_ms.saturating_add(age) < now_ms)
             });
-            let goes = retention.lets_go(kept.row.events, kept.row.bytes, &oldest, now_ms)
+            let goes = retention.exceeds(state.row.events, state.row.bytes, &oldest, now_ms)
                 || outlived
                 || freed < excess;
             if !goes || trimmed.values as usize == VALUES_AT_ONCE {
                 if goes {
                     self.over.insert(tenant);
                 }
-                kept.oldest = Some(oldest);
-                kept.row.oldest_ms = head.max_ms;
+                state.oldest = Some(oldest);
+                state.row.oldest_ms = head.max_ms;
                 if ahead {
-                    let anew = Seen { last: log.last_event(), at_ms: now_ms };
-                    kept.seen = Some(seen.filter(|seen| first <= seen.last).unwrap_or(anew));
+                    let anew = SeenMark { last: log.last_event(), at_ms: now_ms };
+                    state.seen = Some(seen.filter(|seen| first <= seen.last).unwrap_or(anew));
                 }
                 break;
             }
             batch.delete_piece(&key, &entry);
             freed += bytes;
-            kept.row.oldest = head.last(first);
-            kept.row.trimmed_ms = kept.row.trimmed_ms.max(head.max_ms);
-            kept.row.events = kept.row.events.saturating_sub(oldest.events);
-            kept.row.bytes = kept.row.bytes.saturating_sub(bytes);
+            state.row.oldest = head.last(first);
+            state.row.trimmed_ms = state.row.trimmed_ms.max(head.max_ms);
+            state.row.events = state.row.events.saturating_sub(oldest.events);
+            state.row.bytes = state.row.bytes.saturating_sub(bytes);
             trimmed.values += 1;
             trimmed.events += oldest.events;
         }
-        let (row, empty) = (kept.row, kept.oldest.is_none());
+        let (row, empty) = (state.row, state.oldest.is_none());
         if empty {
-            self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes); // the remainder of a miscount
-            (kept.row.events, kept.row.bytes, kept.row.oldest_ms) = (0, 0, 0);
+            self.live_bytes = self.live_bytes.saturating_sub(state.row.bytes); // the remainder of a miscount
+            (state.row.events, state.row.bytes, state.row.oldest_ms) = (0, 0, 0);
         }
         if trimmed.values > 0 {
-            batch.put(keys::key(Kind::Counters, tenant, &[]), kept.row.write());
-            kept.unwritten = 0;
+            batch.put(keys::key(KeyKind::Counters, tenant, &[]), state.row.write());
+            state.unwritten = 0;
             self.live_bytes = self.live_bytes.saturating_sub(freed);
-            let (events, bytes) = (kept.row.events, kept.row.bytes);
+            let (events, bytes) = (state.row.events, state.row.bytes);
             engine.apply_then(batch, || {
                 log.trimmed_ms.store(row.trimmed_ms, Release);
                 log.oldest.store(row.oldest.0, Release);
@@ -390,24 +392,24 @@ impl Retainer {
         Ok(trimmed)
     }
 
-    /// Counts what is removed from the values of `log`. Returns the counters row to write with the removal.
+    /// Counts what is removed from the values of `tenant_log`. Returns the counters row to write with the removal.
     pub(super) fn shrunk(&mut self, log: &TenantLog, bytes: u64) -> Option<Vec<u8>> {
-        let kept = self.tenants.get_mut(&log.tenant())?;
-        self.live_bytes = kept.catch_up(log, self.live_bytes);
-        let bytes = bytes.min(kept.row.bytes);
+        let state = self.tenants.get_mut(&log.tenant())?;
+        self.live_bytes = state.catch_up(log, self.live_bytes);
+        let bytes = bytes.min(state.row.bytes);
         self.live_bytes = self.live_bytes.saturating_sub(bytes);
-        kept.row.bytes -= bytes;
-        kept.oldest = None; // the removed value may have been the oldest
-        kept.unwritten = 0;
-        log.bytes.store(kept.row.bytes, Release);
-        Some(kept.row.write())
+        state.row.bytes -= bytes;
+        state.oldest = None; // the removed value may have been the oldest
+        state.unwritten = 0;
+        log.bytes.store(state.row.bytes, Release);
+        Some(state.row.write())
     }
 
     /// Removes the data of an erased tenant.
     pub(super) fn forget(&mut self, tenant: TenantId) {
-        if let Some(kept) = self.tenants.remove(&tenant) {
-            self.live_bytes = self.live_bytes.saturating_sub(kept.row.bytes);
-            if let Some(due_ms) = kept.due_ms {
+        if let Some(state) = self.tenants.remove(&tenant) {
+            self.live_bytes = self.live_bytes.saturating_sub(state.row.bytes);
+            if let Some(due_ms) = state.due_ms {
                 self.due.remove(&(due_ms, tenant));
             }
         }
@@ -453,13 +455,13 @@ mod tests {
         for piece in pieces([1, 3, 5], 100) {
             batch.put_piece(keys::log(TenantId(1), piece.first), piece.value, piece.head);
         }
-        let counted = Recovered { end: Sequence(5), events: 3, bytes: 1_000, ..Recovered::default() };
-        batch.put(keys::key(Kind::Counters, TenantId(1), &[]), counted.write());
+        let counted = RecoveredLog { end: Sequence(5), events: 3, bytes: 1_000, ..RecoveredLog::default() };
+        batch.put(keys::key(KeyKind::Counters, TenantId(1), &[]), counted.write());
         engine.commit(batch).expect("committed");
         let log =
             TenantLog::new(TenantId(1), 1, &recover::tenant(&engine, TenantId(1)).expect("a log"), u32::MAX);
         let retention = Retention { max_age_seconds: 0, max_events: 1, max_bytes: 0 };
-        let load = || Retainer::load(&engine, retention, Quotas::new(NO_LIMITS), 1).expect("loaded");
+        let load = || RetentionTracker::load(&engine, retention, Quotas::new(NO_LIMITS), 1).expect("loaded");
         io.0.store(true, SeqCst);
         assert!(load().trim(&engine, &log, None, 1).is_err());
         assert_eq!((log.oldest(), log.events()), (Sequence::ZERO, 3));
@@ -468,20 +470,20 @@ mod tests {
         assert_eq!((log.oldest(), log.events()), (Sequence(3), 1));
     }
 
-    const VALUE: Oldest = Oldest { events: 10, bytes: 1000, max_ms: 5_000 };
+    const VALUE: OldestPiece = OldestPiece { events: 10, bytes: 1000, max_ms: 5_000 };
 
     #[test]
     fn a_value_goes_only_while_the_limit_stays() {
         let by_events = Retention { max_age_seconds: 0, max_events: 90, max_bytes: 0 };
-        assert!(by_events.lets_go(100, 1, &VALUE, 0));
-        assert!(!by_events.lets_go(99, 1, &VALUE, 0));
+        assert!(by_events.exceeds(100, 1, &VALUE, 0));
+        assert!(!by_events.exceeds(99, 1, &VALUE, 0));
         let by_bytes = Retention { max_age_seconds: 0, max_events: 0, max_bytes: 500 };
-        assert!(by_bytes.lets_go(100, 1500, &VALUE, 0));
-        assert!(!by_bytes.lets_go(100, 1499, &VALUE, 0));
+        assert!(by_bytes.exceeds(100, 1500, &VALUE, 0));
+        assert!(!by_bytes.exceeds(100, 1499, &VALUE, 0));
         let by_age = Retention { max_age_seconds: 1, max_events: 0, max_bytes: 0 };
-        assert!(by_age.lets_go(100, 1, &VALUE, 6_001));
-        assert!(!by_age.lets_go(100, 1, &VALUE, 6_000));
+        assert!(by_age.exceeds(100, 1, &VALUE, 6_001));
+        assert!(!by_age.exceeds(100, 1, &VALUE, 6_000));
         let never = Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 };
-        assert!(!never.lets_go(u64::MAX, u64::MAX, &VALUE, u64::MAX));
+        assert!(!never.exceeds(u64::MAX, u64::MAX, &VALUE, u64::MAX));
     }
 }

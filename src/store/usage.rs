@@ -1,7 +1,7 @@
 //! Usage: what organizations store besides their logs. It defines which rows count, and how a batch changes
 //! the numbers.
 //!
-//! * The numbers of an organization are a row of their own ([`Kind::Usage`]), written in each batch that
+//! * The numbers of an organization are a row of their own ([`KeyKind::Usage`]), written in each batch that
 //!   changes them.
 //! * This module knows keys and lengths, not what rows mean, and no limit.
 
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::engine::{Batch, Engine, EngineError};
-use super::keys::{self, Kind, Meta};
+use super::keys::{self, KeyKind, MetaKey};
 use crate::ids::TenantId;
 
 /// If the store has no mark of this version, the rows of all organizations are counted again.
@@ -65,13 +65,13 @@ pub(super) struct Difference {
 
 impl Difference {
     /// Counts a value that changes from `before` to `after` bytes; `None` means that there is no value.
-    pub(super) fn note(&mut self, kind: Kind, key: usize, before: Option<usize>, after: Option<usize>) {
+    pub(super) fn add(&mut self, kind: KeyKind, key: usize, before: Option<usize>, after: Option<usize>) {
         let bytes = |value: Option<usize>| value.map_or(0, |value| (key + value) as i64);
         let number = i64::from(after.is_some()) - i64::from(before.is_some());
         self.bytes += bytes(after) - bytes(before);
         match kind {
-            Kind::Row => self.rows += number,
-            Kind::Idempotency | Kind::MessageId => self.idempotency_rows += number,
+            KeyKind::Row => self.rows += number,
+            KeyKind::Idempotency | KeyKind::MessageId => self.idempotency_rows += number,
             _ => {}
         }
     }
@@ -86,33 +86,33 @@ impl Difference {
 }
 
 /// Returns true if rows of a kind count towards an organization's usage.
-fn is_counted(kind: Kind) -> bool {
+fn is_counted(kind: KeyKind) -> bool {
     match kind {
-        Kind::ApiKey
-        | Kind::Revoked
-        | Kind::DisabledUser
-        | Kind::Idempotency
-        | Kind::MessageId
-        | Kind::Expiry
-        | Kind::Row
-        | Kind::Place
-        | Kind::Term
-        | Kind::UserSince
-        | Kind::Run => true,
-        Kind::Meta
-        | Kind::Log
-        | Kind::Counters
-        | Kind::Organization
-        | Kind::Erase
-        | Kind::Secret
-        | Kind::EraseUser
-        | Kind::Usage
-        | Kind::Segment => false,
+        KeyKind::ApiKey
+        | KeyKind::Revoked
+        | KeyKind::DisabledUser
+        | KeyKind::Idempotency
+        | KeyKind::MessageId
+        | KeyKind::Expiry
+        | KeyKind::Row
+        | KeyKind::ListEntry
+        | KeyKind::Term
+        | KeyKind::UserSince
+        | KeyKind::ListRun => true,
+        KeyKind::Meta
+        | KeyKind::Log
+        | KeyKind::Counters
+        | KeyKind::Organization
+        | KeyKind::Erase
+        | KeyKind::Secret
+        | KeyKind::EraseUser
+        | KeyKind::Usage
+        | KeyKind::Segment => false,
     }
 }
 
 /// Kind and organization of a key that counts.
-pub(super) fn counted(key: &[u8]) -> Option<(Kind, TenantId)> {
+pub(super) fn counted_key(key: &[u8]) -> Option<(KeyKind, TenantId)> {
     let kind = keys::kind_of(key).filter(|kind| is_counted(*kind))?;
     let tenant: &[u8; 8] = key.get(1..)?.first_chunk()?;
     // Rows of tenant 0 are the store's own.
@@ -121,11 +121,11 @@ pub(super) fn counted(key: &[u8]) -> Option<(Kind, TenantId)> {
 
 /// Loads every organization's usage. If no earlier run has counted the rows, it counts them first.
 pub(super) fn load(engine: &Engine) -> Result<Vec<(TenantId, Usage)>, EngineError> {
-    if engine.get(&keys::meta(Meta::Usage))?.as_deref() != Some(&[VERSION]) {
+    if engine.get(&keys::meta(MetaKey::Usage))?.as_deref() != Some(&[VERSION]) {
         recount(engine)?;
     }
     let mut found = Vec::new();
-    for row in engine.range(&[Kind::Usage as u8], &[Kind::Usage as u8 + 1]) {
+    for row in engine.range(&[KeyKind::Usage as u8], &[KeyKind::Usage as u8 + 1]) {
         let (key, value) = row?;
         match (keys::parse(&key), Usage::read(&value)) {
             (Ok((_, tenant, _)), Some(usage)) => found.push((tenant, usage)),
@@ -144,7 +144,7 @@ pub(super) fn differences(
     let mut lengths = HashMap::<&[u8], Option<usize>>::new(); // the lengths after the changes so far
     let counted_changes = || {
         let changes = batch.changes().iter();
-        changes.filter_map(|change| counted(&change.key).map(|(kind, tenant)| (change, kind, tenant)))
+        changes.filter_map(|change| counted_key(&change.key).map(|(kind, tenant)| (change, kind, tenant)))
     };
     // If every row is new, no row is changed twice and none had a length before. Most commits are like that.
     let all_are_new = counted_changes().all(|(change, ..)| change.is_new);
@@ -159,7 +159,7 @@ pub(super) fn differences(
                 None => engine.length(&change.key)?,
             }
         };
-        differences.entry(tenant).or_default().note(kind, change.key.len(), before, after);
+        differences.entry(tenant).or_default().add(kind, change.key.len(), before, after);
     }
     Ok(differences)
 }
@@ -167,11 +167,11 @@ pub(super) fn differences(
 /// The usage of every organization, counted from its rows.
 pub(super) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineError> {
     let mut found = HashMap::<TenantId, Difference>::new();
-    for kind in Kind::ALL.iter().copied().filter(|kind| is_counted(*kind)) {
+    for kind in KeyKind::ALL.iter().copied().filter(|kind| is_counted(*kind)) {
         for row in engine.range(&[kind as u8], &[kind as u8 + 1]) {
             let (key, value) = row?;
-            if let Some((kind, tenant)) = counted(&key) {
-                found.entry(tenant).or_default().note(kind, key.len(), None, Some(value.len()));
+            if let Some((kind, tenant)) = counted_key(&key) {
+                found.entry(tenant).or_default().add(kind, key.len(), None, Some(value.len()));
             }
         }
     }
@@ -183,18 +183,18 @@ pub(super) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineE
 fn recount(engine: &Engine) -> Result<(), EngineError> {
     let started = Instant::now();
     let mut batch = Batch::default();
-    for row in engine.range(&[Kind::Usage as u8], &[Kind::Usage as u8 + 1]) {
+    for row in engine.range(&[KeyKind::Usage as u8], &[KeyKind::Usage as u8 + 1]) {
         batch.delete(&row?.0);
     }
     let found = count(engine)?;
     let organizations = found.len();
     for (at, (tenant, usage)) in found.into_iter().enumerate() {
-        batch.put(keys::key(Kind::Usage, tenant, &[]), usage.write());
+        batch.put(keys::key(KeyKind::Usage, tenant, &[]), usage.write());
         if at % COUNTED_AT_ONCE == COUNTED_AT_ONCE - 1 {
             engine.apply(std::mem::take(&mut batch))?;
         }
     }
-    batch.put(keys::meta(Meta::Usage), vec![VERSION]); // written last: without it everything is counted again
+    batch.put(keys::meta(MetaKey::Usage), vec![VERSION]); // written last: without it everything is counted again
     engine.commit(batch)?;
     if organizations > 0 {
         tracing::info!(organizations, took = ?started.elapsed(), "counted the usage of all organizations; later starts need not count again");

@@ -6,9 +6,9 @@
 //! * A draft is the input of [`Tenants::publish_events`]. It does not know rights or organizations.
 
 use super::Tenants;
-use super::idempotency::Keyed;
+use super::idempotency::DedupKey;
 use super::publish::{PublishError, too_large};
-use crate::event::{Event, EventError, Kind};
+use crate::event::{Event, EventError, EventKind};
 use crate::frame::batch::Batch;
 
 /// Encoded events that are about to be published.
@@ -16,7 +16,7 @@ use crate::frame::batch::Batch;
 pub struct Draft {
     pub(super) batch: Batch,
     /// For each event the key made from the `message_id` that its publisher gave. Empty if no event has one.
-    pub(super) messages: Vec<Option<Keyed>>,
+    pub(super) messages: Vec<Option<DedupKey>>,
     /// Number of events received, encoded or not.
     events: usize,
     /// Maximum of bytes of an event.
@@ -53,10 +53,10 @@ impl Draft {
         if self.too_large.is_some() {
             return;
         }
-        if let Some(keyed) = Keyed::of_message(event) {
+        if let Some(keyed) = DedupKey::of_message(event) {
             self.messages.resize(at, None);
             self.messages.push(Some(keyed));
-        } else if event.kind == Kind::Message {
+        } else if event.kind == EventKind::Message {
             event.message_id = Some(crate::ids::fresh("msg").into());
         }
         self.too_large = too_large(self.batch.push(event), self.most).map(|error| (at, error));
@@ -70,8 +70,8 @@ impl Draft {
 
     /// Bytes of memory in use, approximately.
     #[must_use]
-    pub fn held(&self) -> usize {
-        self.batch.size() + self.messages.len() * size_of::<Option<Keyed>>()
+    pub fn memory_bytes(&self) -> usize {
+        self.batch.size() + self.messages.len() * size_of::<Option<DedupKey>>()
     }
 
     /// Returns the events so far.

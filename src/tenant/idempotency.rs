@@ -1,4 +1,4 @@
-//! Idempotent publishing: `Idempotency-Key`, and `message_id`s that clients give.
+//! Idempotent publishing: `IdempotencyRecord-LockKey`, and `message_id`s that clients give.
 //!
 //! * The lock of a key is held from the lookup until the commit is over, even if the request is cancelled
 //!   meanwhile. A repeat waits and then finds the result.
@@ -14,42 +14,42 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::auth::Actor;
 use crate::cursor::Cursor;
-use crate::event::{Event, EventError, Kind};
+use crate::event::{Event, EventError, EventKind};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
-use crate::store::{Answer, Growth, Idempotency, MessageId, Rows, scope};
+use crate::store::{Growth, IdempotencyRecord, MessageIdRecord, Rows, StoredResponse, scope};
 
 use super::draft::Draft;
-use super::publish::{Notice, PublishError, Receipt};
+use super::publish::{CommitWaiter, PublishError, Receipt};
 use super::{Tenant, Tenants};
 
 const OTHER_BODY: &str = "the Idempotency-Key was used with another body";
 
 /// The key of a request that may be repeated, and a digest of its body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Keyed {
+pub struct DedupKey {
     /// Digest of the key in its scope.
     pub scope: [u8; 32],
     /// Digest of the body.
     pub body: [u8; 32],
 }
 
-impl Keyed {
+impl DedupKey {
     /// Returns the key of a request. It is the same for the same subject, method, path and key; the store
     /// separates organizations. `body` is the SHA-256 of the request's body.
     #[must_use]
-    pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: [u8; 32]) -> Keyed {
+    pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: [u8; 32]) -> DedupKey {
         let parts = [subject, method, path, key].map(str::as_bytes);
-        Keyed { scope: scope(&parts), body }
+        DedupKey { scope: scope(&parts), body }
     }
 
     /// Returns the key of a message whose publisher gave a `message_id`; `None` for other events.
-    pub(super) fn of_message(event: &Event<'_>) -> Option<Keyed> {
-        let id = event.message_id.as_deref().filter(|_| event.kind == Kind::Message)?;
+    pub(super) fn of_message(event: &Event<'_>) -> Option<DedupKey> {
+        let id = event.message_id.as_deref().filter(|_| event.kind == EventKind::Message)?;
         let user = event.user_id.as_deref().unwrap_or_default();
         let parts = [b"message_id".as_slice(), user.as_bytes(), id.as_bytes()];
         // Encoded without sequence and time of receipt, equal events have equal bytes.
-        Some(Keyed { scope: scope(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
+        Some(DedupKey { scope: scope(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
     }
 }
 
@@ -59,7 +59,7 @@ pub struct PublishOptions {
     /// Wait for the commit. A publish with a key, or with a `message_id` from the publisher, always waits.
     pub durable: bool,
     /// Publish only once for this key.
-    pub key: Option<Keyed>,
+    pub key: Option<DedupKey>,
 }
 
 /// The result of a publish.
@@ -67,26 +67,26 @@ pub struct PublishOptions {
 pub struct Published {
     /// Ids of the events, in the order they were given.
     pub ids: Vec<Cursor>,
-    /// True if this repeats the result of an earlier request with the same `Idempotency-Key`.
+    /// True if this repeats the result of an earlier request with the same `IdempotencyRecord-LockKey`.
     pub replayed: bool,
 }
 
 /// Keys in progress, by tenant and scope. An entry exists while its lock is held or waited for.
 #[derive(Default)]
-pub(super) struct Inflight(Arc<DashMap<Key, Arc<Mutex<()>>>>);
+pub(super) struct KeyLocks(Arc<DashMap<LockKey, Arc<Mutex<()>>>>);
 
 /// A tenant and one of its scopes.
-type Key = (TenantId, [u8; 32]);
+type LockKey = (TenantId, [u8; 32]);
 
-/// The locks of one publish or change. A commit that is made under them must hold them ([`Rows::hold`]).
-pub struct Held {
-    inflight: Arc<DashMap<Key, Arc<Mutex<()>>>>,
+/// The locks of one publish or change. A commit that is made under them must hold them ([`Rows::lock`]).
+pub struct KeyGuards {
+    inflight: Arc<DashMap<LockKey, Arc<Mutex<()>>>>,
     /// The entry of each key, with its lock once it is acquired. A waiter that is dropped also releases the
     /// entry that it was waiting for.
-    guards: Vec<(Key, Option<OwnedMutexGuard<()>>)>,
+    guards: Vec<(LockKey, Option<OwnedMutexGuard<()>>)>,
 }
 
-impl Inflight {
+impl KeyLocks {
     /// Number of entries, including those that are waited for.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
@@ -94,23 +94,23 @@ impl Inflight {
     }
 
     /// Acquires all `keys`. They are sorted, so that two publishes cannot deadlock.
-    async fn hold(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Arc<Held> {
+    async fn lock(&self, tenant: TenantId, mut keys: Vec<[u8; 32]>) -> Arc<KeyGuards> {
         keys.sort_unstable();
         keys.dedup();
-        let mut held = Held { inflight: self.0.clone(), guards: Vec::with_capacity(keys.len()) };
+        let mut guards = KeyGuards { inflight: self.0.clone(), guards: Vec::with_capacity(keys.len()) };
         for key in keys {
             let lock = self.0.entry((tenant, key)).or_default().clone();
-            held.guards.push(((tenant, key), None));
+            guards.guards.push(((tenant, key), None));
             let guard = lock.lock_owned().await;
-            if let Some((_, held)) = held.guards.last_mut() {
-                *held = Some(guard);
+            if let Some((_, guards)) = guards.guards.last_mut() {
+                *guards = Some(guard);
             }
         }
-        Arc::new(held)
+        Arc::new(guards)
     }
 }
 
-impl Drop for Held {
+impl Drop for KeyGuards {
     fn drop(&mut self) {
         for (key, guard) in self.guards.drain(..) {
             drop(guard);
@@ -121,22 +121,22 @@ impl Drop for Held {
 
 /// The right to do what a key stands for, once. A repeat waits until this is dropped and the change is
 /// committed.
-pub struct Once {
-    held: Arc<Held>,
+pub struct IdempotencyGuard {
+    guards: Arc<KeyGuards>,
     tenant: TenantId,
-    key: Keyed,
+    key: DedupKey,
     created_ms: u64,
 }
 
-impl Once {
+impl IdempotencyGuard {
     /// Returns the row that makes the response repeatable. It must be part of the commit of the change.
     #[must_use]
-    pub fn rows(&self, answer: Answer) -> Rows {
+    pub fn rows(&self, answer: StoredResponse) -> Rows {
         let mut rows = Rows::new();
-        let row = Idempotency { body: self.key.body, answer, created_ms: self.created_ms };
+        let row = IdempotencyRecord { body: self.key.body, answer, created_ms: self.created_ms };
         // a response of the administration is short
         let _ = rows.put_idempotency(self.tenant, &self.key.scope, &row);
-        rows.hold(self.held.clone());
+        rows.hold_until_commit(self.guards.clone());
         rows
     }
 }
@@ -148,17 +148,17 @@ impl Tenants {
     /// # Errors
     /// [`PublishError::Conflict`] if the key was used with another body, [`PublishError::Read`],
     /// [`PublishError::Ended`].
-    pub async fn once(
+    pub async fn begin_keyed(
         &self,
         actor: Actor<'_>,
         tenant: TenantId,
-        key: Keyed,
-    ) -> Result<Result<Once, Answer>, PublishError> {
-        let held = self.inflight.hold(tenant, vec![key.scope]).await;
+        key: DedupKey,
+    ) -> Result<Result<IdempotencyGuard, StoredResponse>, PublishError> {
+        let guards = self.key_locks.lock(tenant, vec![key.scope]).await;
         let found = self.store().idempotency(tenant, key.scope).await?;
         actor.confirm()?; // an earlier response is not sent if the credential ended during the wait
         match found {
-            None => Ok(Ok(Once { held, tenant, key, created_ms: self.clock().now_ms() })),
+            None => Ok(Ok(IdempotencyGuard { guards, tenant, key, created_ms: self.clock().now_ms() })),
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => Ok(Err(row.answer)),
         }
@@ -166,8 +166,8 @@ impl Tenants {
 
     /// Acquires the locks that `scopes` name (see [`scope`]). They are held until the result is dropped and
     /// every commit that holds them is over.
-    pub async fn alone(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Arc<Held> {
-        self.inflight.hold(tenant, scopes).await
+    pub async fn lock_keys(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Arc<KeyGuards> {
+        self.key_locks.lock(tenant, scopes).await
     }
 
     /// Publishes checked events: each once for its `message_id`, all once for the key in `options`. `notice`
@@ -181,7 +181,7 @@ impl Tenants {
         tenant: &Arc<Tenant>,
         mut draft: Draft,
         options: PublishOptions,
-        notice: &impl Notice,
+        notice: &impl CommitWaiter,
     ) -> Result<Published, PublishError> {
         let PublishOptions { durable, key } = options;
         draft.close()?;
@@ -195,11 +195,11 @@ impl Tenants {
             ids.map(|id| self.cursors().encode(tenant.id, id)).collect()
         };
         self.check_writable()?;
-        refuse_twins(&messages)?;
+        refuse_duplicates(&messages)?;
         let scopes = messages.iter().flatten().chain(&key).map(|keyed| keyed.scope).collect();
-        let held = self.inflight.hold(tenant.id, scopes).await;
+        let guards = self.key_locks.lock(tenant.id, scopes).await;
         if let Some(key) = &key
-            && let Some(earlier) = self.answered(tenant, key).await?
+            && let Some(earlier) = self.earlier_ids(tenant, key).await?
         {
             actor.confirm()?;
             return Ok(Published { ids: cursors(&mut earlier.into_iter()), replayed: true });
@@ -219,8 +219,8 @@ impl Tenants {
                     ids[*place] = Some(sequence);
                 }
                 let mut rows = self.rows(tenant, &messages, &ids, key, created_ms);
-                rows.hold(held);
-                rows.hold_room(room);
+                rows.hold_until_commit(guards);
+                rows.hold_reservation(room);
                 rows
             };
             self.publish(actor, tenant, batch, Some(Box::new(rows)), Some(notice)).await?;
@@ -229,21 +229,25 @@ impl Tenants {
     }
 
     /// Returns the ids with which an earlier request with `key` was answered.
-    async fn answered(&self, tenant: &Tenant, key: &Keyed) -> Result<Option<Vec<Sequence>>, PublishError> {
+    async fn earlier_ids(
+        &self,
+        tenant: &Tenant,
+        key: &DedupKey,
+    ) -> Result<Option<Vec<Sequence>>, PublishError> {
         match self.store().idempotency(tenant.id, key.scope).await? {
             None => Ok(None),
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => match row.answer {
-                Answer::Published { first, count } => {
+                StoredResponse::Published { first, count } => {
                     Ok(Some(Receipt { first, count }.sequences().collect()))
                 }
-                Answer::Stored { body, .. } => {
+                StoredResponse::Stored { body, .. } => {
                     let ids = body
                         .chunks_exact(8)
                         .map(|id| Sequence(u64::from_be_bytes(id.try_into().unwrap_or_default())));
                     Ok(Some(ids.collect()))
                 }
-                Answer::Withheld { .. } => {
+                StoredResponse::Withheld { .. } => {
                     Err(PublishError::Conflict("the Idempotency-Key was used for another request"))
                 }
             },
@@ -254,7 +258,7 @@ impl Tenants {
     async fn known_messages(
         &self,
         tenant: &Tenant,
-        messages: &[Option<Keyed>],
+        messages: &[Option<DedupKey>],
     ) -> Result<Vec<Option<Sequence>>, PublishError> {
         let mut ids = vec![None; messages.len()];
         for (id, keyed) in ids.iter_mut().zip(messages) {
@@ -272,21 +276,21 @@ impl Tenants {
     fn rows(
         &self,
         tenant: &Tenant,
-        messages: &[Option<Keyed>],
+        messages: &[Option<DedupKey>],
         ids: &[Option<Sequence>],
-        key: Option<Keyed>,
+        key: Option<DedupKey>,
         created_ms: u64,
     ) -> Rows {
         let mut rows = Rows::new();
         for (keyed, sequence) in messages.iter().zip(ids) {
             if let (Some(keyed), Some(sequence)) = (keyed, sequence) {
-                let row = MessageId { body: keyed.body, sequence: *sequence, created_ms };
+                let row = MessageIdRecord { body: keyed.body, sequence: *sequence, created_ms };
                 let _ = rows.put_message_id(tenant.id, &keyed.scope, &row); // a row of fixed size fits
             }
         }
         if let Some(key) = key {
             let answer = answer(ids);
-            let row = Idempotency { body: key.body, answer, created_ms };
+            let row = IdempotencyRecord { body: key.body, answer, created_ms };
             let _ = rows.put_idempotency(tenant.id, &key.scope, &row); // at most 1,000 ids of 8 bytes fit
         }
         rows
@@ -294,20 +298,20 @@ impl Tenants {
 }
 
 /// Encodes ids: first and count if they are consecutive, otherwise each id as 8 bytes, big endian.
-fn answer(ids: &[Option<Sequence>]) -> Answer {
+fn answer(ids: &[Option<Sequence>]) -> StoredResponse {
     let ids: Vec<Sequence> = ids.iter().copied().flatten().collect();
     let first = ids.first().copied().unwrap_or_default();
     if ids.iter().enumerate().all(|(at, id)| id.0 == first.0 + at as u64) {
-        return Answer::Published { first, count: ids.len() as u32 };
+        return StoredResponse::Published { first, count: ids.len() as u32 };
     }
-    Answer::Stored {
+    StoredResponse::Stored {
         status: 201,
         version: None,
         body: ids.iter().flat_map(|id| id.0.to_be_bytes()).collect(),
     }
 }
 
-fn refuse_twins(messages: &[Option<Keyed>]) -> Result<(), EventError> {
+fn refuse_duplicates(messages: &[Option<DedupKey>]) -> Result<(), EventError> {
     let mut seen = std::collections::HashSet::new();
     for (at, keyed) in messages.iter().enumerate() {
         if keyed.is_some_and(|keyed| !seen.insert(keyed.scope)) {

@@ -8,9 +8,9 @@
 //! * A tenant does not know connections, sockets or workers. It sets bits and pushes itself onto the workers'
 //!   queues.
 
+pub mod body_reader;
 pub mod draft;
 pub mod idempotency;
-pub mod intake;
 pub mod publish;
 pub mod start;
 #[cfg(test)]
@@ -24,10 +24,10 @@ use dashmap::DashMap;
 
 use crate::config::Config;
 use crate::cursor::CursorKey;
+use crate::event_ring::{Pins, Ring, RingItem, RingLimits, RingWriter};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::{Metrics, Times};
-use crate::ring::{Pins, Ring, RingLimits, RingWriter, Slotted};
 use crate::store::{ReadError, Store, TenantLog};
 use crate::sync::Mutex;
 use crate::time::Clock;
@@ -43,10 +43,10 @@ const KNOWN: usize = 16 * 1_024;
 /// Shards of the table of tenants, a power of two. A sweep locks one shard at a time, so a worker that opens
 /// a tenant waits for at most one. With 100,000 tenants a shard has some hundred.
 const SHARDS: usize = 256;
-/// Maximum of tenants that one [`Tenants::sweep`] removes. The next sweep continues.
+/// Maximum of tenants that one [`Tenants::release_idle`] removes. The next sweep continues.
 const FORGOTTEN_AT_ONCE: usize = 16 * 1_024;
 
-impl Slotted for Frame {
+impl RingItem for Frame {
     fn sequence(&self) -> u64 {
         Frame::sequence(self).0
     }
@@ -96,7 +96,7 @@ pub struct Tenants {
     /// rings.
     sharing: AtomicUsize,
     /// Keys of publishes in progress.
-    inflight: idempotency::Inflight,
+    key_locks: idempotency::KeyLocks,
 }
 
 /// The events of one organization.
@@ -143,7 +143,7 @@ impl Tenants {
             limits,
             ring_bytes: AtomicUsize::new(0),
             sharing: AtomicUsize::new(0),
-            inflight: idempotency::Inflight::default(),
+            key_locks: idempotency::KeyLocks::default(),
         });
         let weak = Arc::downgrade(&tenants);
         store.on_epoch(move || {
@@ -183,7 +183,7 @@ impl Tenants {
             max_slots: self.limits.ring_slots,
             max_bytes: self.limits.ring_bytes,
         };
-        let (writer, ring) = crate::ring::ring(&self.pins, limits, log.end().next().0);
+        let (writer, ring) = crate::event_ring::ring(&self.pins, limits, log.end().next().0);
         let received_ms = log.last_received_ms();
         Tenant {
             id,
@@ -220,7 +220,7 @@ impl Tenants {
 
     /// Frees the rings that were quiet for [`QUIET_MS`], and removes tenants that have no ring and that
     /// nothing refers to. Called every few seconds.
-    pub fn sweep(&self) {
+    pub fn release_idle(&self) {
         let now = self.clock.now_ms();
         let mut unused = Vec::new();
         for entry in &self.table {
@@ -301,7 +301,7 @@ impl Tenant {
             && Arc::strong_count(&self.log) <= 2
             && self.write.try_lock().is_some_and(|side| {
                 side.ring.slots() == 0
-                    && side.ring.is_settled()
+                    && side.ring.is_quiescent()
                     && side.ring.head() == self.log.committed().next().0
             })
     }
@@ -323,11 +323,11 @@ impl Tenant {
     }
     /// Returns true if the row that `scope` names is known to be in the store.
     #[must_use]
-    pub fn knows(&self, scope: &[u8; 32]) -> bool {
+    pub fn is_known(&self, scope: &[u8; 32]) -> bool {
         self.known.lock().contains(scope)
     }
-    /// Marks a row as known. The caller has read it and holds its lock ([`Tenants::alone`]).
-    pub fn learn(&self, scope: [u8; 32]) {
+    /// Marks a row as known. The caller has read it and holds its lock ([`Tenants::lock_keys`]).
+    pub fn remember_known(&self, scope: [u8; 32]) {
         let mut known = self.known.lock();
         if known.len() == KNOWN {
             known.clear(); // rows that are often needed are soon known again
@@ -335,7 +335,7 @@ impl Tenant {
         known.insert(scope);
     }
     /// Marks a row as not known. The caller removes it and holds its lock.
-    pub fn unlearn(&self, scope: &[u8; 32]) {
+    pub fn forget_known(&self, scope: &[u8; 32]) {
         self.known.lock().remove(scope);
     }
     /// Returns the times of this tenant's events from publish to send. They restart when it has had no live

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::auth::{Actor, Ended};
+use crate::auth::{Actor, CredentialEnded};
 use crate::cursor::Cursor;
 use crate::event::{Event, EventError};
 use crate::frame::batch::{Batch, Numbering};
 use crate::ids::Sequence;
-use crate::store::{CommitError, Done, OverQuota, Permit, ReadError, Rows, StoreState};
+use crate::store::{CommitCallback, CommitError, OverQuota, Permit, ReadError, Rows, StoreState};
 
 use super::{Tenant, Tenants};
 
@@ -43,7 +43,7 @@ pub enum PublishError {
     Conflict(&'static str),
     /// The caller's credential ended meanwhile.
     #[error("{0}")]
-    Ended(#[from] Ended),
+    Ended(#[from] CredentialEnded),
     /// The store could not be read.
     #[error("the store cannot be read now")]
     Read(#[from] ReadError),
@@ -78,20 +78,20 @@ impl Receipt {
 
 /// How a publisher is notified of its commit: one end goes to the committer, the other completes with the
 /// commit.
-pub trait Notice {
+pub trait CommitWaiter {
     /// Completes with the commit.
     type Wait: Future<Output = Result<(), CommitError>>;
 
     /// Creates both ends of a notice.
-    fn ask(&self) -> (Done, Self::Wait);
+    fn register(&self) -> (CommitCallback, Self::Wait);
 }
 
 /// When events become visible to subscribers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
-    AtOnce,
+enum ShowFrames {
+    Now,
     /// When the events are committed, together with events published after them.
-    Committed,
+    AfterCommit,
 }
 
 /// Rows to add to the events' commit. They are made when the first sequence is known.
@@ -144,7 +144,7 @@ impl Tenants {
         tenant: &Arc<Tenant>,
         batch: Batch,
         rows: Option<RowsFor<'_>>,
-        notice: Option<&impl Notice>,
+        notice: Option<&impl CommitWaiter>,
     ) -> Result<Receipt, PublishError> {
         self.publish_for_ids(actor, tenant, batch, rows, notice).await.map(|(receipt, _)| receipt)
     }
@@ -159,14 +159,14 @@ impl Tenants {
         tenant: &Arc<Tenant>,
         batch: Batch,
         rows: Option<RowsFor<'_>>,
-        notice: Option<&impl Notice>,
+        notice: Option<&impl CommitWaiter>,
     ) -> Result<(Receipt, Vec<Cursor>), PublishError> {
         let reserved = self.reserve(tenant, batch, 0).await?;
         let Some(notice) = notice else {
-            return self.append(actor, reserved, rows, Shown::AtOnce, |_| Done::Nobody);
+            return self.append(actor, reserved, rows, ShowFrames::Now, |_| CommitCallback::None);
         };
-        let (done, commit) = notice.ask();
-        let published = self.append(actor, reserved, rows, Shown::AtOnce, |_| done)?;
+        let (done, commit) = notice.register();
+        let published = self.append(actor, reserved, rows, ShowFrames::Now, |_| done)?;
         commit.await?;
         Ok(published)
     }
@@ -210,22 +210,22 @@ impl Tenants {
         tenant: &Arc<Tenant>,
         batch: Batch,
         mut rows: Rows,
-        notice: &impl Notice,
+        notice: &impl CommitWaiter,
     ) -> Result<(), PublishError> {
-        rows.hold_room(self.store.reserve(tenant.id, rows.growth())?);
+        rows.hold_reservation(self.store.reserve(tenant.id, rows.growth())?);
         let reserved = self.reserve(tenant, batch, rows.weight()).await?;
         if reserved.batch.is_empty() {
             // rows without an event count against the organization's share of the queue too
-            rows.hold(reserved.permit);
+            rows.hold_until_commit(reserved.permit);
             return self.write(actor, rows).await;
         }
-        let (done, commit) = notice.ask();
-        let (tenants, whose) = (Arc::downgrade(self), tenant.clone());
+        let (done, commit) = notice.register();
+        let (tenants, held_tenant) = (Arc::downgrade(self), tenant.clone());
         let rows: RowsFor<'_> = Box::new(|_| rows);
-        self.append(actor, reserved, Some(rows), Shown::Committed, |receipt| {
+        self.append(actor, reserved, Some(rows), ShowFrames::AfterCommit, |receipt| {
             done.after(move |result| {
                 if let Some(tenants) = tenants.upgrade() {
-                    tenants.settle(&whose, receipt, result);
+                    tenants.settle(&held_tenant, receipt, result);
                 }
             })
         })?;
@@ -245,7 +245,7 @@ impl Tenants {
                 self.ring_bytes.fetch_sub(before - side.ring.bytes(), Ordering::Relaxed);
                 more
             } else {
-                side.ring.unhold(end)
+                side.ring.reveal(end)
             }
         };
         if more {
@@ -257,14 +257,14 @@ impl Tenants {
     /// on another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::Ended`]. `done` is not
+    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::CredentialEnded`]. `done` is not
     /// called then.
     pub fn publish_now(
         &self,
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         batch: Batch,
-        done: impl FnOnce(Receipt) -> Done,
+        done: impl FnOnce(Receipt) -> CommitCallback,
     ) -> Result<Receipt, PublishError> {
         self.check_writable()?;
         let room = self.room_now(tenant, &batch).ok_or(PublishError::Backlog)?;
@@ -281,17 +281,17 @@ impl Tenants {
     /// another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] or [`PublishError::Ended`]. `done` is not called then.
+    /// [`PublishError::Unavailable`] or [`PublishError::CredentialEnded`]. `done` is not called then.
     pub fn publish_within(
         &self,
         actor: Actor<'_>,
         tenant: &Arc<Tenant>,
         batch: Batch,
         room: Permit,
-        done: impl FnOnce(Receipt) -> Done,
+        done: impl FnOnce(Receipt) -> CommitCallback,
     ) -> Result<Receipt, PublishError> {
         let reserved = Reserved { tenant, batch, permit: room };
-        self.append(actor, reserved, None, Shown::AtOnce, done).map(|(receipt, _)| receipt)
+        self.append(actor, reserved, None, ShowFrames::Now, done).map(|(receipt, _)| receipt)
     }
 
     /// Numbers events whose room is reserved, adds them to ring and commit queue, and returns their ids.
@@ -300,15 +300,15 @@ impl Tenants {
         actor: Actor<'_>,
         Reserved { tenant, batch, permit }: Reserved<'_>,
         rows: Option<RowsFor<'_>>,
-        shown: Shown,
-        done: impl FnOnce(Receipt) -> Done,
+        shown: ShowFrames,
+        done: impl FnOnce(Receipt) -> CommitCallback,
     ) -> Result<(Receipt, Vec<Cursor>), PublishError> {
         let count = batch.len() as u32;
         let now = self.clock.now_ms();
         let published_us = match shown {
-            Shown::AtOnce => self.clock.monotonic_us(),
+            ShowFrames::Now => self.clock.monotonic_us(),
             // No time stamp: the time of the commit must not count as delivery time.
-            Shown::Committed => 0,
+            ShowFrames::AfterCommit => 0,
         };
         let cursors = self.store.cursor_key();
         let mut ids = Vec::with_capacity(batch.len());
@@ -332,8 +332,8 @@ impl Tenants {
             let before = side.ring.bytes();
             for frame in &frames {
                 match shown {
-                    Shown::AtOnce => side.ring.publish(frame.clone(), committed),
-                    Shown::Committed => side.ring.publish_held(frame.clone(), committed),
+                    ShowFrames::Now => side.ring.publish(frame.clone(), committed),
+                    ShowFrames::AfterCommit => side.ring.publish_hidden(frame.clone(), committed),
                 }
             }
             self.account(&mut side, before, committed);

@@ -4,11 +4,11 @@
 use crate::cursor::CursorKey;
 use crate::frame::control::GapReason;
 use crate::ids::Sequence;
-use crate::store::{ReadError, Since, Store};
+use crate::store::{ReadError, Store, TimePosition};
 
 use super::Tenant;
 
-pub use crate::cursor::From;
+pub use crate::cursor::StartPosition;
 
 /// A declared gap: the position of the client, and why delivery cannot continue from there.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +23,7 @@ pub struct Gap {
 
 /// Start of a subscription.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Start {
+pub struct ResolvedStart {
     /// The start position; `None` means the visible end at registration.
     pub position: Option<Sequence>,
     /// The gap to declare, if any.
@@ -31,46 +31,54 @@ pub struct Start {
     /// True if a cursor was accepted without a gap.
     pub resumed: bool,
     /// True if the client requested a position, so `caught_up` must be sent.
-    pub asked: bool,
+    pub requested: bool,
 }
 
-impl Start {
+impl ResolvedStart {
     /// Start at the current end, with no position requested.
-    pub const NOW: Start = Start { position: None, gap: None, resumed: false, asked: false };
+    pub const NOW: ResolvedStart =
+        ResolvedStart { position: None, gap: None, resumed: false, requested: false };
 }
 
 /// Resolves the position that a client requested.
 ///
 /// # Errors
 /// The log could not be read. Only `since` reads it.
-pub async fn resolve(store: &Store, tenant: &Tenant, from: &From) -> Result<Start, ReadError> {
+pub async fn resolve(
+    store: &Store,
+    tenant: &Tenant,
+    from: &StartPosition,
+) -> Result<ResolvedStart, ReadError> {
     if let Some(start) = resolve_now(&store.cursor_key(), tenant, from) {
         return Ok(start);
     }
-    let From::Since(ms) = from else { return Ok(Start::NOW) };
+    let StartPosition::Since(ms) = from else { return Ok(ResolvedStart::NOW) };
     let (position, trimmed) = match store.position_since(tenant.log(), *ms).await? {
-        Since::At(position) => (position, false),
-        Since::Trimmed(position) => (position, true),
+        TimePosition::At(position) => (position, false),
+        TimePosition::Trimmed(position) => (position, true),
     };
     let after = crate::time::rfc3339(*ms).into();
     let gap = trimmed.then_some(Gap { after, reason: GapReason::Trimmed, resumes_at: position });
-    Ok(Start { position: Some(position), gap, resumed: false, asked: true })
+    Ok(ResolvedStart { position: Some(position), gap, resumed: false, requested: true })
 }
 
-/// Like [`resolve`], for positions that need no read. Returns `None` for [`From::Since`].
+/// Like [`resolve`], for positions that need no read. Returns `None` for [`StartPosition::TimePosition`].
 #[must_use]
-pub fn resolve_now(cursors: &CursorKey, tenant: &Tenant, from: &From) -> Option<Start> {
+pub fn resolve_now(cursors: &CursorKey, tenant: &Tenant, from: &StartPosition) -> Option<ResolvedStart> {
     match from {
-        From::Now => Some(Start::NOW),
-        From::Cursor(text) => Some(after_cursor(cursors, tenant, text)),
-        From::Earliest => {
-            Some(Start { position: Some(tenant.log().oldest()), gap: None, resumed: false, asked: true })
-        }
-        From::Since(_) => None,
+        StartPosition::Now => Some(ResolvedStart::NOW),
+        StartPosition::Cursor(text) => Some(after_cursor(cursors, tenant, text)),
+        StartPosition::Earliest => Some(ResolvedStart {
+            position: Some(tenant.log().oldest()),
+            gap: None,
+            resumed: false,
+            requested: true,
+        }),
+        StartPosition::Since(_) => None,
     }
 }
 
-fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {
+fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> ResolvedStart {
     let gap = |reason, resumes_at| Some(Gap { after: text.into(), reason, resumes_at });
     let head = tenant.head();
     match cursors.decode(tenant.id(), text.as_bytes()) {
@@ -78,19 +86,19 @@ fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> Start {
         // log's end is above the visible head while a change waits for its commit: an event published behind
         // that change already has its id, and its publisher may resume from it.
         Some(position) if position <= tenant.log().end() => match tenant.log().oldest() {
-            oldest if position < oldest => Start {
+            oldest if position < oldest => ResolvedStart {
                 position: Some(oldest),
                 gap: gap(GapReason::Trimmed, oldest),
                 resumed: false,
-                asked: true,
+                requested: true,
             },
-            _ => Start { position: Some(position), gap: None, resumed: true, asked: true },
+            _ => ResolvedStart { position: Some(position), gap: None, resumed: true, requested: true },
         },
-        _ => Start {
+        _ => ResolvedStart {
             position: Some(head),
             gap: gap(GapReason::UnknownCursor, head),
             resumed: false,
-            asked: true,
+            requested: true,
         },
     }
 }

@@ -1,10 +1,10 @@
 //! Tests tenants with a real store and a clock that only the tests move.
 
-use super::publish::Notice;
+use super::publish::CommitWaiter;
 use super::*;
 use crate::auth::Actor;
 use crate::event::Event;
-use crate::store::{CommitError, Disk, Done, Io, LogRead, Rows, StoreOptions, Table};
+use crate::store::{CommitCallback, CommitError, Disk, Io, LogRead, Rows, StoreOptions, Table};
 use crate::sync::Condvar;
 use crate::time::ManualClock;
 
@@ -30,28 +30,32 @@ fn tenants_on(dir: &std::path::Path, io: Arc<dyn Io>) -> (Arc<Tenants>, Arc<Manu
 }
 
 /// Is notified of a commit through a channel.
-struct Told;
+struct ChannelWaiter;
 
-impl Notice for Told {
+impl CommitWaiter for ChannelWaiter {
     type Wait = std::pin::Pin<Box<dyn Future<Output = Result<(), CommitError>>>>;
 
-    fn ask(&self) -> (Done, Self::Wait) {
-        let (done, told) = Done::channel();
-        (done, Box::pin(async { told.await.unwrap_or(Err(CommitError::Unavailable)) }))
+    fn register(&self) -> (CommitCallback, Self::Wait) {
+        let (done, committed) = CommitCallback::channel();
+        (done, Box::pin(async { committed.await.unwrap_or(Err(CommitError::Unavailable)) }))
     }
 }
 
 async fn publish(tenants: &Tenants, tenant: &Arc<Tenant>, text: &str) -> Sequence {
     let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
     let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-    tenants.publish(Actor::daemon(), tenant, frames, None, Some(&Told)).await.expect("published").first
+    tenants
+        .publish(Actor::daemon(), tenant, frames, None, Some(&ChannelWaiter))
+        .await
+        .expect("published")
+        .first
 }
 
 /// Sweeps until all tenants are removed. The committer drops a batch a moment after it has notified of the
 /// commit.
 async fn swept(tenants: &Tenants) {
     while !tenants.is_empty() {
-        tenants.sweep();
+        tenants.release_idle();
         tokio::task::yield_now().await;
     }
 }
@@ -89,12 +93,12 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     let tenant = tenants.open(ID).await.expect("open");
     let first = publish(&tenants, &tenant, "one").await;
     let second = publish(&tenants, &tenant, "two").await;
-    let told = tenant.head();
+    let position = tenant.head();
 
-    tenants.sweep();
+    tenants.release_idle();
     assert!(tenant.ring().head() > second.0 && tenants.len() == 1, "not quiet yet");
     clock.advance(QUIET_MS);
-    tenants.sweep();
+    tenants.release_idle();
     assert_eq!((tenants.len(), tenants.ring_bytes()), (1, 0), "something refers to it");
     drop(tenant);
     swept(&tenants).await;
@@ -102,10 +106,10 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     assert!(tenants.store().loaded_log(ID).is_none());
 
     let tenant = tenants.open(ID).await.expect("open again");
-    assert!(tenant.head() >= told, "a position that was published stays valid");
-    assert!(tenant.replaying(first) >= 1 && tenant.replaying(told) == 0);
+    assert!(tenant.head() >= position, "a position that was published stays valid");
+    assert!(tenant.replaying(first) >= 1 && tenant.replaying(position) == 0);
     let third = publish(&tenants, &tenant, "three").await;
-    assert!(third > tenant.log().oldest() && third > told);
+    assert!(third > tenant.log().oldest() && third > position);
     let LogRead::Page(page) = tenants.store().read_log(tenant.log(), first).await.expect("read") else {
         panic!("two events follow the first")
     };
@@ -127,7 +131,7 @@ async fn a_tenant_with_a_ring_stays() {
     publish(&tenants, &tenant, "one").await;
     drop(tenant);
     clock.advance(QUIET_MS - 1);
-    tenants.sweep();
+    tenants.release_idle();
     assert_eq!(tenants.len(), 1);
     clock.advance(1);
     swept(&tenants).await;
@@ -185,10 +189,11 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     };
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
-    let mut change = Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &Told));
+    let mut change =
+        Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &ChannelWaiter));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
     let after = tenants
-        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&Told>)
+        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&ChannelWaiter>)
         .await
         .expect("published")
         .first;
@@ -207,10 +212,10 @@ async fn a_waiter_that_gives_up_leaves_no_key_behind() {
     let dir = tempfile::tempdir().expect("a directory");
     let (tenants, _) = tenants(dir.path());
     for holder_first in [true, false] {
-        let held = tenants.alone(ID, vec![[1; 32], [2; 32]]).await;
-        let mut waiter = Box::pin(tenants.alone(ID, vec![[0; 32], [2; 32]]));
+        let held = tenants.lock_keys(ID, vec![[1; 32], [2; 32]]).await;
+        let mut waiter = Box::pin(tenants.lock_keys(ID, vec![[0; 32], [2; 32]]));
         assert!(futures_util::FutureExt::now_or_never(waiter.as_mut()).is_none());
-        assert_eq!(tenants.inflight.len(), 3);
+        assert_eq!(tenants.key_locks.len(), 3);
         if holder_first {
             drop(held);
             drop(waiter);
@@ -218,7 +223,7 @@ async fn a_waiter_that_gives_up_leaves_no_key_behind() {
             drop(waiter);
             drop(held);
         }
-        assert_eq!(tenants.inflight.len(), 0, "the holder first: {holder_first}");
+        assert_eq!(tenants.key_locks.len(), 0, "the holder first: {holder_first}");
     }
 }
 
@@ -237,19 +242,21 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     };
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
-    let mut change = Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &Told));
+    let mut change =
+        Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &ChannelWaiter));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
     let id = tenants
-        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&Told>)
+        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&ChannelWaiter>)
         .await
         .expect("published")
         .first;
     assert!(tenant.head() < id, "it is not visible yet");
     let from = |position| {
         let text = tenants.cursors().encode(ID, position).as_str().into();
-        start::resolve_now(&tenants.cursors(), &tenant, &start::From::Cursor(text)).expect("without reading")
+        start::resolve_now(&tenants.cursors(), &tenant, &start::StartPosition::Cursor(text))
+            .expect("without reading")
     };
-    let resumed = start::Start { position: Some(id), gap: None, resumed: true, asked: true };
+    let resumed = start::ResolvedStart { position: Some(id), gap: None, resumed: true, requested: true };
     assert_eq!(from(id), resumed);
     let unknown = from(id.next()).gap.expect("a gap");
     assert_eq!(unknown.reason, crate::frame::control::GapReason::UnknownCursor, "that id was never issued");
@@ -277,7 +284,8 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
         rows
     };
     gate.set(true);
-    let mut before = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, Some(&Told)));
+    let mut before =
+        Box::pin(tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, Some(&ChannelWaiter)));
     assert!(futures_util::FutureExt::now_or_never(before.as_mut()).is_none());
     gate.waits(); // what is published from now on is queued and goes into one commit
     let mut deletion = Rows::new();
@@ -286,7 +294,7 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     assert!(futures_util::FutureExt::now_or_never(deletion.as_mut()).is_none());
     let mut changes: Vec<_> = [("a", "bob"), ("b", "ann"), ("c", "bob"), ("d", "ann")]
         .map(|(id, user)| {
-            Box::pin(tenants.change(Actor::daemon(), &tenant, frames(user), row(id, user), &Told))
+            Box::pin(tenants.change(Actor::daemon(), &tenant, frames(user), row(id, user), &ChannelWaiter))
         })
         .into();
     for change in &mut changes {
@@ -305,14 +313,14 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     }
     // From now on such an event does not even get a sequence. The ring has all events after the last refused
     // one, which is none.
-    let late = tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, None::<&Told>).await;
+    let late = tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, None::<&ChannelWaiter>).await;
     assert!(matches!(late, Err(publish::PublishError::Commit(CommitError::Deleted))));
     assert_eq!((tenant.head(), tenant.ring().tail()), (Sequence(first.0 + 4), first.0 + 5));
     while let LogRead::Page(page) =
         tenants.store().read_log(tenant.log(), Sequence::ZERO).await.expect("read")
     {
         let users: Vec<_> =
-            page.frames().iter().filter_map(|frame| frame.key(crate::frame::Key::User)).collect();
+            page.frames().iter().filter_map(|frame| frame.key(crate::frame::RoutingKey::User)).collect();
         if users == ["bob", "bob"] {
             break; // the user's first event is erased after a while
         }
@@ -336,15 +344,17 @@ async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     let refused = |result: Result<(), publish::PublishError>| {
         assert!(matches!(result, Err(publish::PublishError::Commit(CommitError::Deleted))), "{result:?}");
     };
-    refused(tenants.publish(Actor::daemon(), &tenant, frames(), None, None::<&Told>).await.map(|_| ()));
+    refused(
+        tenants.publish(Actor::daemon(), &tenant, frames(), None, None::<&ChannelWaiter>).await.map(|_| ()),
+    );
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
     let nothing = tenants.encode(&[], 0).expect("encoded");
-    refused(tenants.change(Actor::daemon(), &tenant, nothing, rows, &Told).await);
+    refused(tenants.change(Actor::daemon(), &tenant, nothing, rows, &ChannelWaiter).await);
     drop(tenant);
     // a request that has passed all checks before the deletion
     let late = tenants.open(ID).await.expect("open");
-    refused(tenants.publish(Actor::daemon(), &late, frames(), None, Some(&Told)).await.map(|_| ()));
+    refused(tenants.publish(Actor::daemon(), &late, frames(), None, Some(&ChannelWaiter)).await.map(|_| ()));
     drop(late);
     clock.advance(QUIET_MS);
     swept(&tenants).await;
@@ -359,18 +369,21 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let gate = Arc::new(Gate::default());
     let (tenants, _) = tenants_on(dir.path(), gate.clone());
     let tenant = tenants.open(ID).await.expect("open");
-    let key = idempotency::Keyed { scope: [1; 32], body: [2; 32] };
+    let key = idempotency::DedupKey { scope: [1; 32], body: [2; 32] };
     let json = r#"{"type":"custom","channel":"c","data":"once"}"#;
     let ask = || async {
         let mut draft = tenants.draft(0, 0);
         draft.push(&mut Event::parse(json).expect("valid"));
         let options = idempotency::PublishOptions { durable: true, key: Some(key) };
-        tenants.publish_events(Actor::daemon(), &tenant, draft, options, &Told).await.expect("published")
+        tenants
+            .publish_events(Actor::daemon(), &tenant, draft, options, &ChannelWaiter)
+            .await
+            .expect("published")
     };
     gate.set(true);
     let event = [Event::parse(json).expect("valid")];
     let frames = tenants.encode(&event, 0).expect("encoded");
-    let mut earlier = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames, None, Some(&Told)));
+    let mut earlier = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames, None, Some(&ChannelWaiter)));
     assert!(futures_util::FutureExt::now_or_never(earlier.as_mut()).is_none());
     gate.waits(); // what is published from now on is not even written
     let before = tenant.head();

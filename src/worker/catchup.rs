@@ -11,18 +11,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::close::Close;
-use crate::connection::{Connection, Mode, Outlet, Tick, Wrote};
+use crate::close::CloseReason;
+use crate::connection::{Connection, ReadMode, Tick, WriteOutcome, WriteState};
+use crate::event_ring::RingRead;
 use crate::frame::control::{Control, GapReason};
 use crate::frame::frame_page::FramePage;
 use crate::frame::{Encoding, Frame, merge};
 use crate::ids::Sequence;
-use crate::ring::Read;
 use crate::store::{LogRead, Page, ReadError};
 
 use super::sockets::Token;
 use super::view::BATCH_FRAMES;
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// Bytes sent to one connection before the next one has its turn.
 const BYTES_PER_RUN: usize = 32 * 1024;
@@ -44,7 +44,7 @@ struct Delivery {
 }
 
 /// An event that was written to a connection, completely, in part or not at all.
-pub(super) trait Written {
+pub(super) trait WrittenEvent {
     fn sequence(&self) -> Sequence;
     /// Returns the bytes of the event in `encoding`.
     fn encoded_len(&self, encoding: Encoding) -> usize;
@@ -53,14 +53,14 @@ pub(super) trait Written {
 }
 
 /// A frame of a ring or of a page of the log.
-pub(super) trait Held {
+pub(super) trait SharedFrame {
     /// The frame.
     fn frame(&self) -> &Frame;
     /// Returns a shared reference to the frame.
-    fn hold(&self) -> Arc<Frame>;
+    fn share(&self) -> Arc<Frame>;
 }
 
-impl<F: Held> Written for F {
+impl<F: SharedFrame> WrittenEvent for F {
     fn sequence(&self) -> Sequence {
         self.frame().sequence()
     }
@@ -68,7 +68,7 @@ impl<F: Held> Written for F {
         self.frame().encoded(encoding).len()
     }
     fn detached(&self) -> Option<Arc<Frame>> {
-        Some(self.hold().detached())
+        Some(self.share().detached())
     }
 }
 
@@ -78,7 +78,7 @@ struct PageEvent<'p> {
     at: usize,
 }
 
-impl Written for PageEvent<'_> {
+impl WrittenEvent for PageEvent<'_> {
     fn sequence(&self) -> Sequence {
         self.page.events().sequence(self.at).unwrap_or_default()
     }
@@ -90,30 +90,30 @@ impl Written for PageEvent<'_> {
     }
 }
 
-impl Held for Arc<Frame> {
+impl SharedFrame for Arc<Frame> {
     fn frame(&self) -> &Frame {
         self
     }
-    fn hold(&self) -> Arc<Frame> {
+    fn share(&self) -> Arc<Frame> {
         self.clone()
     }
 }
 
-impl Held for Frame {
+impl SharedFrame for Frame {
     fn frame(&self) -> &Frame {
         self
     }
-    fn hold(&self) -> Arc<Frame> {
+    fn share(&self) -> Arc<Frame> {
         Arc::new(self.clone())
     }
 }
 
-impl<F: Held> Held for &F {
+impl<F: SharedFrame> SharedFrame for &F {
     fn frame(&self) -> &Frame {
         (*self).frame()
     }
-    fn hold(&self) -> Arc<Frame> {
-        (*self).hold()
+    fn share(&self) -> Arc<Frame> {
+        (*self).share()
     }
 }
 
@@ -128,10 +128,10 @@ impl Connection {
 
     /// Records the result of writing `events`, up to and including `last`. Returns how many were written
     /// completely.
-    fn wrote_behind<W: Written>(
+    fn wrote_behind<W: WrittenEvent>(
         &mut self,
         mut events: impl ExactSizeIterator<Item = W> + DoubleEndedIterator,
-        wrote: Wrote,
+        wrote: WriteOutcome,
         last: Sequence,
         now: Tick,
     ) -> u32 {
@@ -139,12 +139,12 @@ impl Connection {
         let whole = if wrote.blocked || wrote.gone {
             self.block(now);
             let position = self.position;
-            self.settle_short(events, wrote.bytes, position)
+            self.record_partial(events, wrote.bytes, position)
         } else {
             self.position = last;
             let count = events.len() as u32;
             if let Some(event) = events.next_back() {
-                self.told = event.sequence();
+                self.last_sent = event.sequence();
             }
             count
         };
@@ -153,11 +153,11 @@ impl Connection {
     }
 }
 
-impl State {
+impl WorkerState {
     /// Returns true if a connection sees every event. `has_users` says whether some events have a `user_id`.
     /// Returns false if the answer needs a check of each event.
     pub(super) fn sees_all(&mut self, token: Token, has_users: bool) -> bool {
-        let State { connections, views, .. } = self;
+        let WorkerState { connections, views, .. } = self;
         let Some(connection) = connections.get_mut(token.slot as usize) else { return false };
         let view = views.get(connection.view as usize);
         let selection = view.and_then(|view| view.index.selection(connection.row?));
@@ -168,14 +168,14 @@ impl State {
 impl Worker {
     /// Continues a connection that has work left: first its pending output, then the events that it has not
     /// read.
-    pub(super) fn advance(self: &Rc<Self>, state: &mut State, token: Token) {
+    pub(super) fn advance(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         connection.flags.running = false;
-        if connection.flags.outlet == Outlet::Ready {
-            connection.flags.outlet = Outlet::Open;
+        if connection.flags.write_state == WriteState::Ready {
+            connection.flags.write_state = WriteState::Open;
         }
-        let owes = connection.flags.outlet.is_blocked()
+        let owes = connection.flags.write_state.is_blocked()
             || (connection.out.is_some() && !self.flush(state, token, now));
         // This comes after the flush, which may have removed the reason for not reading; no further edge
         // reports that. What a blocked connection sends is still read.
@@ -188,8 +188,8 @@ impl Worker {
         let mut sent = 0;
         while let Some(connection) = state.connection(token) {
             let flags = connection.flags;
-            if connection.mode != Mode::Behind
-                || flags.outlet.is_blocked()
+            if connection.mode != ReadMode::Behind
+                || flags.write_state.is_blocked()
                 || flags.awaiting_log
                 || flags.closing
             {
@@ -207,7 +207,7 @@ impl Worker {
     }
 
     /// Writes a connection's pending output. Returns true if none is left.
-    pub(super) fn flush(self: &Rc<Self>, state: &mut State, token: Token, now: Tick) -> bool {
+    pub(super) fn flush(self: &Rc<Self>, state: &mut WorkerState, token: Token, now: Tick) -> bool {
         let Some(connection) = state.connection(token) else { return false };
         let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
         let wrote = connection.flush();
@@ -218,21 +218,21 @@ impl Worker {
         if wrote.blocked && wrote.bytes > 0 {
             connection.outbox().since = now; // there was progress, so the stall timer restarts
         }
-        let left = connection.flags.outlet.is_blocked();
+        let left = connection.flags.write_state.is_blocked();
         self.metrics().bytes_sent.add(wrote.bytes as u64);
         if done {
             self.metrics().delivered.add(1);
             self.metrics().pending.add(-1);
         }
         if wrote.gone {
-            self.drop_connection(state, token, Close::Peer);
+            self.drop_connection(state, token, CloseReason::Peer);
             return false;
         }
         !left && self.send_owed_acks(state, token)
     }
 
     /// Reads and sends one batch from the ring or the log. Returns `None` if there is nothing to do now.
-    fn read_on(self: &Rc<Self>, state: &mut State, token: Token) -> Option<usize> {
+    fn read_on(self: &Rc<Self>, state: &mut WorkerState, token: Token) -> Option<usize> {
         let connection = state.connection(token)?;
         let (view, position) = (connection.view, connection.position);
         let it = state.views.get(view as usize)?;
@@ -244,11 +244,11 @@ impl Worker {
         let mut frames = std::mem::take(&mut state.frames);
         let read = it.tenant.ring().read(&mut state.reader, position.next().0, &mut frames, BATCH_FRAMES);
         let sent = match read {
-            Read::Frames => {
+            RingRead::Frames => {
                 frames.retain(|frame| frame.sequence() <= joint);
                 self.deliver(state, token, &frames)
             }
-            Read::Behind { .. } => {
+            RingRead::Behind { .. } => {
                 match self.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
                     Some(page) => self.deliver_page(state, token, &page, joint),
                     None => {
@@ -257,7 +257,7 @@ impl Worker {
                     }
                 }
             }
-            Read::AtHead => None, // a new epoch has just begun; a wake-up will follow
+            RingRead::AtHead => None, // a new epoch has just begun; a wake-up will follow
         };
         frames.clear();
         state.frames = frames;
@@ -266,13 +266,13 @@ impl Worker {
 
     /// Makes a connection live that has read as far as the live connections: from now on the fan-out serves
     /// it.
-    fn join_live(self: &Rc<Self>, state: &mut State, token: Token) {
+    fn join_live(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         let Some(connection) = state.connection(token) else { return };
-        connection.mode = Mode::Live;
+        connection.mode = ReadMode::Live;
         self.metrics().behind.add(-1);
-        if std::mem::replace(&mut connection.flags.caught_up_owed, false) {
+        if std::mem::replace(&mut connection.flags.caught_up_pending, false) {
             let position = connection.position;
-            connection.told = position;
+            connection.last_sent = position;
             let cursor = self.cursor_of(state, token, position);
             self.control(state, token, &Control::CaughtUp { cursor });
         }
@@ -280,17 +280,22 @@ impl Worker {
 
     /// Sends those of consecutive `frames` that the connection may see, merged where possible. Returns the
     /// bytes sent, or `None` if the transport took no more.
-    fn deliver<F: Held>(self: &Rc<Self>, state: &mut State, token: Token, frames: &[F]) -> Option<usize> {
+    fn deliver<F: SharedFrame>(
+        self: &Rc<Self>,
+        state: &mut WorkerState,
+        token: Token,
+        frames: &[F],
+    ) -> Option<usize> {
         let last = frames.last()?.frame().sequence();
         let mut bytes = std::mem::take(&mut state.bytes);
         let now = state.wheel.now();
-        let State { connections, views, .. } = state;
+        let WorkerState { connections, views, .. } = state;
         let connection = connections.get_mut(token.slot as usize)?;
         let selection = views.get(connection.view as usize)?.index.selection(connection.row?)?;
         let mut seen: Vec<&F> = Vec::with_capacity(frames.len());
         seen.extend(frames.iter().filter(|held| {
             let frame = held.frame();
-            selection.matches(frame) && !connection.hides(frame)
+            selection.matches(frame) && !connection.is_own_publish(frame)
         }));
         let evaluated = connection.evaluated;
         let matched = match seen.first() {
@@ -301,7 +306,7 @@ impl Worker {
         let encoding = connection.encoding();
         let merges = seen.windows(2).any(|pair| pair[0].frame().continues_in(pair[1].frame()));
         let (wrote, whole, merged) = if merges {
-            let mut seen: Vec<Arc<Frame>> = seen.into_iter().map(Held::hold).collect();
+            let mut seen: Vec<Arc<Frame>> = seen.into_iter().map(SharedFrame::share).collect();
             let runs = merge::coalesce(&mut seen);
             seen.iter().for_each(|frame| frame.encoded(encoding).append_to(&mut bytes));
             let wrote = connection.sink.write(&bytes);
@@ -326,7 +331,7 @@ impl Worker {
     /// be merged, so that no event is checked.
     fn deliver_all(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
         page: &FramePage,
         part: Range<usize>,
@@ -360,9 +365,9 @@ impl Worker {
     /// the same as [`Worker::deliver`].
     fn count_delivery(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
-        wrote: Wrote,
+        wrote: WriteOutcome,
         Delivery { matched, merged, whole, wrote_some }: Delivery,
     ) -> Option<usize> {
         let metrics = self.metrics();
@@ -376,13 +381,13 @@ impl Worker {
             connection.pending = connection.pending.saturating_sub(merged + whole);
         }
         if wrote.gone {
-            self.drop_connection(state, token, Close::Peer);
+            self.drop_connection(state, token, CloseReason::Peer);
         }
         (!wrote.blocked && !wrote.gone).then_some(wrote.bytes)
     }
 
     /// Requests the log page after the connection's position; the result arrives at [`Worker::on_log`].
-    fn ask_log(self: &Rc<Self>, state: &mut State, token: Token) {
+    fn ask_log(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         let Some(connection) = state.connection(token) else { return };
         connection.flags.awaiting_log = true;
         let position = connection.position;
@@ -411,22 +416,23 @@ impl Worker {
         });
     }
 
-    fn on_log(self: &Rc<Self>, token: Token, asked: Sequence, read: Result<LogRead, ReadError>) {
+    fn on_log(self: &Rc<Self>, token: Token, requested: Sequence, read: Result<LogRead, ReadError>) {
         let state = &mut *self.state.borrow_mut();
         let Some(connection) = state.connection(token) else { return };
         connection.flags.awaiting_log = false;
-        if connection.mode != Mode::Behind || connection.position != asked {
+        if connection.mode != ReadMode::Behind || connection.position != requested {
             state.run(token); // the client subscribed again meanwhile
             self.nudge();
             return;
         }
-        let (view, replaying) = (connection.view, connection.flags.caught_up_owed);
+        let (view, replaying) = (connection.view, connection.flags.caught_up_pending);
         let Some(it) = state.views.get(view as usize) else { return };
         let joint = it.joint;
         match read {
             // The page is read again in the connection's turn, because thousands of reads may complete at
             // once.
-            Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), asked) => {}
+            Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), requested) => {
+            }
             // The page is sent now, since it is not in memory any more.
             Ok(LogRead::Page(page)) => drop(self.deliver_page(state, token, &page, joint)),
             // Events that the ring still holds are not damaged, so the gap ends there at the latest.
@@ -441,7 +447,7 @@ impl Worker {
             Ok(LogRead::End { committed }) => self.skip_to(state, token, committed.min(joint)),
             Err(error) => {
                 tracing::error!(%error, "the log could not be read for a subscriber");
-                self.close(state, token, Close::Internal);
+                self.close(state, token, CloseReason::Internal);
                 return;
             }
         }
@@ -452,7 +458,7 @@ impl Worker {
     /// Sends the events of a log page that follow the connection's position, like [`Worker::deliver`].
     fn deliver_page(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
         page: &Page,
         joint: Sequence,
@@ -471,7 +477,7 @@ impl Worker {
         self.deliver(state, token, whole.frames().get(part)?)
     }
 
-    fn skip_to(self: &Rc<Self>, state: &mut State, token: Token, position: Sequence) {
+    fn skip_to(self: &Rc<Self>, state: &mut WorkerState, token: Token, position: Sequence) {
         if let Some(connection) = state.connection(token) {
             connection.position = connection.position.max(position);
         }
@@ -480,7 +486,7 @@ impl Worker {
     /// Sends a `gap` for events that were removed or are damaged, and continues after them.
     fn declare_gap(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
         reason: GapReason,
         resumes_at: Sequence,
@@ -490,7 +496,7 @@ impl Worker {
         let pending = std::mem::take(&mut connection.pending);
         connection.position = resumes_at;
         connection.evaluated = connection.evaluated.max(resumes_at);
-        connection.told = resumes_at;
+        connection.last_sent = resumes_at;
         self.metrics().pending.add(-i64::from(pending));
         self.metrics().dropped.add(u64::from(pending));
         self.metrics().gap_skipped.add(resumes_at.counter().saturating_sub(position.counter()));

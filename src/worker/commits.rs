@@ -3,7 +3,7 @@
 //!
 //! * Waking a task from another thread costs that thread a system call, which the committer would pay for
 //!   every ack. Mail costs one per burst, and the tasks are woken here, on their own thread.
-//! * Exactly one mail comes for each wait, also when the store drops its [`Done`] without calling it. Only
+//! * Exactly one mail comes for each wait, also when the store drops its [`CommitCallback`] without calling it. Only
 //!   then is the slot free again, so a slot needs no generation.
 //! * There are at most as many waits as publishes in progress: one per HTTP request or paused WebSocket.
 
@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::store::{CommitError, Done};
-use crate::tenant::publish::Notice;
+use crate::store::{CommitCallback, CommitError};
+use crate::tenant::publish::CommitWaiter;
 
 use super::mail::Mail;
 use super::slab::Slab;
@@ -25,43 +25,43 @@ type Outcome = Result<(), CommitError>;
 
 /// The result of a commit, sent by the committer's thread.
 #[derive(Debug)]
-pub struct Told {
+pub struct CommitNotice {
     slot: u32,
     outcome: Outcome,
 }
 
 #[derive(Debug)]
-enum Waiting {
+enum WaitState {
     /// No result yet; holds the waker once the wait was polled.
-    Asked(Option<Waker>),
+    Pending(Option<Waker>),
     /// The result has arrived and was not fetched yet.
-    Told(Outcome),
+    Done(Outcome),
     /// The waiting task is gone.
     Abandoned,
 }
 
 /// The waits of one worker.
 #[derive(Debug, Default)]
-pub(super) struct Commits(RefCell<Slab<Waiting>>);
+pub(super) struct CommitWaits(RefCell<Slab<WaitState>>);
 
-impl Commits {
+impl CommitWaits {
     /// Returns the number of slots in use.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.borrow().len()
     }
 
-    pub(super) fn on_told(&self, told: &Told) {
+    pub(super) fn on_notice(&self, notice: &CommitNotice) {
         let mut waits = self.0.borrow_mut();
-        let Some(waiting) = waits.get_mut(told.slot as usize) else { return };
-        match std::mem::replace(waiting, Waiting::Told(told.outcome)) {
-            Waiting::Asked(waker) => {
+        let Some(waiting) = waits.get_mut(notice.slot as usize) else { return };
+        match std::mem::replace(waiting, WaitState::Done(notice.outcome)) {
+            WaitState::Pending(waker) => {
                 drop(waits); // a waker may run any code
                 if let Some(waker) = waker {
                     waker.wake();
                 }
             }
-            Waiting::Abandoned | Waiting::Told(_) => drop(waits.remove(told.slot as usize)),
+            WaitState::Abandoned | WaitState::Done(_) => drop(waits.remove(notice.slot as usize)),
         }
     }
 }
@@ -74,13 +74,13 @@ pub struct CommitWait {
     over: bool,
 }
 
-impl Notice for Rc<Worker> {
+impl CommitWaiter for Rc<Worker> {
     type Wait = CommitWait;
 
-    fn ask(&self) -> (Done, CommitWait) {
-        let slot = self.commits.0.borrow_mut().insert(Waiting::Asked(None)) as u32;
-        let mut teller = Teller { shared: self.shared.clone(), worker: self.id, slot, told: false };
-        let done = Done::call(move |outcome| teller.tell(outcome));
+    fn register(&self) -> (CommitCallback, CommitWait) {
+        let slot = self.commits.0.borrow_mut().insert(WaitState::Pending(None)) as u32;
+        let mut notifier = CommitNotifier { shared: self.shared.clone(), worker: self.id, slot, sent: false };
+        let done = CommitCallback::call(move |outcome| notifier.notify(outcome));
         (done, CommitWait { worker: self.clone(), slot, over: false })
     }
 }
@@ -92,12 +92,12 @@ impl Future for CommitWait {
         let slot = self.slot as usize;
         let mut waits = self.worker.commits.0.borrow_mut();
         let outcome = match waits.get_mut(slot) {
-            Some(Waiting::Asked(waker)) => {
+            Some(WaitState::Pending(waker)) => {
                 *waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            Some(Waiting::Told(outcome)) => *outcome,
-            Some(Waiting::Abandoned) | None => Err(CommitError::Unavailable), // polled after its end
+            Some(WaitState::Done(outcome)) => *outcome,
+            Some(WaitState::Abandoned) | None => Err(CommitError::Unavailable), // polled after its end
         };
         waits.remove(slot);
         drop(waits);
@@ -113,30 +113,30 @@ impl Drop for CommitWait {
         }
         let mut waits = self.worker.commits.0.borrow_mut();
         match waits.get_mut(self.slot as usize) {
-            Some(waiting @ Waiting::Asked(_)) => *waiting = Waiting::Abandoned, // its mail releases the slot
+            Some(waiting @ WaitState::Pending(_)) => *waiting = WaitState::Abandoned, // its mail releases the slot
             _ => drop(waits.remove(self.slot as usize)),
         }
     }
 }
 
 /// The committer's side of a wait; sends the result, also when dropped.
-struct Teller {
+struct CommitNotifier {
     shared: Arc<Shared>,
     worker: usize,
     slot: u32,
-    told: bool,
+    sent: bool,
 }
 
-impl Teller {
-    fn tell(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.told, true) {
-            self.shared.mail[self.worker].push(Mail::Told(Told { slot: self.slot, outcome }));
+impl CommitNotifier {
+    fn notify(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.sent, true) {
+            self.shared.mail[self.worker].push(Mail::CommitNotice(CommitNotice { slot: self.slot, outcome }));
         }
     }
 }
 
-impl Drop for Teller {
+impl Drop for CommitNotifier {
     fn drop(&mut self) {
-        self.tell(Err(CommitError::Unavailable));
+        self.notify(Err(CommitError::Unavailable));
     }
 }

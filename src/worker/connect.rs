@@ -1,7 +1,7 @@
 //! The start and end of connections: taking over a socket from hyper, closing with a reason, and the one
 //! place that drops a connection.
 //!
-//! * Dropping a [`Connection`] releases its permits (`Admitted`) and its descriptor.
+//! * Dropping a [`Connection`] releases its permits (`ConnectionPermit`) and its descriptor.
 //!   [`Worker::drop_connection`] undoes the rest (index row, view, gauges), and no other code does.
 //! * A WebSocket that the server closes lingers, with its input discarded, until the peer closes or
 //!   [`LINGER_TICKS`] have passed: closing at once would reset the connection and could destroy the close
@@ -15,11 +15,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::auth::Principal;
-use crate::close::Close;
-use crate::connection::admission::Admitted;
-use crate::connection::body::BodyQueue;
-use crate::connection::sink::Ledger;
-use crate::connection::{Connection, Flags, Mode, Sink, Tick};
+use crate::close::CloseReason;
+use crate::connection::admission::ConnectionPermit;
+use crate::connection::body_queue::BodyQueue;
+use crate::connection::sink::MemorySink;
+use crate::connection::{Connection, Flags, ReadMode, Sink, Tick};
 use crate::cursor::Cursor;
 use crate::filter::{Filter, RowId};
 use crate::frame::control::Control;
@@ -27,19 +27,19 @@ use crate::frame::{Encoding, chunked, ws};
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::Transport;
 use crate::tenant::Tenant;
-use crate::tenant::start::Start;
+use crate::tenant::start::ResolvedStart;
 
 use super::connection_index::Owner;
 use super::sockets::Token;
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// Ticks (seconds) that a closed WebSocket may take to answer the close.
 const LINGER_TICKS: Tick = 1;
 
 /// A connection that is handed over to the worker.
-pub struct Adopt {
+pub struct ConnectionHandoff {
     /// Its permits and its principal; `None` for the diagnostic echo.
-    pub admitted: Option<Admitted>,
+    pub admitted: Option<ConnectionPermit>,
     /// Its organization, kept in memory until the worker keeps it; `None` for the diagnostic echo.
     pub tenant: Option<Arc<Tenant>>,
     /// The protocol that the client speaks.
@@ -47,7 +47,7 @@ pub struct Adopt {
     /// The filter to subscribe to; `None` if the connection only publishes.
     pub filter: Option<Filter>,
     /// Where the subscription starts.
-    pub start: Start,
+    pub start: ResolvedStart,
     /// `echo=false`.
     pub no_echo: bool,
     /// `heartbeat=event`.
@@ -64,97 +64,102 @@ impl Worker {
     ///
     /// # Errors
     /// The kernel refused the socket.
-    pub fn adopt_socket(self: &Rc<Self>, socket: OwnedFd, adopt: Adopt) -> io::Result<()> {
+    pub fn adopt_socket(self: &Rc<Self>, socket: OwnedFd, handoff: ConnectionHandoff) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
         let token = vacant(state);
         self.sockets.add(&socket, token)?;
-        self.adopt(state, token, Sink::Socket(socket), adopt);
+        self.adopt(state, token, Sink::Socket(socket), handoff);
         self.nudge();
         Ok(())
     }
 
     /// Serves a response body like a socket. The response reads from the returned queue.
-    pub fn adopt_body(self: &Rc<Self>, adopt: Adopt) -> Rc<BodyQueue> {
+    pub fn adopt_body(self: &Rc<Self>, handoff: ConnectionHandoff) -> Rc<BodyQueue> {
         let state = &mut *self.state.borrow_mut();
         let token = vacant(state);
         let worker = Rc::downgrade(self);
-        let tenant = adopt.admitted.as_ref().map(|admitted| admitted.principal().tenant);
+        let tenant = handoff.admitted.as_ref().map(|admitted| admitted.principal().tenant);
         let queue = BodyQueue::new(self.shared.unread_streams.claim(tenant), move || {
             if let Some(worker) = worker.upgrade() {
                 worker.body_ready.borrow_mut().push_back(token);
                 worker.nudge();
             }
         });
-        self.adopt(state, token, Sink::Body(queue.clone()), adopt);
+        self.adopt(state, token, Sink::Body(queue.clone()), handoff);
         self.nudge();
         queue
     }
 
     /// Serves a connection without a transport; only the simulation uses it (`benches/million.rs`).
-    pub fn adopt_memory(self: &Rc<Self>, ledger: Rc<Ledger>, adopt: Adopt) {
+    pub fn adopt_memory(self: &Rc<Self>, ledger: Rc<MemorySink>, handoff: ConnectionHandoff) {
         let state = &mut *self.state.borrow_mut();
         let token = vacant(state);
-        self.adopt(state, token, Sink::Memory(ledger), adopt);
+        self.adopt(state, token, Sink::Memory(ledger), handoff);
         self.nudge();
     }
 
-    fn adopt(self: &Rc<Self>, state: &mut State, token: Token, sink: Sink, adopt: Adopt) {
+    fn adopt(self: &Rc<Self>, state: &mut WorkerState, token: Token, sink: Sink, handoff: ConnectionHandoff) {
         let now = state.wheel.now();
-        let interval = self.keepalive_ticks(adopt.transport);
-        let mut adopt = adopt;
-        let is_echo = adopt.admitted.is_none();
+        let interval = self.keepalive_ticks(handoff.transport);
+        let mut handoff = handoff;
+        let is_echo = handoff.admitted.is_none();
         let mut ended = None;
-        if let Some(admitted) = &mut adopt.admitted {
+        if let Some(admitted) = &mut handoff.admitted {
             state.share_principal(admitted);
-            ended = self.shared.auth.still_valid(admitted.principal()).err().map(crate::outcome::close_of);
+            ended = self
+                .shared
+                .auth
+                .still_valid(admitted.principal())
+                .err()
+                .map(crate::error_response::close_reason);
         }
         // The connection was granted before the drain began, so nothing else would close it.
-        ended = ended.or_else(|| self.stop.borrow().then_some(Close::Restart));
+        ended = ended.or_else(|| self.stop.borrow().then_some(CloseReason::Restart));
         let connection = Connection {
             id: self.shared.connection_id(),
             generation: token.generation,
             flags: Flags {
-                no_echo: adopt.no_echo,
-                heartbeat_event: adopt.heartbeat_event,
+                no_echo: handoff.no_echo,
+                heartbeat_event: handoff.heartbeat_event,
                 diagnostic_echo: is_echo,
-                unread: !adopt.leftover.is_empty(),
+                unread: !handoff.leftover.is_empty(),
                 ..Flags::default()
             },
-            admitted: adopt.admitted,
+            admitted: handoff.admitted,
             sink,
-            transport: adopt.transport,
-            mode: Mode::Silent,
+            transport: handoff.transport,
+            mode: ReadMode::Silent,
             view: u32::MAX,
             row: None,
             position: Sequence::ZERO,
             evaluated: Sequence::ZERO,
-            told: Sequence::ZERO,
+            last_sent: Sequence::ZERO,
             mask: 0,
             pending: 0,
             since_ms: self.shared.clock.now_ms(),
             sent_events: 0,
             sent_bytes: 0,
-            heard: now,
+            last_heard: now,
             // Heartbeats are spread: the first one comes anywhere within the interval.
             heartbeat_at: now + 1 + token.generation % interval,
-            look_at: 0,
+            wheel_tick: 0,
             out: None,
             inbound: None,
             bad_frames: 0,
             inflight: 0,
-            closing_for: Close::Peer,
+            close_reason: CloseReason::Peer,
         };
         state.crowded = true;
         state.connections.insert(connection); // at `token.slot`, which was vacant
         state.index_owners(token.slot, None);
-        self.metrics().connections[adopt.transport as usize].add(1);
-        self.look_after(state, token);
+        self.metrics().connections[handoff.transport as usize].add(1);
+        self.schedule(state, token);
         if let Some(connection) = state.connection(token) {
             // Kept back, so that what follows is written together with it.
             let out = connection.outbox();
-            (out.control, out.since) = (adopt.head.as_slice().into(), now);
+            (out.control, out.since) = (handoff.head.as_slice().into(), now);
         }
-        if let Some(tenant) = adopt.tenant.as_ref().filter(|_| !is_echo) {
+        if let Some(tenant) = handoff.tenant.as_ref().filter(|_| !is_echo) {
             state.hold_tenant(tenant);
         }
         // Rights are checked here too, since later rechecks only follow later changes.
@@ -163,22 +168,22 @@ impl Worker {
             return self.close(state, token, reason);
         }
         if !is_echo {
-            match adopt.filter {
-                Some(filter) => self.subscribe(state, token, filter, Some(adopt.start), None),
-                None => self.say_ready(state, token, &Start::NOW, None),
+            match handoff.filter {
+                Some(filter) => self.subscribe(state, token, filter, Some(handoff.start), None),
+                None => self.write_ready(state, token, &ResolvedStart::NOW, None),
             }
         }
         if let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref()) {
             admitted.arrived(); // it has its position now, so it gets its own presence event
         }
-        self.take_leftover(state, token, &adopt.leftover);
+        self.take_leftover(state, token, &handoff.leftover);
         if self.flush(state, token, now) {
             state.run(token);
         }
     }
 
     /// Writes a control frame, or keeps it until the transport takes it.
-    pub(super) fn control(self: &Rc<Self>, state: &mut State, token: Token, control: &Control<'_>) {
+    pub(super) fn control(self: &Rc<Self>, state: &mut WorkerState, token: Token, control: &Control<'_>) {
         let Some(connection) = state.connection(token) else { return };
         let encoding = connection.encoding();
         let mut bytes = std::mem::take(&mut state.control);
@@ -189,7 +194,7 @@ impl Worker {
     }
 
     /// Returns a position as the connection's client sees it.
-    pub(super) fn cursor_of(&self, state: &mut State, token: Token, position: Sequence) -> Cursor {
+    pub(super) fn cursor_of(&self, state: &mut WorkerState, token: Token, position: Sequence) -> Cursor {
         let cursors = self.shared.tenants.cursors();
         let Some(connection) = state.connection(token) else {
             return Cursor([b'A'; crate::cursor::CURSOR_LEN]);
@@ -202,22 +207,22 @@ impl Worker {
     }
 
     /// Writes control bytes, or keeps them until the transport takes them.
-    pub(super) fn raw_control(self: &Rc<Self>, state: &mut State, token: Token, bytes: &[u8]) {
+    pub(super) fn raw_control(self: &Rc<Self>, state: &mut WorkerState, token: Token, bytes: &[u8]) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
-        let was_blocked = connection.flags.outlet.is_blocked();
+        let was_blocked = connection.flags.write_state.is_blocked();
         let wrote = connection.control(bytes);
         // Keeping bytes for a blocked connection is no progress, so its stall continues.
         if wrote.blocked && !was_blocked {
             connection.outbox().since = now;
         }
         if wrote.gone {
-            self.drop_connection(state, token, Close::Peer);
+            self.drop_connection(state, token, CloseReason::Peer);
         }
     }
 
     /// Closes a connection with a reason that is sent to its peer.
-    pub(super) fn close(self: &Rc<Self>, state: &mut State, token: Token, reason: Close) {
+    pub(super) fn close(self: &Rc<Self>, state: &mut WorkerState, token: Token, reason: CloseReason) {
         let Some(connection) = state.connection(token) else { return };
         if connection.flags.closing {
             return;
@@ -242,10 +247,16 @@ impl Worker {
     }
 
     /// Sends a last frame, leaves the tenant, and lingers until the peer closes.
-    pub(super) fn end_ws(self: &Rc<Self>, state: &mut State, token: Token, frame: &[u8], reason: Close) {
+    pub(super) fn end_ws(
+        self: &Rc<Self>,
+        state: &mut WorkerState,
+        token: Token,
+        frame: &[u8],
+        reason: CloseReason,
+    ) {
         self.raw_control(state, token, frame);
         let Some(connection) = state.connection(token) else { return };
-        if connection.flags.outlet.is_blocked() {
+        if connection.flags.write_state.is_blocked() {
             // The frame cannot be sent, so the connection is reset.
             self.drop_connection(state, token, reason);
             return;
@@ -255,24 +266,24 @@ impl Worker {
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
         }
         connection.flags.closing = true;
-        connection.closing_for = reason;
+        connection.close_reason = reason;
         // Further input is read and discarded in a later turn, since this may be called during a read.
         connection.flags.unread = true;
-        self.leave(state, token);
-        self.look_within(state, token, LINGER_TICKS);
+        self.leave_tenant(state, token);
+        self.schedule_within(state, token, LINGER_TICKS);
         state.run(token);
     }
 
     /// Removes a connection from its tenant's view: it gets no more events.
-    pub(super) fn leave(&self, state: &mut State, token: Token) {
+    pub(super) fn leave_tenant(&self, state: &mut WorkerState, token: Token) {
         let Some(connection) = state.connection(token) else { return };
-        let mode = std::mem::replace(&mut connection.mode, Mode::Silent);
+        let mode = std::mem::replace(&mut connection.mode, ReadMode::Silent);
         let (view, row) = (connection.view, connection.row.take());
         connection.mask = 0;
         let pending = std::mem::take(&mut connection.pending);
         self.metrics().pending.add(-i64::from(pending));
         self.metrics().dropped.add(u64::from(pending));
-        if mode == Mode::Behind {
+        if mode == ReadMode::Behind {
             self.metrics().behind.add(-1);
         }
         if let Some(row) = row {
@@ -282,16 +293,16 @@ impl Worker {
     }
 
     /// Drops a connection at once; the only place that does.
-    pub(super) fn drop_connection(&self, state: &mut State, token: Token, reason: Close) {
+    pub(super) fn drop_connection(&self, state: &mut WorkerState, token: Token, reason: CloseReason) {
         if state.connection(token).is_none() {
             return;
         }
-        self.leave(state, token);
+        self.leave_tenant(state, token);
         let Some(connection) = state.connections.remove(token.slot as usize) else { return };
         state.crowded = true;
-        state.wheel.died();
-        let reason = if connection.flags.closing { connection.closing_for } else { reason };
-        if reason == Close::Stalled
+        state.wheel.on_entry_dead();
+        let reason = if connection.flags.closing { connection.close_reason } else { reason };
+        if reason == CloseReason::Stalled
             && let Some(fd) = connection.sink.socket()
         {
             let _ = socket2::SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
@@ -314,20 +325,22 @@ impl Worker {
     }
 }
 
-fn vacant(state: &mut State) -> Token {
+fn vacant(state: &mut WorkerState) -> Token {
     Token { slot: state.connections.vacant_key() as u32, generation: state.next_generation() }
 }
 
-impl State {
+impl WorkerState {
     /// Lets connections of one API key share one principal.
-    fn share_principal(&self, admitted: &mut Admitted) {
+    fn share_principal(&self, admitted: &mut ConnectionPermit) {
         let principal = admitted.principal();
         // A ticket in a user's name was issued by a key too, but its principal is the user's own.
         let Some(key_id) = principal.key_id().filter(|_| principal.sub.is_none()) else { return };
         let tag = self.index.tag(Owner::Key(principal.tenant, key_id));
         let slot = self.index.next(tag, 0);
         let holder = slot.and_then(|slot| self.connections.get(slot as usize)?.admitted.as_ref());
-        if let Some(known) = holder.map(Admitted::principal).filter(|known| *known == principal).cloned() {
+        if let Some(known) =
+            holder.map(ConnectionPermit::principal).filter(|known| *known == principal).cloned()
+        {
             admitted.renew(known);
         }
     }

@@ -10,19 +10,19 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::close::Close;
-use crate::connection::{Connection, Mode, Tick, Wrote};
+use crate::close::CloseReason;
+use crate::connection::{Connection, ReadMode, Tick, WriteOutcome};
+use crate::event_ring::RingRead;
 use crate::frame::{Encoding, Frame};
 use crate::ids::Sequence;
 use crate::metrics::Times;
-use crate::ring::Read;
 
-use super::catchup::Written;
+use super::catchup::WrittenEvent;
 use super::connection_index::Owner;
 use super::sockets::Token;
-use super::submit::Out;
+use super::submit::PendingWrite;
 use super::view::{BATCH_FRAMES, Batch};
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// The most connections of one tenant that are written to before the next tenant's turn.
 pub const SENDS_PER_TURN: usize = 64;
@@ -51,7 +51,7 @@ struct Group {
 
 impl Worker {
     /// Runs one tenant's turn. Returns true if work remains for the next turn.
-    pub(super) fn fan_out(self: &Rc<Self>, state: &mut State, view: u32) -> bool {
+    pub(super) fn fan_out(self: &Rc<Self>, state: &mut WorkerState, view: u32) -> bool {
         let Some(it) = state.views.get_mut(view as usize) else { return false };
         let mut batch = match it.batch.take() {
             Some(batch) => batch,
@@ -61,8 +61,8 @@ impl Worker {
             },
         };
         let done = match batch.lapped {
-            Some(_) => self.fall_behind(state, view, &mut batch),
-            None => self.mark_some(state, view, &mut batch) && self.send_some(state, view, &mut batch),
+            Some(_) => self.lap_step(state, view, &mut batch),
+            None => self.mark_step(state, view, &mut batch) && self.send_step(state, view, &mut batch),
         };
         let Some(it) = state.views.get_mut(view as usize) else { return false }; // its last member left
         if done {
@@ -76,20 +76,20 @@ impl Worker {
     }
 
     /// Reads the next frames. Returns `None` at the head.
-    pub(super) fn take_batch(self: &Rc<Self>, state: &mut State, view: u32) -> Option<Batch> {
-        let State { views, reader, frames, .. } = state;
+    pub(super) fn take_batch(self: &Rc<Self>, state: &mut WorkerState, view: u32) -> Option<Batch> {
+        let WorkerState { views, reader, frames, .. } = state;
         let it = &mut views[view as usize];
         let mut batch = Batch { frames: std::mem::take(frames), ..Batch::default() };
         let most = (MARKS_PER_TURN / it.index.len().max(1)).clamp(LEAST_FRAMES, BATCH_FRAMES);
         match it.tenant.ring().read(reader, it.drained.next().0, &mut batch.frames, most) {
-            Read::Frames => {}
-            Read::AtHead => {
+            RingRead::Frames => {}
+            RingRead::AtHead => {
                 *frames = batch.frames;
                 return None;
             }
-            Read::Behind { .. } => {
+            RingRead::Behind { .. } => {
                 *frames = batch.frames;
-                return Some(self.all_behind(state, view));
+                return Some(self.begin_lap(state, view));
             }
         }
         it.joint = batch.frames.last().map_or(it.drained, |last| last.sequence());
@@ -98,8 +98,8 @@ impl Worker {
 
     /// Marks the connections that get some more frames of the batch. Returns true if all frames are marked.
     /// At least one frame is marked, because the matching subscriptions of a frame are not searched in parts.
-    pub(super) fn mark_some(&self, state: &mut State, view: u32, batch: &mut Batch) -> bool {
-        let State { views, connections, .. } = state;
+    pub(super) fn mark_step(&self, state: &mut WorkerState, view: u32, batch: &mut Batch) -> bool {
+        let WorkerState { views, connections, .. } = state;
         let it = &mut views[view as usize];
         let most = (MARKS_PER_TURN / it.index.len().max(1)).max(1);
         let mut matched = 0;
@@ -107,9 +107,9 @@ impl Worker {
             it.index.for_each_match(frame, |slots| {
                 for &slot in slots {
                     let connection = &mut connections[slot as usize];
-                    if connection.mode != Mode::Live
+                    if connection.mode != ReadMode::Live
                         || frame.sequence() <= connection.position
-                        || connection.hides(frame)
+                        || connection.is_own_publish(frame)
                     {
                         continue;
                     }
@@ -131,15 +131,15 @@ impl Worker {
     /// Handles that this worker was lapped, or that a new epoch began: every live connection continues at its
     /// own pace. They are switched over as many turns as needed; one that catches up meanwhile becomes live
     /// at the new end.
-    fn all_behind(&self, state: &mut State, view: u32) -> Batch {
+    fn begin_lap(&self, state: &mut WorkerState, view: u32) -> Batch {
         let it = &mut state.views[view as usize];
         it.joint = it.tenant.head();
         Batch { lapped: Some(0), ..Batch::default() }
     }
 
-    /// Switches some more connections that were live before the lap to [`Mode::Behind`]. Returns true if all
+    /// Switches some more connections that were live before the lap to [`ReadMode::Behind`]. Returns true if all
     /// are switched.
-    fn fall_behind(&self, state: &mut State, view: u32, batch: &mut Batch) -> bool {
+    fn lap_step(&self, state: &mut WorkerState, view: u32, batch: &mut Batch) -> bool {
         let it = &state.views[view as usize];
         let (from, joint) = (it.drained, it.joint);
         let owner = state.index.tag(Owner::Organization(it.tenant.id()));
@@ -148,8 +148,8 @@ impl Worker {
             let Some(slot) = next else { return true };
             batch.lapped = slot.checked_add(1);
             let Some(connection) = state.connections.get_mut(slot as usize) else { continue };
-            if connection.mode == Mode::Live && connection.view == view && connection.position < joint {
-                connection.mode = Mode::Behind;
+            if connection.mode == ReadMode::Live && connection.view == view && connection.position < joint {
+                connection.mode = ReadMode::Behind;
                 connection.position = connection.position.max(from);
                 connection.evaluated = connection.position;
                 let token = Token { slot, generation: connection.generation };
@@ -161,7 +161,7 @@ impl Worker {
     }
 
     /// Writes to some more connections of the batch. Returns true if all were served.
-    fn send_some(self: &Rc<Self>, state: &mut State, view: u32, batch: &mut Batch) -> bool {
+    fn send_step(self: &Rc<Self>, state: &mut WorkerState, view: u32, batch: &mut Batch) -> bool {
         let mut joined = std::mem::take(&mut state.bytes);
         let mut outs = std::mem::take(&mut state.outs);
         // The batch is outside the view here, because a connection that is found gone is dropped, and the
@@ -171,10 +171,10 @@ impl Worker {
         let mut turn = Turn::default();
         let stop = batch.at + SENDS_PER_TURN;
         while batch.at < stop.min(batch.touched.len()) && turn.bytes < BYTES_PER_TURN {
-            self.choose(state, batch, stop, &mut turn, &mut joined, &mut outs);
+            self.join_writes(state, batch, stop, &mut turn, &mut joined, &mut outs);
             state.submission.write(&state.connections, &joined, &mut outs);
             for out in outs.drain(..) {
-                self.settle(state, from, &batch.frames, &mut turn, out);
+                self.record_progress(state, from, &batch.frames, &mut turn, out);
             }
             self.time(&times, &batch.frames, &mut turn);
             if turn.groups.len() == GROUPS {
@@ -184,19 +184,19 @@ impl Worker {
         }
         joined.clear();
         (state.bytes, state.outs) = (joined, outs);
-        self.book(&turn);
+        self.add_to_counters(&turn);
         batch.at >= batch.touched.len()
     }
 
     /// Takes the next connections of the batch, up to one submission, and joins their bytes.
-    fn choose(
+    fn join_writes(
         &self,
-        state: &mut State,
+        state: &mut WorkerState,
         batch: &mut Batch,
         stop: usize,
         turn: &mut Turn,
         joined: &mut Vec<u8>,
-        outs: &mut Vec<Out>,
+        outs: &mut Vec<PendingWrite>,
     ) {
         let mut chosen = 0;
         while outs.len() < state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
@@ -205,7 +205,7 @@ impl Worker {
                 batch.at += 1; // it has ended since the batch was marked
                 continue;
             };
-            let (mask, blocked) = (connection.mask, connection.flags.outlet.is_blocked());
+            let (mask, blocked) = (connection.mask, connection.flags.write_state.is_blocked());
             if mask == 0 {
                 batch.at += 1; // it was closed or subscribed again since
                 continue;
@@ -215,18 +215,24 @@ impl Worker {
             let Group { start, end, .. } = turn.groups[group];
             chosen += end - start;
             turn.writes += u64::from(!blocked);
-            outs.push(Out { token, group: group as u32, start, end, wrote: Wrote::nothing(blocked) });
+            outs.push(PendingWrite {
+                token,
+                group: group as u32,
+                start,
+                end,
+                wrote: WriteOutcome::nothing(blocked),
+            });
         }
     }
 
     /// Records what a live connection, served up to `from` before, took of its part of the batch.
-    fn settle(
+    fn record_progress(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         from: Sequence,
         frames: &[Arc<Frame>],
         turn: &mut Turn,
-        out: Out,
+        out: PendingWrite,
     ) {
         let now = state.wheel.now();
         let (token, wrote) = (out.token, out.wrote);
@@ -236,7 +242,7 @@ impl Worker {
         turn.bytes += wrote.bytes;
         let whole = if !wrote.blocked && !wrote.gone {
             if let Some(last) = frames.get(63 - mask.leading_zeros() as usize) {
-                connection.told = last.sequence();
+                connection.last_sent = last.sequence();
             }
             turn.groups[out.group as usize].served += 1;
             mask.count_ones()
@@ -244,11 +250,11 @@ impl Worker {
             let chosen =
                 frames.iter().enumerate().filter(|(at, _)| mask & (1 << at) != 0).map(|(_, frame)| frame);
             let position = connection.position.max(from);
-            let whole = connection.settle_short(chosen, wrote.bytes, position);
+            let whole = connection.record_partial(chosen, wrote.bytes, position);
             if let Some(last) = frames.last() {
                 connection.evaluated = last.sequence(); // the rest is matched already, and still pending
             }
-            connection.mode = Mode::Behind;
+            connection.mode = ReadMode::Behind;
             connection.block(now);
             self.metrics().behind.add(1);
             whole
@@ -257,7 +263,7 @@ impl Worker {
         connection.pending -= whole.min(connection.pending);
         turn.delivered += u64::from(whole);
         if wrote.gone {
-            self.drop_connection(state, token, Close::Peer);
+            self.drop_connection(state, token, CloseReason::Peer);
         }
     }
 
@@ -281,7 +287,7 @@ impl Worker {
 
     /// Adds a turn's sums to the counters. This is done once per turn, since each addition is a locked
     /// instruction.
-    fn book(&self, turn: &Turn) {
+    fn add_to_counters(&self, turn: &Turn) {
         let metrics = self.metrics();
         metrics.writes.add(turn.writes);
         metrics.bytes_sent.add(turn.bytes as u64);
@@ -331,20 +337,20 @@ impl Turn {
 impl Connection {
     /// Records that the transport takes no more: the stall is measured from now on.
     pub(super) fn block(&mut self, now: Tick) {
-        if !self.flags.outlet.is_blocked() {
-            self.flags.outlet.block();
+        if !self.flags.write_state.is_blocked() {
+            self.flags.write_state.block();
             self.outbox().since = now;
         }
     }
 
     /// Returns true if this connection published `frame` itself and asked not to receive its own events.
-    pub(super) fn hides(&self, frame: &Frame) -> bool {
+    pub(super) fn is_own_publish(&self, frame: &Frame) -> bool {
         self.flags.no_echo && frame.origin() == self.id
     }
 
     /// Handles a short write of consecutive `frames`: keeps the frame that was sent in part, and sets the
     /// position. Returns how many were sent completely.
-    pub(super) fn settle_short<W: Written>(
+    pub(super) fn record_partial<W: WrittenEvent>(
         &mut self,
         frames: impl Iterator<Item = W>,
         mut bytes: usize,
@@ -357,7 +363,7 @@ impl Connection {
             }
             position = frame.sequence();
             let len = frame.encoded_len(self.encoding());
-            self.told = position;
+            self.last_sent = position;
             if bytes < len {
                 // A slow connection must not keep the whole page of its frame in memory.
                 self.outbox().partial = frame.detached().map(|frame| (frame, bytes));

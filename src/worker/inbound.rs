@@ -1,7 +1,7 @@
 //! Input from clients: bytes from a socket, messages from the decoder, client frames from messages.
 //!
 //! * There is one read buffer per worker. A connection keeps input only while it is paused
-//!   ([`crate::connection::Inbound::kept`]).
+//!   ([`crate::connection::Inbound::unprocessed`]).
 //! * A connection with too much pending output, or that waits for something, is not read: TCP's own
 //!   backpressure slows its peer.
 //! * A peer's bytes never cause a panic: the result is a response, a close code, or the end of the
@@ -10,18 +10,18 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::close::Close;
-use crate::connection::client::{ClientFrame, Subscribe};
-use crate::connection::shares::FREE_BYTES;
+use crate::close::CloseReason;
+use crate::connection::byte_shares::FREE_BYTES;
+use crate::connection::client_frame::{ClientFrame, Subscribe};
+use crate::error_response::ErrorResponse;
 use crate::frame::control::{Control, Ref};
 use crate::frame::ws;
 use crate::frame::ws_decode::{Limits, Message, Violation};
-use crate::outcome::Refusal;
 use crate::tenant::start;
 
 use super::sockets::Token;
-use super::ws_publish::Publishing;
-use super::{State, Worker};
+use super::ws_publish::PublishFrame;
+use super::{Worker, WorkerState};
 
 /// Bad frames in a row before the connection is closed with code 1008.
 pub const BAD_FRAMES: u8 = 10;
@@ -36,7 +36,7 @@ impl Worker {
     /// buffer has drained the socket, and later input causes a new edge. This is not so if the peer has
     /// already ended its side: `ended` says that an edge reported this, or that it is unknown which edges
     /// there were.
-    pub(super) fn read(self: &Rc<Self>, state: &mut State, token: Token, ended: bool) {
+    pub(super) fn read(self: &Rc<Self>, state: &mut WorkerState, token: Token, ended: bool) {
         let mut input = std::mem::take(&mut state.input);
         for turn in 0.. {
             let now = state.wheel.now();
@@ -50,17 +50,17 @@ impl Worker {
                 state.run(token);
                 break;
             }
-            if let Some(mut kept) = connection.inbound.as_mut().and_then(|it| it.kept.take()) {
+            if let Some(mut kept) = connection.inbound.as_mut().and_then(|it| it.unprocessed.take()) {
                 self.feed(state, token, &mut kept);
                 continue;
             }
             match connection.sink.read(&mut input) {
                 Ok(0) => {
-                    self.drop_connection(state, token, Close::Peer);
+                    self.drop_connection(state, token, CloseReason::Peer);
                     break;
                 }
                 Ok(n) => {
-                    connection.heard = now;
+                    connection.last_heard = now;
                     // An SSE client sends nothing after its request, and input of a closed WebSocket is
                     // ignored.
                     if !connection.flags.closing && connection.is_ws() {
@@ -69,7 +69,7 @@ impl Worker {
                     if n < input.len()
                         && !ended
                         && let Some(connection) = state.connection(token)
-                        && connection.inbound.as_ref().is_none_or(|it| it.kept.is_none())
+                        && connection.inbound.as_ref().is_none_or(|it| it.unprocessed.is_none())
                     {
                         connection.flags.unread = false;
                         break;
@@ -81,7 +81,7 @@ impl Worker {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
-                    self.drop_connection(state, token, Close::Peer);
+                    self.drop_connection(state, token, CloseReason::Peer);
                     break;
                 }
             }
@@ -90,7 +90,7 @@ impl Worker {
     }
 
     /// Continues reading if the reason for not reading is gone.
-    pub(super) fn resume_reading(self: &Rc<Self>, state: &mut State, token: Token) {
+    pub(super) fn resume_reading(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         if state.connection(token).is_some_and(|connection| connection.flags.unread && connection.may_read())
         {
             state.run(token);
@@ -98,16 +98,16 @@ impl Worker {
     }
 
     /// Handles bytes that hyper had read after the request head.
-    pub(super) fn take_leftover(&self, state: &mut State, token: Token, leftover: &[u8]) {
+    pub(super) fn take_leftover(&self, state: &mut WorkerState, token: Token, leftover: &[u8]) {
         if let Some(connection) = state.connection(token)
             && !leftover.is_empty()
             && connection.is_ws()
         {
-            connection.inbound().kept = Some(leftover.into());
+            connection.inbound().unprocessed = Some(leftover.into());
         }
     }
 
-    fn feed(self: &Rc<Self>, state: &mut State, token: Token, bytes: &mut [u8]) {
+    fn feed(self: &Rc<Self>, state: &mut WorkerState, token: Token, bytes: &mut [u8]) {
         let Some(connection) = state.connection(token) else { return };
         let echo = connection.flags.diagnostic_echo;
         let limits = if echo { Limits::ECHO } else { self.shared.ws_limits };
@@ -138,7 +138,7 @@ impl Worker {
             }
             let is_over = !connection.may_read() || self.shared.clock.monotonic_us() >= until_us;
             if is_over && at < bytes.len() {
-                connection.inbound().kept = Some(bytes[at..].into());
+                connection.inbound().unprocessed = Some(bytes[at..].into());
                 connection.flags.unread = true;
                 break;
             }
@@ -148,20 +148,20 @@ impl Worker {
             if decoder.is_partial() {
                 connection.inbound().decoder = decoder;
             }
-            connection.tidy_inbound();
+            connection.release_empty_inbound();
         }
         self.account(state, token, whole);
     }
 
     /// Counts the peer's incomplete input against its organization's share, and sets the time by which a
     /// message must be complete. `whole` says that a message was completed since the last call.
-    fn account(self: &Rc<Self>, state: &mut State, token: Token, whole: bool) {
+    fn account(self: &Rc<Self>, state: &mut WorkerState, token: Token, whole: bool) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(token) else { return };
         let tenant = connection.admitted.as_ref().map(|admitted| admitted.principal().tenant);
         let Some(inbound) = connection.inbound.as_mut() else { return };
         let partial = inbound.decoder.held_bytes();
-        let held = partial + inbound.kept.as_ref().map_or(0, |kept| kept.len());
+        let held = partial + inbound.unprocessed.as_ref().map_or(0, |kept| kept.len());
         let begun = whole || inbound.since.is_none();
         match (inbound.decoder.is_partial(), begun) {
             (false, _) => inbound.since = None,
@@ -176,26 +176,26 @@ impl Worker {
         let claim = inbound.claim.get_or_insert_with(|| self.shared.incoming.claim(tenant));
         if claim.set(held).is_err() {
             // Input that only waits for this worker is not the peer's fault.
-            if partial > FREE_BYTES || connection.flags.outlet.is_blocked() {
-                return self.close(state, token, Close::OverShare);
+            if partial > FREE_BYTES || connection.flags.write_state.is_blocked() {
+                return self.close(state, token, CloseReason::OverShare);
             }
             claim.force(held);
         }
-        if begun && let Some(late) = self.late_at(state, token) {
-            self.look_within(state, token, late.saturating_sub(now));
+        if begun && let Some(late) = self.deadline(state, token) {
+            self.schedule_within(state, token, late.saturating_sub(now));
         }
     }
 
-    fn on_message(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
+    fn on_message(self: &Rc<Self>, state: &mut WorkerState, token: Token, message: Message<'_>) {
         match message {
             Message::Text(text) => self.on_text(state, token, text),
-            Message::Binary(_) => self.close(state, token, Close::Binary),
+            Message::Binary(_) => self.close(state, token, CloseReason::Binary),
             other => self.on_control(state, token, other),
         }
     }
 
     /// Handles the diagnostic echo: each message is returned as one of its type.
-    fn on_echo(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
+    fn on_echo(self: &Rc<Self>, state: &mut WorkerState, token: Token, message: Message<'_>) {
         let mut bytes = Vec::new();
         match message {
             Message::Text(text) => ws::text(text, &mut bytes),
@@ -205,7 +205,7 @@ impl Worker {
         self.raw_control(state, token, &bytes);
     }
 
-    fn on_control(self: &Rc<Self>, state: &mut State, token: Token, message: Message<'_>) {
+    fn on_control(self: &Rc<Self>, state: &mut WorkerState, token: Token, message: Message<'_>) {
         let mut bytes = Vec::new();
         match message {
             Message::Ping(payload) => {
@@ -214,13 +214,13 @@ impl Worker {
             }
             Message::Close { code, .. } => {
                 ws::close(code, "", &mut bytes);
-                self.end_ws(state, token, &bytes, Close::Peer);
+                self.end_ws(state, token, &bytes, CloseReason::Peer);
             }
             Message::Pong(_) | Message::Text(_) | Message::Binary(_) => {}
         }
     }
 
-    fn on_text(self: &Rc<Self>, state: &mut State, token: Token, text: &str) {
+    fn on_text(self: &Rc<Self>, state: &mut WorkerState, token: Token, text: &str) {
         let parsed = ClientFrame::parse(text);
         let Some(connection) = state.connection(token) else { return };
         connection.bad_frames = if parsed.is_ok() { 0 } else { connection.bad_frames + 1 };
@@ -236,22 +236,22 @@ impl Worker {
                 self.on_auth(state, token, credential.as_ref(), reference);
             }
             Ok(ClientFrame::Publish { reference, events, batch, memory }) => {
-                self.publish(state, token, Publishing { reference, events, batch, durable: !memory });
+                self.publish(state, token, PublishFrame { reference, events, batch, durable: !memory });
             }
             Ok(ClientFrame::Cancel { reference, .. }) => {
-                let refusal = Refusal::not_implemented("cancelling streams is not supported yet");
+                let refusal = ErrorResponse::not_implemented("cancelling streams is not supported yet");
                 self.refuse(state, token, &refusal, reference);
             }
             Err(error) => {
-                self.refuse(state, token, &Refusal::bad_request(error.reason), error.reference);
+                self.refuse(state, token, &ErrorResponse::bad_request(error.reason), error.reference);
                 if bad >= BAD_FRAMES {
-                    self.close(state, token, Close::Policy);
+                    self.close(state, token, CloseReason::Policy);
                 }
             }
         }
     }
 
-    fn on_subscribe(self: &Rc<Self>, state: &mut State, token: Token, subscribe: Subscribe) {
+    fn on_subscribe(self: &Rc<Self>, state: &mut WorkerState, token: Token, subscribe: Subscribe) {
         let Subscribe { reference, filter, from } = subscribe;
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
@@ -287,7 +287,13 @@ impl Worker {
         });
     }
 
-    fn on_auth(self: &Rc<Self>, state: &mut State, token: Token, credential: &str, reference: Option<Ref>) {
+    fn on_auth(
+        self: &Rc<Self>,
+        state: &mut WorkerState,
+        token: Token,
+        credential: &str,
+        reference: Option<Ref>,
+    ) {
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = connection.admitted.as_mut() else { return };
         match self.shared.auth.renew(admitted.principal(), credential, admitted.peer()) {
@@ -300,14 +306,18 @@ impl Worker {
                 state.index_owners(token.slot, Some(&before));
                 match rights {
                     // The new credential must allow the subscription, or the connection is closed.
-                    Ok(_) if subscribed && !may_subscribe => return self.close(state, token, Close::Revoked),
+                    Ok(_) if subscribed && !may_subscribe => {
+                        return self.close(state, token, CloseReason::Revoked);
+                    }
                     Ok(rights) => self.renew_rights(state, token, rights),
-                    Err(ended) => return self.close(state, token, crate::outcome::close_of(ended)),
+                    Err(ended) => {
+                        return self.close(state, token, crate::error_response::close_reason(ended));
+                    }
                 }
-                self.look_after(state, token); // the new expiry may come sooner
+                self.schedule(state, token); // the new expiry may come sooner
                 self.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &[] });
             }
-            Err(crate::auth::RenewError::ChangedIdentity) => self.close(state, token, Close::Revoked),
+            Err(crate::auth::RenewError::ChangedIdentity) => self.close(state, token, CloseReason::Revoked),
             Err(crate::auth::RenewError::Refused(error)) => {
                 self.refuse(state, token, &error.into(), reference)
             }
@@ -315,10 +325,10 @@ impl Worker {
     }
 }
 
-fn close_of(violation: Violation) -> Close {
+fn close_of(violation: Violation) -> CloseReason {
     match violation.code() {
-        1007 => Close::BadText,
-        1009 => Close::TooLarge,
-        _ => Close::Protocol,
+        1007 => CloseReason::BadText,
+        1009 => CloseReason::TooLarge,
+        _ => CloseReason::Protocol,
     }
 }

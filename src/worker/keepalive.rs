@@ -2,7 +2,7 @@
 //!
 //! * A tick only collects the connections that are due. They are handled in the turns that follow, which give
 //!   them a share of their time: the heartbeats of a million connections in one second delay nothing else.
-//! * Each connection has one valid entry in the wheel ([`crate::connection::Connection::look_at`]); an entry
+//! * Each connection has one valid entry in the wheel ([`crate::connection::Connection::wheel_tick`]); an entry
 //!   that is no longer valid is ignored.
 //! * The silence timer is reset by bytes from the peer, or by a blocked socket that becomes writable, never
 //!   by our own write.
@@ -10,17 +10,17 @@
 
 use std::rc::Rc;
 
-use crate::close::Close;
-use crate::connection::{Outlet, Tick};
+use crate::allocator;
+use crate::close::CloseReason;
+use crate::connection::{Tick, WriteState};
 use crate::frame::control::Control;
 use crate::frame::{Encoding, sse, ws};
 use crate::ids::Sequence;
-use crate::memory;
 use crate::metrics::Transport;
 
 use super::sockets::Token;
 use super::wheel::Wheel;
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// Entries of the wheel that are cleaned up before the next tenants with new events.
 const TIDIED_PER_STEP: usize = 256;
@@ -34,30 +34,30 @@ impl Worker {
         if !due.is_empty() {
             state.due.push_back((state.wheel.now(), due.into_iter()));
         }
-        state.wheel.begin_to_tidy();
+        state.wheel.begin_cleanup();
         // Connections that come and go leave nearly empty pages behind, which are freed when a burst of them
         // is over.
         let crowded = std::mem::take(&mut state.crowded);
-        memory::give_back(state.was_crowded && !crowded);
+        allocator::release_free_pages(state.was_crowded && !crowded);
         state.was_crowded = crowded;
     }
 
     /// Handles the next connection that is due, else removes some dead entries of the wheel. Returns false if
     /// there are none.
-    pub(super) fn look_at_next(self: &Rc<Self>, state: &mut State) -> bool {
+    pub(super) fn look_at_next(self: &Rc<Self>, state: &mut WorkerState) -> bool {
         while let Some((tick, due)) = state.due.front_mut() {
             let tick = *tick;
             if let Some(token) = due.next() {
-                self.look(state, token, tick);
+                self.check_deadlines(state, token, tick);
                 return true;
             }
             state.due.pop_front();
         }
-        let State { wheel, connections, .. } = &mut *state;
-        wheel.tidy(TIDIED_PER_STEP, |token, at| {
+        let WorkerState { wheel, connections, .. } = &mut *state;
+        wheel.cleanup_step(TIDIED_PER_STEP, |token, at| {
             connections
                 .get(token.slot as usize)
-                .is_some_and(|it| it.generation == token.generation && it.look_at == at)
+                .is_some_and(|it| it.generation == token.generation && it.wheel_tick == at)
         })
     }
 
@@ -72,7 +72,7 @@ impl Worker {
     }
 
     /// Adds a connection to the wheel for its earliest deadline.
-    pub(super) fn look_after(&self, state: &mut State, token: Token) {
+    pub(super) fn schedule(&self, state: &mut WorkerState, token: Token) {
         let now = state.wheel.now();
         let stall = self.stall_ticks();
         let now_ms = self.shared.clock.now_ms();
@@ -82,14 +82,14 @@ impl Worker {
             let left = ms.saturating_sub(now_ms).div_ceil(1_000);
             ticks = ticks.min(Tick::try_from(left).unwrap_or(Tick::MAX));
         }
-        if let Some(late) = self.late_at(state, token) {
+        if let Some(late) = self.deadline(state, token) {
             ticks = ticks.min(late.saturating_sub(now));
         }
-        self.look_within(state, token, ticks);
+        self.schedule_within(state, token, ticks);
     }
 
     /// Returns when the peer's incomplete message is too late. A message that grows gets more time.
-    pub(super) fn late_at(&self, state: &mut State, token: Token) -> Option<Tick> {
+    pub(super) fn deadline(&self, state: &mut WorkerState, token: Token) -> Option<Tick> {
         let inbound = state.connection(token)?.inbound.as_ref()?;
         let seconds = self.shared.config.receive_time(inbound.decoder.held_bytes()).as_secs() + 1;
         Some(inbound.since?.saturating_add(Tick::try_from(seconds).unwrap_or(Tick::MAX / 4)))
@@ -98,15 +98,15 @@ impl Worker {
     /// Ensures that the connection is handled within `ticks`. An entry that is due sooner stays the valid
     /// one, and a later deadline is entered then: so a peer that moves its deadline again and again leaves no
     /// entry for each time.
-    pub(super) fn look_within(&self, state: &mut State, token: Token, ticks: Tick) {
+    pub(super) fn schedule_within(&self, state: &mut WorkerState, token: Token, ticks: Tick) {
         let now = state.wheel.now();
         let at = Wheel::tick_of(now, ticks);
         let Some(connection) = state.connection(token) else { return };
-        if connection.look_at > now && connection.look_at <= at {
+        if connection.wheel_tick > now && connection.wheel_tick <= at {
             return;
         }
-        connection.look_at = at;
-        state.wheel.after(ticks, token);
+        connection.wheel_tick = at;
+        state.wheel.schedule(ticks, token);
     }
 
     fn stall_ticks(&self) -> Tick {
@@ -115,59 +115,59 @@ impl Worker {
     }
 
     /// Handles a connection whose entry was due at `tick`.
-    fn look(self: &Rc<Self>, state: &mut State, token: Token, tick: Tick) {
+    fn check_deadlines(self: &Rc<Self>, state: &mut WorkerState, token: Token, tick: Tick) {
         let (now, now_ms) = (state.wheel.now(), self.shared.clock.now_ms());
         let stall = self.stall_ticks();
-        let late = self.late_at(state, token).is_some_and(|late| late <= now);
+        let late = self.deadline(state, token).is_some_and(|late| late <= now);
         let Some(connection) = state.connection(token) else { return };
-        if connection.look_at != tick {
+        if connection.wheel_tick != tick {
             return; // a newer entry is elsewhere
         }
         if connection.flags.closing {
-            self.drop_connection(state, token, Close::Peer);
+            self.drop_connection(state, token, CloseReason::Peer);
             return;
         }
         let interval = self.keepalive_ticks(connection.transport);
         let expires = connection.admitted.as_ref().and_then(|it| it.principal().expires_at_ms);
-        let silent = connection.is_ws() && now.saturating_sub(connection.heard) > 2 * interval;
-        let stalled = connection.flags.outlet == Outlet::Blocked
+        let silent = connection.is_ws() && now.saturating_sub(connection.last_heard) > 2 * interval;
+        let stalled = connection.flags.write_state == WriteState::Blocked
             && connection.out.as_ref().is_some_and(|out| now - out.since >= stall);
         let ended = if expires.is_some_and(|ms| ms <= now_ms) {
-            Some(Close::Expired)
+            Some(CloseReason::Expired)
         } else if stalled {
-            Some(Close::Stalled)
+            Some(CloseReason::Stalled)
         } else if silent {
-            Some(Close::HeartbeatMissed)
+            Some(CloseReason::HeartbeatMissed)
         } else if late {
-            Some(Close::Late)
+            Some(CloseReason::Late)
         } else {
             None
         };
         if let Some(reason) = ended {
             match reason {
-                Close::Stalled => self.drop_connection(state, token, reason),
+                CloseReason::Stalled => self.drop_connection(state, token, reason),
                 _ => self.close(state, token, reason),
             }
             return;
         }
         if connection.heartbeat_at <= now {
             connection.heartbeat_at = now + interval;
-            if !connection.flags.outlet.is_blocked() && !connection.flags.diagnostic_echo {
+            if !connection.flags.write_state.is_blocked() && !connection.flags.diagnostic_echo {
                 self.heartbeat(state, token);
             }
         }
-        self.look_after(state, token);
+        self.schedule(state, token);
     }
 
     /// Sends a heartbeat: on WebSocket a Ping and the JSON `ping` in one write; on SSE a comment, or an event
     /// if the position moved.
-    fn heartbeat(self: &Rc<Self>, state: &mut State, token: Token) {
+    fn heartbeat(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         let timestamp_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         let (view, encoding) = (connection.view, connection.encoding());
         let tenant = admitted.principal().tenant;
-        let (told, always) = (connection.told, connection.flags.heartbeat_event);
+        let (last_sent, always) = (connection.last_sent, connection.flags.heartbeat_event);
         let position = match state.views.get(view as usize) {
             Some(it) if connection_is_subscribed(state, token) => {
                 it.position_of(&state.connections[token.slot as usize])
@@ -175,7 +175,7 @@ impl Worker {
             _ => self.shared.tenants.get(tenant).map_or(Sequence::ZERO, |tenant| tenant.head()),
         };
         if let Some(connection) = state.connection(token) {
-            connection.told = position;
+            connection.last_sent = position;
         }
         let cursor = self.cursor_of(state, token, position);
         let mut bytes = Vec::with_capacity(128);
@@ -184,7 +184,7 @@ impl Worker {
                 ws::ping(&[], &mut bytes);
                 Control::Ping { timestamp_ms, cursor }.encode(encoding, &mut bytes);
             }
-            Encoding::Sse | Encoding::SseChunked if always || position != told => {
+            Encoding::Sse | Encoding::SseChunked if always || position != last_sent => {
                 Control::Heartbeat { timestamp_ms, cursor }.encode(encoding, &mut bytes);
             }
             Encoding::Sse => bytes.extend_from_slice(sse::KEEP_ALIVE),
@@ -194,6 +194,6 @@ impl Worker {
     }
 }
 
-fn connection_is_subscribed(state: &State, token: Token) -> bool {
+fn connection_is_subscribed(state: &WorkerState, token: Token) -> bool {
     state.connections.get(token.slot as usize).is_some_and(|connection| connection.row.is_some())
 }

@@ -5,27 +5,27 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use crate::auth::Change;
+use crate::auth::AuthChange;
 use crate::ids::TenantId;
 
-use super::commits::Told;
-use super::scan::{ClosedReply, DescribedReply, Found, FoundReply, Selector};
+use super::commits::CommitNotice;
+use super::scan::{ClosedReply, ConnectionSelector, DescribedReply, FoundConnection, FoundReply};
 use super::sockets::Token;
-use super::ws_publish::Committed;
-use super::{Accepted, State, Worker};
+use super::ws_publish::CommittedPublish;
+use super::{Accepted, Worker, WorkerState};
 
 /// A message to a worker.
 pub enum Mail {
     /// A new socket, assigned to this worker by load.
     Accepted(Accepted),
     /// A publish over WebSocket was committed, or its commit failed.
-    Committed(Committed),
+    Committed(CommittedPublish),
     /// A commit that a task waits for is over.
-    Told(Told),
+    CommitNotice(CommitNotice),
     /// Finds the connections with the lowest ids after `after`, about `most` of them.
     List {
         /// Which connections to find.
-        selector: Selector,
+        selector: ConnectionSelector,
         /// Only ids above this one.
         after: Option<u64>,
         /// How many to find; the result may have some more.
@@ -38,14 +38,14 @@ pub enum Mail {
         /// The organization.
         tenant: TenantId,
         /// The connections that were found.
-        found: Vec<Found>,
+        found: Vec<FoundConnection>,
         /// Where to send the result.
         reply: DescribedReply,
     },
     /// Closes connections; the reply is their number.
-    Close(Selector, ClosedReply),
+    Close(ConnectionSelector, ClosedReply),
     /// Credentials, users or organizations changed: check the rights of their connections.
-    Recheck(Change),
+    Recheck(AuthChange),
     /// The daemon stops: close every connection, spread over this many seconds.
     Drain {
         /// 0 means at once.
@@ -56,7 +56,7 @@ pub enum Mail {
 /// One connection, as a listing shows it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Connection)]
-pub struct Listed {
+pub struct ConnectionInfo {
     /// Its id.
     pub id: String,
     /// `ws`, `sse`, `sse_h2`, `sse_http10`.
@@ -83,7 +83,7 @@ pub struct Listed {
 }
 
 impl Worker {
-    pub(super) fn on_mail(self: &Rc<Self>, state: &mut State, mail: Mail) {
+    pub(super) fn on_mail(self: &Rc<Self>, state: &mut WorkerState, mail: Mail) {
         match mail {
             Mail::Accepted(accepted) => match self.on_accepted.get() {
                 Some(serve) => serve(accepted),
@@ -94,7 +94,7 @@ impl Worker {
                     state.acks.push(tenant, committed);
                 }
             }
-            Mail::Told(told) => self.commits.on_told(&told),
+            Mail::CommitNotice(notice) => self.commits.on_notice(&notice),
             Mail::List { selector, after, most, reply } => state.list(selector, after, most, reply),
             Mail::Describe { tenant, found, reply } => state.describe(tenant, found, reply),
             Mail::Close(selector, reply) => state.close_selected(selector, reply),
@@ -103,7 +103,11 @@ impl Worker {
         }
     }
 
-    pub(super) fn describe(&self, state: &mut State, found: &Found) -> Option<Listed> {
+    pub(super) fn describe(
+        &self,
+        state: &mut WorkerState,
+        found: &FoundConnection,
+    ) -> Option<ConnectionInfo> {
         let token = Token { slot: found.slot, generation: found.generation };
         state.connection(token)?;
         let connection = state.connections.get(token.slot as usize)?;
@@ -120,7 +124,7 @@ impl Worker {
             let position = view.position_of(connection);
             view.tenant.head().counter().saturating_sub(position.counter())
         });
-        Some(Listed {
+        Some(ConnectionInfo {
             id: connection_name(connection.id),
             transport: connection.transport.label(),
             user: principal.sub.as_deref().map(str::to_owned),
@@ -136,13 +140,13 @@ impl Worker {
     }
 
     /// Closes a connection whose credential has ended, without waiting for the mail about it.
-    pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut State, token: Token) {
+    pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
         else {
             return;
         };
         if let Err(ended) = self.shared.auth.confirm(admitted.principal()) {
-            self.close(state, token, crate::outcome::close_of(ended));
+            self.close(state, token, crate::error_response::close_reason(ended));
         }
     }
 }

@@ -14,8 +14,8 @@ pub mod commits;
 pub mod connect;
 mod connection_index;
 mod fair_queue;
+mod fair_share;
 pub mod fanout;
-mod gate;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
@@ -46,16 +46,16 @@ use tokio::sync::Notify;
 use crate::auth::Auth;
 use crate::config::Config;
 use crate::connection::admission::Admission;
-use crate::connection::newcomers::Newcomers;
+use crate::connection::byte_shares::ByteShares;
 use crate::connection::rate::Rates;
-use crate::connection::shares::Shares;
+use crate::connection::unauthenticated::UnauthenticatedSockets;
 use crate::connection::{Connection, Tick};
+use crate::error_response::ErrorResponse;
+use crate::event_ring::{Reader, RingRead};
 use crate::frame::Frame;
 use crate::frame::ws_decode;
 use crate::ids::{Sequence, TenantId};
 use crate::metrics::{Metrics, WorkerMetrics};
-use crate::outcome::Refusal;
-use crate::ring::{Read, Reader};
 use crate::tenant::{Tenant, Tenants};
 use crate::time::Clock;
 use crate::wake::WakeQueue;
@@ -68,7 +68,7 @@ use slab::Slab;
 use sockets::{Ready, Sockets, Token};
 use view::View;
 use wheel::Wheel;
-use ws_publish::Committed;
+use ws_publish::CommittedPublish;
 
 /// Size of a worker's one read buffer in bytes, and so the most input that is kept for a connection whose
 /// turn ended.
@@ -84,13 +84,13 @@ pub struct Shared {
     /// Limits of connections.
     pub admission: Arc<Admission>,
     /// Sockets whose peers have not presented a valid credential.
-    pub newcomers: Arc<Newcomers>,
+    pub newcomers: Arc<UnauthenticatedSockets>,
     /// Memory share of incomplete input: request bodies and WebSocket messages.
-    pub incoming: Arc<Shares>,
+    pub incoming: Arc<ByteShares>,
     /// Memory share of responses that are not read yet.
-    pub unread_answers: Arc<Shares>,
+    pub unread_answers: Arc<ByteShares>,
     /// Memory share of event streams over HTTP/2 that are not read yet.
-    pub unread_streams: Arc<Shares>,
+    pub unread_streams: Arc<ByteShares>,
     /// Rates of events and requests.
     pub rates: Rates,
     /// Counters.
@@ -130,16 +130,17 @@ impl Shared {
     ) -> Arc<Shared> {
         let loads = mail.iter().map(|_| AtomicUsize::new(0)).collect();
         let ws_limits = ws_decode::Limits::client(config.limits.ws_frame_bytes);
-        let newcomers = Newcomers::new(config.limits.unauthenticated_connections, admission.clone());
+        let newcomers =
+            UnauthenticatedSockets::new(config.limits.unauthenticated_connections, admission.clone());
         let anybody = config.limits.unauthenticated_bytes;
-        let incoming = Shares::new(
+        let incoming = ByteShares::new(
             "incomplete requests and messages",
             config.limits.body_bytes_per_organization,
             anybody,
         );
         let unread = config.limits.unread_bytes_per_organization;
-        let unread_answers = Shares::new("unread responses", unread, anybody);
-        let unread_streams = Shares::new("unread event streams", unread, anybody);
+        let unread_answers = ByteShares::new("unread responses", unread, anybody);
+        let unread_streams = ByteShares::new("unread event streams", unread, anybody);
         let rates = Rates::new(&config.limits, mail.len());
         Arc::new(Shared {
             config,
@@ -178,9 +179,9 @@ impl Shared {
     ///
     /// # Errors
     /// 503 once the daemon stops.
-    pub fn serving(&self) -> Result<(), Refusal> {
+    pub fn serving(&self) -> Result<(), ErrorResponse> {
         match self.is_stopping() {
-            true => Err(Refusal::unavailable("the server is stopping")),
+            true => Err(ErrorResponse::unavailable("the server is stopping")),
             false => Ok(()),
         }
     }
@@ -199,19 +200,19 @@ pub enum Accepted {
 pub type OnAccepted = Box<dyn Fn(Accepted)>;
 
 /// A socket's entry in its worker's load, released on drop.
-pub struct HeldSocket {
+pub struct SocketLoadGuard {
     worker: Rc<Worker>,
     handed_over: bool,
 }
 
-impl HeldSocket {
+impl SocketLoadGuard {
     /// Passes the entry to the connection that took over the socket: [`Worker::drop_connection`] releases it.
     pub fn hand_over(mut self) {
         self.handed_over = true;
     }
 }
 
-impl Drop for HeldSocket {
+impl Drop for SocketLoadGuard {
     fn drop(&mut self) {
         if !self.handed_over {
             self.worker.socket_closed();
@@ -226,7 +227,7 @@ pub struct Worker {
     /// What it shares with the other workers.
     pub shared: Arc<Shared>,
     sockets: Sockets,
-    state: RefCell<State>,
+    state: RefCell<WorkerState>,
     /// Serves the sockets that come by mail; set once, before any comes.
     pub on_accepted: OnceCell<OnAccepted>,
     /// True once this worker drains: connections still in hyper end after their present request.
@@ -238,13 +239,13 @@ pub struct Worker {
     nudge: Notify,
     /// Outside `state`: a task polls it while that is not borrowed, and mail completes it while that is
     /// borrowed.
-    commits: commits::Commits,
+    commits: commits::CommitWaits,
     /// Outside `state` for the same reason.
-    gate: RefCell<gate::Gate>,
+    fair_share: RefCell<fair_share::FairShare>,
 }
 
 /// The state that a worker owns.
-pub(crate) struct State {
+pub(crate) struct WorkerState {
     pub(crate) connections: Slab<Connection>,
     pub(crate) views: Slab<View>,
     pub(crate) by_tenant: HashMap<TenantId, u32>,
@@ -260,10 +261,10 @@ pub(crate) struct State {
     run: FairQueue<Token>,
     scans: Scans,
     /// Publishes over WebSocket whose commit is over and whose publisher was not answered yet.
-    acks: FairQueue<Committed>,
+    acks: FairQueue<CommittedPublish>,
     /// Number of turns so far.
     turn: u64,
-    /// Views with new events that were not served in this turn. A view is at most once in this or in `news`
+    /// Views with new events that were not served in this turn. A view is at most once in this or in `events_seen`
     /// ([`View::queued`]).
     fresh: VecDeque<u32>,
     /// Views with new events that had their share of this turn.
@@ -278,11 +279,11 @@ pub(crate) struct State {
     /// Mail that was taken from the mailbox and not handled yet.
     mail: VecDeque<Mail>,
     /// A buffer for reuse, empty between uses.
-    told: Vec<Arc<Tenant>>,
+    signalled: Vec<Arc<Tenant>>,
     pub(crate) input: Box<[u8]>,
     pub(crate) frames: Vec<Arc<Frame>>,
     pub(crate) bytes: Vec<u8>,
-    outs: Vec<submit::Out>,
+    outs: Vec<submit::PendingWrite>,
     submission: submit::Submission,
     pub(crate) control: Vec<u8>,
 }
@@ -296,7 +297,7 @@ impl Worker {
         let sockets = Sockets::new()?;
         sockets.add_wake(&shared.mail[id])?;
         sockets.add_wake(&shared.wakes[id])?;
-        let state = State {
+        let state = WorkerState {
             connections: Slab::new(),
             views: Slab::new(),
             by_tenant: HashMap::new(),
@@ -316,7 +317,7 @@ impl Worker {
             was_crowded: false,
             events: VecDeque::new(),
             mail: VecDeque::new(),
-            told: Vec::new(),
+            signalled: Vec::new(),
             input: vec![0; READ_BUFFER].into_boxed_slice(),
             frames: Vec::new(),
             bytes: Vec::new(),
@@ -333,8 +334,8 @@ impl Worker {
             stop: tokio::sync::watch::channel(false).0,
             body_ready: RefCell::default(),
             nudge: Notify::new(),
-            commits: commits::Commits::default(),
-            gate: RefCell::default(),
+            commits: commits::CommitWaits::default(),
+            fair_share: RefCell::default(),
         }))
     }
 
@@ -372,10 +373,10 @@ impl Worker {
 
     /// Counts a socket in this worker's load.
     #[must_use]
-    pub fn hold_socket(self: &Rc<Self>) -> HeldSocket {
+    pub fn hold_socket(self: &Rc<Self>) -> SocketLoadGuard {
         self.shared.loads[self.id].fetch_add(1, Ordering::Relaxed);
         self.metrics().sockets.add(1);
-        HeldSocket { worker: self.clone(), handed_over: false }
+        SocketLoadGuard { worker: self.clone(), handed_over: false }
     }
 
     fn socket_closed(&self) {
@@ -393,22 +394,22 @@ impl Worker {
 
     /// Keeps this worker's view of a tenant for a reader that waits for new events.
     #[must_use]
-    pub fn watch(self: &Rc<Self>, tenant: &Arc<Tenant>) -> Watch {
+    pub fn watch(self: &Rc<Self>, tenant: &Arc<Tenant>) -> EventWatch {
         let state = &mut *self.state.borrow_mut();
         let view = state.join_view(tenant, self.id);
         let news = state.views[view as usize].news.clone();
-        Watch { worker: self.clone(), view, news }
+        EventWatch { worker: self.clone(), view, news }
     }
 
     /// Reads a tenant's ring after `position`.
-    pub fn read_ring(&self, tenant: &Tenant, position: Sequence, out: &mut Vec<Arc<Frame>>) -> Read {
+    pub fn read_ring(&self, tenant: &Tenant, position: Sequence, out: &mut Vec<Arc<Frame>>) -> RingRead {
         let state = &mut *self.state.borrow_mut();
         tenant.ring().read(&mut state.reader, position.next().0, out, view::BATCH_FRAMES)
     }
 
     /// Waits, if needed, until a body of `bytes` that `tenant` publishes may be processed.
     pub async fn enter(&self, tenant: TenantId, bytes: usize) {
-        let wait = self.gate.borrow_mut().enter(tenant, bytes);
+        let wait = self.fair_share.borrow_mut().enter(tenant, bytes);
         if let Some(wait) = wait {
             self.nudge();
             let _ = wait.await; // if the gate was dropped, continue
@@ -428,15 +429,15 @@ impl Worker {
 }
 
 /// A reader that waits for a tenant's events; see [`Worker::watch`].
-pub struct Watch {
+pub struct EventWatch {
     worker: Rc<Worker>,
     view: u32,
     news: Rc<Notify>,
 }
 
-impl Watch {
+impl EventWatch {
     /// Completes when the worker has seen events after this call.
-    pub fn news(&self) -> impl Future<Output = ()> + use<> {
+    pub fn events_seen(&self) -> impl Future<Output = ()> + use<> {
         let notified = Rc::clone(&self.news);
         // Registered at once and not at the first poll, so that no event is missed.
         let mut waiting = Box::pin(async move { notified.notified().await });
@@ -445,14 +446,14 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for EventWatch {
     fn drop(&mut self) {
         let state = &mut *self.worker.state.borrow_mut();
         state.leave_view(self.view, self.worker.id);
     }
 }
 
-impl State {
+impl WorkerState {
     /// Returns the connection of a token, if it still exists.
     pub(crate) fn connection(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections

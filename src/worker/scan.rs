@@ -13,17 +13,17 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::auth::{Change, Principal};
-use crate::close::Close;
+use crate::auth::{AuthChange, Principal};
+use crate::close::CloseReason;
 use crate::connection::Connection;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 
 use super::connection_index::{Owner, OwnerTag};
 use super::fair_queue::FairQueue;
-use super::mail::Listed;
+use super::mail::ConnectionInfo;
 use super::sockets::Token;
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// The most connections of one step.
 const STEP: usize = 16;
@@ -38,11 +38,11 @@ const EVERYBODY: TenantId = TenantId(0);
 /// Too many listings and closings of the organization are waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("too many listings of the organization's connections are waiting ({WAITING})")]
-pub struct Busy;
+pub struct ScanQueueFull;
 
 /// Selects connections of one organization.
 #[derive(Clone, Debug)]
-pub struct Selector {
+pub struct ConnectionSelector {
     /// The organization.
     pub tenant: TenantId,
     /// Only the connection with this id.
@@ -55,7 +55,7 @@ pub struct Selector {
     pub within: Narrowing,
 }
 
-impl Selector {
+impl ConnectionSelector {
     fn owner(&self) -> Owner<'_> {
         match (&self.user, &self.key) {
             (Some(user), _) => Owner::User(self.tenant, user),
@@ -64,7 +64,7 @@ impl Selector {
         }
     }
 
-    fn selects(&self, principal: &Principal, connection: &Connection) -> bool {
+    fn matches(&self, principal: &Principal, connection: &Connection) -> bool {
         principal.tenant == self.tenant
             && !connection.flags.closing
             && self.id.is_none_or(|id| id == connection.id)
@@ -76,7 +76,7 @@ impl Selector {
 
 /// A connection that a listing found.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Found {
+pub struct FoundConnection {
     /// Its id.
     pub id: u64,
     /// Its worker.
@@ -88,36 +88,36 @@ pub struct Found {
 }
 
 /// Sends the result of a listing.
-pub type FoundReply = oneshot::Sender<Result<Vec<Found>, Busy>>;
+pub type FoundReply = oneshot::Sender<Result<Vec<FoundConnection>, ScanQueueFull>>;
 /// Sends the descriptions of the connections that were found.
-pub type DescribedReply = oneshot::Sender<Result<Vec<Listed>, Busy>>;
+pub type DescribedReply = oneshot::Sender<Result<Vec<ConnectionInfo>, ScanQueueFull>>;
 /// Sends the number of closed connections.
-pub type ClosedReply = oneshot::Sender<Result<usize, Busy>>;
+pub type ClosedReply = oneshot::Sender<Result<usize, ScanQueueFull>>;
 
 /// A scan that is waiting or in progress.
 enum Scan {
     /// Checks rights again.
-    Recheck(Option<Recheck>, Walk),
+    Recheck(Option<Recheck>, ScanCursor),
     /// Finds the `most` connections with the lowest ids after `after`, in any order.
     List {
-        selector: Selector,
+        selector: ConnectionSelector,
         after: Option<u64>,
         most: usize,
-        found: Vec<Found>,
+        found: Vec<FoundConnection>,
         reply: FoundReply,
-        walk: Walk,
+        walk: ScanCursor,
     },
     /// Describes connections, except those that have ended.
     Describe {
-        found: std::vec::IntoIter<Found>,
-        listed: Vec<Listed>,
+        found: std::vec::IntoIter<FoundConnection>,
+        listed: Vec<ConnectionInfo>,
         reply: DescribedReply,
     },
     Close {
-        selector: Selector,
+        selector: ConnectionSelector,
         closed: usize,
         reply: ClosedReply,
-        walk: Walk,
+        walk: ScanCursor,
     },
 }
 
@@ -136,15 +136,15 @@ impl Scan {
 
 /// Where a scan continues: the remaining owners, and the next slot of the first of them.
 #[derive(Debug, Default)]
-struct Walk {
+struct ScanCursor {
     owners: VecDeque<OwnerTag>,
     /// Visits every slot instead.
     all: bool,
     at: u32,
 }
 
-impl Walk {
-    fn next(&mut self, state: &State) -> Option<u32> {
+impl ScanCursor {
+    fn next(&mut self, state: &WorkerState) -> Option<u32> {
         if self.all {
             let slot = self.at;
             self.at += 1;
@@ -172,11 +172,11 @@ pub(super) struct Recheck {
 }
 
 impl Recheck {
-    fn note(&mut self, change: &Change) {
+    fn add(&mut self, change: &AuthChange) {
         match change {
-            Change::KeyRevoked(_, key) => drop(self.keys.insert(key.as_str().into())),
-            Change::TokenRevoked(_, jti) => drop(self.tokens.insert(jti.as_str().into())),
-            Change::UserDisabled(_, sub, _) | Change::TokensEnded(_, sub) => {
+            AuthChange::KeyRevoked(_, key) => drop(self.keys.insert(key.as_str().into())),
+            AuthChange::TokenRevoked(_, jti) => drop(self.tokens.insert(jti.as_str().into())),
+            AuthChange::UserDisabled(_, sub, _) | AuthChange::TokensEnded(_, sub) => {
                 self.users.insert(sub.as_str().into());
             }
             _ => self.everyone = true,
@@ -188,7 +188,7 @@ impl Recheck {
 
     fn concerns(&self, principal: &Principal) -> bool {
         let token = || match &principal.credential {
-            crate::auth::Credential::Token { jti, .. } => jti.as_deref(),
+            crate::auth::CredentialId::Token { jti, .. } => jti.as_deref(),
             _ => None,
         };
         self.everyone
@@ -205,7 +205,7 @@ impl Recheck {
 
     /// Returns the owners whose connections are checked. A `jti` has no index of its own, so it stands for
     /// its organization.
-    fn owners(&self, state: &State, tenant: TenantId) -> VecDeque<OwnerTag> {
+    fn owners(&self, state: &WorkerState, tenant: TenantId) -> VecDeque<OwnerTag> {
         let made_by_keys = self.keys.iter().map(|key| Owner::MadeByKey(key));
         let all = (self.everyone || !self.tokens.is_empty()).then_some(Owner::Organization(tenant));
         let users =
@@ -228,7 +228,7 @@ pub(super) struct Scans {
 /// The drain: every connection is closed, a limited number at a time.
 #[derive(Debug)]
 struct Drain {
-    walk: Walk,
+    walk: ScanCursor,
     /// How many may be closed now.
     allowed: usize,
 }
@@ -239,14 +239,14 @@ impl Scans {
     }
 
     /// Queues a recheck of the connections that a change affects.
-    pub(super) fn recheck(&mut self, change: &Change) {
+    pub(super) fn recheck(&mut self, change: &AuthChange) {
         let tenant = change.tenant().unwrap_or(EVERYBODY);
         let queue = &mut self.queue;
         let recheck = self.rechecks.entry(tenant).or_insert_with(|| {
-            queue.push(tenant, Scan::Recheck(None, Walk::default()));
+            queue.push(tenant, Scan::Recheck(None, ScanCursor::default()));
             Recheck::default()
         });
-        recheck.note(change);
+        recheck.add(change);
     }
 
     #[cfg(test)]
@@ -263,35 +263,41 @@ impl Scans {
     }
 }
 
-impl State {
-    fn walk(&self, selector: &Selector) -> Walk {
-        Walk { owners: [self.index.tag(selector.owner())].into(), ..Walk::default() }
+impl WorkerState {
+    fn cursor(&self, selector: &ConnectionSelector) -> ScanCursor {
+        ScanCursor { owners: [self.index.tag(selector.owner())].into(), ..ScanCursor::default() }
     }
 
-    pub(super) fn list(&mut self, selector: Selector, after: Option<u64>, most: usize, reply: FoundReply) {
+    pub(super) fn list(
+        &mut self,
+        selector: ConnectionSelector,
+        after: Option<u64>,
+        most: usize,
+        reply: FoundReply,
+    ) {
         if !self.scans.has_room(selector.tenant) {
-            let _ = reply.send(Err(Busy)); // the caller may be gone
+            let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
-        let (tenant, walk) = (selector.tenant, self.walk(&selector));
+        let (tenant, walk) = (selector.tenant, self.cursor(&selector));
         self.scans.queue.push(tenant, Scan::List { selector, after, most, found: Vec::new(), reply, walk });
     }
 
-    pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<Found>, reply: DescribedReply) {
+    pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<FoundConnection>, reply: DescribedReply) {
         if !self.scans.has_room(tenant) {
-            let _ = reply.send(Err(Busy)); // the caller may be gone
+            let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
         let listed = Vec::with_capacity(found.len());
         self.scans.queue.push(tenant, Scan::Describe { found: found.into_iter(), listed, reply });
     }
 
-    pub(super) fn close_selected(&mut self, selector: Selector, reply: ClosedReply) {
+    pub(super) fn close_selected(&mut self, selector: ConnectionSelector, reply: ClosedReply) {
         if !self.scans.has_room(selector.tenant) {
-            let _ = reply.send(Err(Busy)); // the caller may be gone
+            let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
-        let (tenant, walk) = (selector.tenant, self.walk(&selector));
+        let (tenant, walk) = (selector.tenant, self.cursor(&selector));
         self.scans.queue.push(tenant, Scan::Close { selector, closed: 0, reply, walk });
     }
 
@@ -306,7 +312,7 @@ impl State {
 
 impl Worker {
     /// Continues the scan of the organization whose turn it is.
-    pub(super) fn scan(self: &Rc<Self>, state: &mut State) {
+    pub(super) fn scan(self: &Rc<Self>, state: &mut WorkerState) {
         self.drain_some(state);
         let Some((tenant, mut scan)) = state.scans.queue.pop() else { return };
         if !scan.is_abandoned() && !self.step(state, tenant, &mut scan) {
@@ -322,18 +328,18 @@ impl Worker {
     }
 
     /// Handles some more connections; returns true at the end of the scan.
-    fn step(self: &Rc<Self>, state: &mut State, tenant: TenantId, scan: &mut Scan) -> bool {
+    fn step(self: &Rc<Self>, state: &mut WorkerState, tenant: TenantId, scan: &mut Scan) -> bool {
         for _ in 0..STEP {
             let ended = match scan {
                 Scan::Recheck(recheck, walk) => self.recheck_next(state, tenant, recheck, walk),
                 Scan::List { selector, after, most, found, walk, .. } => {
                     let Some(slot) = walk.next(state) else { return true };
                     if let Some((token, connection, principal)) = state.holder(slot)
-                        && selector.selects(principal, connection)
+                        && selector.matches(principal, connection)
                         && after.is_none_or(|after| connection.id > after)
                     {
                         let Token { slot, generation } = token;
-                        found.push(Found { id: connection.id, worker: self.id, slot, generation });
+                        found.push(FoundConnection { id: connection.id, worker: self.id, slot, generation });
                         keep_lowest(found, *most);
                     }
                     false
@@ -347,10 +353,10 @@ impl Worker {
                 Scan::Close { selector, closed, walk, .. } => {
                     let Some(slot) = walk.next(state) else { return true };
                     if let Some((token, connection, principal)) = state.holder(slot)
-                        && selector.selects(principal, connection)
+                        && selector.matches(principal, connection)
                     {
                         *closed += 1;
-                        self.close(state, token, Close::Kicked);
+                        self.close(state, token, CloseReason::Kicked);
                     }
                     false
                 }
@@ -366,17 +372,17 @@ impl Worker {
     /// rights.
     fn recheck_next(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         tenant: TenantId,
         recheck: &mut Option<Recheck>,
-        walk: &mut Walk,
+        walk: &mut ScanCursor,
     ) -> bool {
         let recheck = match recheck {
             Some(recheck) => recheck,
             None => {
                 let begun = state.scans.rechecks.remove(&tenant).unwrap_or_default();
                 let owners = begun.owners(state, tenant);
-                *walk = Walk { owners, all: tenant == EVERYBODY, at: 0 };
+                *walk = ScanCursor { owners, all: tenant == EVERYBODY, at: 0 };
                 recheck.insert(begun)
             }
         };
@@ -391,16 +397,16 @@ impl Worker {
         self.metrics().rechecked.add(1);
         match self.shared.auth.still_valid(principal) {
             Ok(rights) => self.renew_rights(state, token, rights),
-            Err(ended) => self.close(state, token, crate::outcome::close_of(ended)),
+            Err(ended) => self.close(state, token, crate::error_response::close_reason(ended)),
         }
         false
     }
 
     /// Begins to close every connection within `seconds`, in parts, so that clients do not all reconnect at
     /// once. [`Worker::adopt`] closes a connection that is adopted from here on.
-    pub(super) fn drain(self: &Rc<Self>, state: &mut State, seconds: u64) {
+    pub(super) fn drain(self: &Rc<Self>, state: &mut WorkerState, seconds: u64) {
         self.stop.send_replace(true);
-        let walk = Walk { all: true, ..Walk::default() };
+        let walk = ScanCursor { all: true, ..ScanCursor::default() };
         state.scans.drain = Some(Drain { walk, allowed: if seconds == 0 { usize::MAX } else { 0 } });
         if seconds == 0 {
             return;
@@ -421,7 +427,7 @@ impl Worker {
         });
     }
 
-    fn drain_some(self: &Rc<Self>, state: &mut State) {
+    fn drain_some(self: &Rc<Self>, state: &mut WorkerState) {
         let Some(mut drain) = state.scans.drain.take() else { return };
         for _ in 0..STEP {
             if drain.allowed == 0 {
@@ -431,7 +437,7 @@ impl Worker {
             let Some(connection) = state.connections.get(slot as usize) else { continue };
             let token = Token { slot, generation: connection.generation };
             drain.allowed -= 1;
-            self.close(state, token, Close::Restart);
+            self.close(state, token, CloseReason::Restart);
         }
         state.scans.drain = Some(drain);
     }
@@ -439,7 +445,7 @@ impl Worker {
 
 /// Cuts a list to the `most` lowest ids when it has twice as many, so that the cost per found connection is
 /// constant.
-fn keep_lowest(found: &mut Vec<Found>, most: usize) {
+fn keep_lowest(found: &mut Vec<FoundConnection>, most: usize) {
     if most > 0 && found.len() >= 2 * most {
         found.select_nth_unstable(most - 1);
         found.truncate(most);

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_nobody_needs_is_given_back_and_made_again() {
+    fn an_empty_block_is_freed_and_allocated_again() {
         let mut slab = Slab::new();
         let block = Slab::<usize>::BLOCK;
         (0..3 * block).for_each(|n| assert_eq!(slab.insert(n), n));

@@ -16,7 +16,7 @@ use std::os::fd::AsRawFd;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::config::FanoutSubmission;
-use crate::connection::{Connection, Wrote};
+use crate::connection::{Connection, WriteOutcome};
 
 use super::fanout::SENDS_PER_TURN;
 use super::slab::Slab;
@@ -30,14 +30,14 @@ const _: () = assert!(SENDS_PER_TURN == 64, "a bit of a u64 each, and entries of
 
 /// One write of a turn: its connection, its group of bytes, and its result.
 #[derive(Debug)]
-pub(crate) struct Out {
+pub(crate) struct PendingWrite {
     pub(crate) token: Token,
     /// The group of the turn whose bytes are written.
     pub(crate) group: u32,
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// The result, set by [`Submission::write`]. If it is blocked from the start, nothing is tried.
-    pub(crate) wrote: Wrote,
+    pub(crate) wrote: WriteOutcome,
 }
 
 /// Writes for one worker.
@@ -75,8 +75,8 @@ impl Submission {
         }
     }
 
-    /// Writes each connection's part of `joined`, and sets the result in [`Out::wrote`].
-    pub(crate) fn write(&mut self, connections: &Slab<Connection>, joined: &[u8], outs: &mut [Out]) {
+    /// Writes each connection's part of `joined`, and sets the result in [`PendingWrite::wrote`].
+    pub(crate) fn write(&mut self, connections: &Slab<Connection>, joined: &[u8], outs: &mut [PendingWrite]) {
         match &mut self.ring {
             Some(ring) if (LEAST_BATCH..=SENDS_PER_TURN).contains(&outs.len()) => {
                 if let Err(error) = write_batch(ring, connections, joined, outs) {
@@ -108,13 +108,13 @@ pub(super) fn broken_ring() -> io::Result<IoUring> {
 }
 
 /// Writes by a system call, starting at byte `at`.
-fn write_one(connections: &Slab<Connection>, joined: &[u8], out: &mut Out, at: usize) {
+fn write_one(connections: &Slab<Connection>, joined: &[u8], out: &mut PendingWrite, at: usize) {
     if out.wrote.blocked {
         return;
     }
     let Some(connection) = connections.get(out.token.slot as usize) else { return };
     let more = connection.sink.write(&joined[out.start + at..out.end]);
-    out.wrote = Wrote { bytes: at + more.bytes, ..more };
+    out.wrote = WriteOutcome { bytes: at + more.bytes, ..more };
 }
 
 /// Writes by one submission. Every one of `outs` gets its result, also on an error, after which the ring must
@@ -123,7 +123,7 @@ fn write_batch(
     ring: &mut IoUring,
     connections: &Slab<Connection>,
     joined: &[u8],
-    outs: &mut [Out],
+    outs: &mut [PendingWrite],
 ) -> io::Result<()> {
     // One bit per entry that the ring has and that has not completed.
     let mut waiting = 0u64;
@@ -173,18 +173,18 @@ fn write_batch(
 }
 
 /// Records a completion; a short write continues as a `send` until it would block.
-fn complete(connections: &Slab<Connection>, joined: &[u8], out: &mut Out, result: i32) {
+fn complete(connections: &Slab<Connection>, joined: &[u8], out: &mut PendingWrite, result: i32) {
     match usize::try_from(result) {
         Ok(bytes) if bytes == out.end - out.start => {
-            out.wrote = Wrote { bytes, blocked: false, gone: false };
+            out.wrote = WriteOutcome { bytes, blocked: false, gone: false };
         }
         Ok(bytes) => write_one(connections, joined, out, bytes),
         Err(_) => {
             let errno = rustix::io::Errno::from_raw_os_error(-result);
             match errno {
-                rustix::io::Errno::AGAIN => out.wrote = Wrote::nothing(true),
+                rustix::io::Errno::AGAIN => out.wrote = WriteOutcome::nothing(true),
                 rustix::io::Errno::INTR => write_one(connections, joined, out, 0),
-                _ => out.wrote = Wrote { bytes: 0, blocked: false, gone: true },
+                _ => out.wrote = WriteOutcome { bytes: 0, blocked: false, gone: true },
             }
         }
     }

@@ -6,24 +6,24 @@
 
 use std::rc::Rc;
 
-use crate::connection::Mode;
+use crate::connection::ReadMode;
 use crate::filter::{Filter, Rights, Selection};
 use crate::frame::control::{Control, Ref};
 use crate::ids::Sequence;
-use crate::tenant::start::Start;
+use crate::tenant::start::ResolvedStart;
 
 use super::mail::connection_name;
 use super::sockets::Token;
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 impl Worker {
     /// Subscribes a connection to `filter`, from `start` if one is given, and sends `ready`.
     pub(super) fn subscribe(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
         filter: Filter,
-        start: Option<Start>,
+        start: Option<ResolvedStart>,
         reference: Option<Ref>,
     ) {
         let Some(connection) = state.connection(token) else { return };
@@ -40,24 +40,24 @@ impl Worker {
                 state.release_tenant(tenant.id()); // the view keeps it from here on
             }
         }
-        let kept = self.lift(state, token);
+        let kept = self.detach_row(state, token);
         let head = tenant.head(); // read after the worker's bit was set, so later events wake us
         let start = match start {
             Some(start) => start,
-            None if first => Start::NOW,
-            None => Start { position: Some(kept), gap: None, resumed: false, asked: false },
+            None if first => ResolvedStart::NOW,
+            None => ResolvedStart { position: Some(kept), gap: None, resumed: false, requested: false },
         };
         let position = start.position.unwrap_or(head);
-        self.place(state, token, Selection { filter, rights }, position);
+        self.insert_row(state, token, Selection { filter, rights }, position);
         let Some(connection) = state.connection(token) else { return };
         // A position kept while behind still owes its `caught_up`.
-        connection.flags.caught_up_owed |= start.asked;
-        self.say_ready(state, token, &Start { position: Some(position), ..start }, reference);
+        connection.flags.caught_up_pending |= start.requested;
+        self.write_ready(state, token, &ResolvedStart { position: Some(position), ..start }, reference);
         state.run(token);
     }
 
     /// Replaces the row of a subscription by one with the present rights; its position stays.
-    pub(super) fn renew_rights(self: &Rc<Self>, state: &mut State, token: Token, rights: Rights) {
+    pub(super) fn renew_rights(self: &Rc<Self>, state: &mut WorkerState, token: Token, rights: Rights) {
         let Some(connection) = state.connection(token) else { return };
         let (view, Some(row)) = (connection.view, connection.row) else { return };
         let Some(selection) = state.views.get(view as usize).and_then(|it| it.index.selection(row)) else {
@@ -67,13 +67,13 @@ impl Worker {
             return;
         }
         let filter = selection.filter.clone();
-        let position = self.lift(state, token);
-        self.place(state, token, Selection { filter, rights }, position);
+        let position = self.detach_row(state, token);
+        self.insert_row(state, token, Selection { filter, rights }, position);
         state.run(token);
     }
 
     /// Removes the connection's row from the index and returns its exact position.
-    fn lift(&self, state: &mut State, token: Token) -> Sequence {
+    fn detach_row(&self, state: &mut WorkerState, token: Token) -> Sequence {
         let Some(connection) = state.connection(token) else { return Sequence::ZERO };
         let (view, row, mode) = (connection.view, connection.row.take(), connection.mode);
         let Some(row) = row else { return Sequence::ZERO };
@@ -89,16 +89,16 @@ impl Worker {
             let on_its_way = u32::from(connection.out.as_ref().is_some_and(|out| out.partial.is_some()));
             let forgotten = connection.pending.saturating_sub(on_its_way);
             connection.pending -= forgotten;
-            connection.mode = Mode::Silent;
+            connection.mode = ReadMode::Silent;
             self.metrics().pending.add(-i64::from(forgotten));
             self.metrics().dropped.add(u64::from(forgotten));
-            self.metrics().behind.add(-i64::from(mode == Mode::Behind));
+            self.metrics().behind.add(-i64::from(mode == ReadMode::Behind));
         }
         position
     }
 
     /// Adds a row for the connection to its view's index; it continues from `position`.
-    fn place(&self, state: &mut State, token: Token, selection: Selection, position: Sequence) {
+    fn insert_row(&self, state: &mut WorkerState, token: Token, selection: Selection, position: Sequence) {
         let Some(connection) = state.connection(token) else { return };
         let view = connection.view;
         let Some(row) =
@@ -111,20 +111,20 @@ impl Worker {
         connection.row = Some(row);
         connection.position = position;
         connection.evaluated = position;
-        connection.told = position;
+        connection.last_sent = position;
         // A position past the joint is the ring's present end, or an id behind a held frame. The fan-out has
         // not reached it yet and skips events up to it.
-        connection.mode = if position < joint { Mode::Behind } else { Mode::Live };
+        connection.mode = if position < joint { ReadMode::Behind } else { ReadMode::Live };
         self.metrics().behind.add(i64::from(position < joint));
     }
 
     /// Sends `ready`, and a `gap` if one is declared. A connection that is already live gets `caught_up` at
     /// once.
-    pub(super) fn say_ready(
+    pub(super) fn write_ready(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
-        start: &Start,
+        start: &ResolvedStart,
         reference: Option<Ref>,
     ) {
         let Some(connection) = state.connection(token) else { return };
@@ -148,7 +148,7 @@ impl Worker {
             self.control(state, token, &Control::Gap { after: &gap.after, resumes_at, reason: gap.reason });
         }
         let Some(connection) = state.connection(token) else { return };
-        if connection.mode == Mode::Live && std::mem::take(&mut connection.flags.caught_up_owed) {
+        if connection.mode == ReadMode::Live && std::mem::take(&mut connection.flags.caught_up_pending) {
             self.control(state, token, &Control::CaughtUp { cursor });
         }
     }

@@ -7,21 +7,22 @@ use std::task::Poll;
 
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::connect::Adopt;
+use super::connect::ConnectionHandoff;
 use super::*;
 use crate::auth::{
-    Actor, AuthSettings, NewOrganization, Operate, OwnKey, Principal, RequestContext, StoredRecords, Use,
+    Actor, AuthSettings, CredentialUse, NewOrganization, Operate, OwnKey, Principal, RequestContext,
+    StoredRecords,
 };
-use crate::close::Close;
+use crate::close::CloseReason;
 use crate::connection::admission::{Admission, Limits};
 use crate::connection::presence::Presence;
 use crate::event::Event;
+use crate::event_ring::Pins;
 use crate::filter::Filter;
 use crate::metrics::Transport;
-use crate::ring::Pins;
-use crate::store::{CommitError, Done, Store, StoreOptions};
-use crate::tenant::publish::Notice as _;
-use crate::tenant::start::Start;
+use crate::store::{CommitCallback, CommitError, Store, StoreOptions};
+use crate::tenant::publish::CommitWaiter as _;
+use crate::tenant::start::ResolvedStart;
 use crate::time::SystemClock;
 
 mod fairness;
@@ -53,7 +54,7 @@ impl Bench {
             let key = auth.create_organization(&operator, new).await.expect("made").key.expect("a key");
             let mut headers = HeaderMap::new();
             headers.insert("x-api-key", HeaderValue::from_str(key.api_key.expose()).expect("ascii"));
-            let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+            let cx = RequestContext::of(&headers, None, &Method::GET, None, CredentialUse::Stream);
             principals.push(auth.authenticate(&auth.present(&headers, ""), &cx).expect("a principal"));
         }
         let (pins, mut readers) = Pins::new(1);
@@ -90,7 +91,7 @@ impl Bench {
     }
 
     fn connect_with(&self, of: usize, transport: Transport, filter: Option<Filter>) -> (Token, UnixStream) {
-        self.connect_from(of, transport, filter, Start::NOW)
+        self.connect_from(of, transport, filter, ResolvedStart::NOW)
     }
 
     fn connect_from(
@@ -98,13 +99,13 @@ impl Bench {
         of: usize,
         transport: Transport,
         filter: Option<Filter>,
-        start: Start,
+        start: ResolvedStart,
     ) -> (Token, UnixStream) {
         self.connect_as(self.principals[of].clone(), transport, filter, start)
     }
 
-    fn adopt(&self, of: usize, transport: Transport) -> Adopt {
-        self.adopt_as(self.principals[of].clone(), transport, Some(Filter::default()), Start::NOW)
+    fn adopt(&self, of: usize, transport: Transport) -> ConnectionHandoff {
+        self.adopt_as(self.principals[of].clone(), transport, Some(Filter::default()), ResolvedStart::NOW)
     }
 
     fn adopt_as(
@@ -112,10 +113,10 @@ impl Bench {
         principal: Arc<Principal>,
         transport: Transport,
         filter: Option<Filter>,
-        start: Start,
-    ) -> Adopt {
+        start: ResolvedStart,
+    ) -> ConnectionHandoff {
         let admission = &self.worker.shared.admission;
-        Adopt {
+        ConnectionHandoff {
             tenant: self.worker.shared.tenants.get(principal.tenant),
             admitted: Some(admission.admit(principal, None).expect("a place")),
             transport,
@@ -133,16 +134,16 @@ impl Bench {
         principal: Arc<Principal>,
         transport: Transport,
         filter: Option<Filter>,
-        start: Start,
+        start: ResolvedStart,
     ) -> (Token, UnixStream) {
         let (ours, peer) = UnixStream::pair().expect("a pair");
         socket2::SockRef::from(&ours).set_send_buffer_size(8 * 1_024).expect("a small buffer");
         ours.set_nonblocking(true).expect("non-blocking");
         peer.set_nonblocking(true).expect("non-blocking");
-        let adopt = self.adopt_as(principal, transport, filter, start);
+        let handoff = self.adopt_as(principal, transport, filter, start);
         let slot = self.worker.state.borrow().connections.vacant_key() as u32;
         self.worker.hold_socket().hand_over();
-        self.worker.adopt_socket(ours.into(), adopt).expect("adopted");
+        self.worker.adopt_socket(ours.into(), handoff).expect("adopted");
         let generation = self.worker.state.borrow().generation;
         (Token { slot, generation }, peer)
     }
@@ -190,7 +191,7 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
         // The last subscriber of `a` is not served yet. Its slot passes to `b`, which then has a longer batch
         // in progress.
         let (leaving, _) = of_a.pop().expect("one");
-        bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), leaving, Close::Peer);
+        bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), leaving, CloseReason::Peer);
         let (taken, peer) = bench.subscriber(1);
         assert_eq!(taken.slot, leaving.slot);
         of_b.push((taken, peer));
@@ -216,7 +217,7 @@ fn who_resumes_ahead_of_the_visible_head_gets_what_comes_after() {
         let bench = Bench::new().await;
         let tenant = bench.worker.shared.tenants.get(bench.principals[0].tenant).expect("open");
         let id = Sequence(tenant.head().0 + 2);
-        let start = Start { position: Some(id), gap: None, resumed: true, asked: true };
+        let start = ResolvedStart { position: Some(id), gap: None, resumed: true, requested: true };
         let (_, mut peer) = bench.connect_from(0, Transport::Sse, Some(Filter::default()), start);
         while bench.turn() {}
         let cursor = bench.worker.shared.tenants.cursors().encode(tenant.id(), id);
@@ -258,7 +259,7 @@ fn every_connection_keeps_its_organization_in_memory() {
         let (other, _other_end) = bench.connect_with(0, Transport::Ws, None);
         for token in [publisher, other] {
             assert_eq!(Arc::strong_count(&tenant), before + 1 + usize::from(token == publisher));
-            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), token, Close::Peer);
+            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), token, CloseReason::Peer);
         }
         assert_eq!(Arc::strong_count(&tenant), before);
     });
@@ -309,7 +310,7 @@ fn what_a_blocked_connection_owes_goes_before_news() {
         let owes = || {
             let state = &mut *bench.worker.state.borrow_mut();
             let connection = state.connection(token).expect("alive");
-            connection.flags.outlet.is_blocked()
+            connection.flags.write_state.is_blocked()
                 && connection.out.as_ref().is_some_and(|out| !out.control.is_empty())
         };
         while !owes() {
@@ -380,13 +381,13 @@ fn a_task_hears_of_its_commit_by_mail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
-        let (kept, mut first) = bench.worker.ask();
-        let (lost, second) = bench.worker.ask();
-        let (late, third) = bench.worker.ask();
+        let (kept, mut first) = bench.worker.register();
+        let (lost, second) = bench.worker.register();
+        let (late, third) = bench.worker.register();
         assert!(std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut first).poll(cx))).await.is_pending());
         drop(third);
         for done in [kept, late] {
-            let Done::Call(tell) = done else { panic!("it is called") };
+            let CommitCallback::Call(tell) = done else { panic!("it is called") };
             tell(Ok(()));
         }
         drop(lost);

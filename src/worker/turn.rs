@@ -10,12 +10,12 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::close::Close;
-use crate::connection::{Outlet, Sink};
+use crate::close::CloseReason;
+use crate::connection::{Sink, WriteState};
 use crate::time::Clock;
 
 use super::sockets::{Ready, Token};
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// Microseconds per turn for each of: sockets that are ready, tenants with new events, connections with work
 /// left.
@@ -32,8 +32,8 @@ impl Worker {
         let state = &mut *self.state.borrow_mut();
         self.metrics().turns.add(1);
         state.turn += 1;
-        self.gate.borrow_mut().renew();
-        self.serve_fresh(state);
+        self.fair_share.borrow_mut().renew();
+        self.serve_fresh_tenants(state);
         let mut more_events = true;
         if state.events.is_empty() {
             more_events = self.sockets.take(&mut state.events)?;
@@ -44,7 +44,7 @@ impl Worker {
             && let Some(event) = state.events.pop_front()
         {
             self.on_ready(state, event);
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
         more_events |= !state.events.is_empty();
 
@@ -53,7 +53,7 @@ impl Worker {
             && let Some(token) = self.next_ready_body()
         {
             self.on_body_ready(state, token);
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
         self.read_mail(state);
         let mut budget = Budget::new(&*clock, 1);
@@ -61,16 +61,16 @@ impl Worker {
             && let Some((_, committed)) = state.acks.pop()
         {
             self.on_committed(state, committed);
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
         let mut budget = Budget::new(&*clock, 1);
         while budget.lasts() && !state.scans.is_empty() {
             self.scan(state);
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
         let mut budget = Budget::new(&*clock, 1);
         while budget.lasts() && self.look_at_next(state) {
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
 
         let mut budget = Budget::new(&*clock, 1);
@@ -80,7 +80,7 @@ impl Worker {
             }
             let Some(view) = state.news.pop_front() else { break };
             self.serve(state, view);
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
         let mut budget = Budget::new(&*clock, 1);
         for _ in 0..state.run.len() {
@@ -89,9 +89,9 @@ impl Worker {
             }
             let Some((_, token)) = state.run.pop() else { break };
             self.advance(state, token);
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
-        let waiting = self.gate.borrow().is_waited_for();
+        let waiting = self.fair_share.borrow().is_waited_for();
         Ok(more_events
             || waiting
             || !self.body_ready.borrow().is_empty()
@@ -110,7 +110,7 @@ impl Worker {
 
     /// Takes the mail from the mailbox. Each piece is a short step, or adds the work to a queue that has a
     /// share of its own.
-    fn read_mail(self: &Rc<Self>, state: &mut State) {
+    fn read_mail(self: &Rc<Self>, state: &mut WorkerState) {
         if state.mail.is_empty() {
             let mut fresh = Vec::from(std::mem::take(&mut state.mail)); // two buffers in turn, no allocation
             self.shared.mail[self.id].drain(&mut fresh);
@@ -123,22 +123,22 @@ impl Worker {
                 let Some(mail) = state.mail.pop_front() else { break };
                 self.on_mail(state, mail);
             }
-            self.serve_fresh(state);
+            self.serve_fresh_tenants(state);
         }
     }
 
     /// Serves tenants with new events that had no share of this turn; if there are none it costs one load. A
     /// tenant with more work joins those that wait for another share.
-    fn serve_fresh(self: &Rc<Self>, state: &mut State) {
-        let mut told = std::mem::take(&mut state.told);
-        self.shared.wakes[self.id].drain(&mut told);
-        for tenant in told.drain(..) {
+    fn serve_fresh_tenants(self: &Rc<Self>, state: &mut WorkerState) {
+        let mut signalled = std::mem::take(&mut state.signalled);
+        self.shared.wakes[self.id].drain(&mut signalled);
+        for tenant in signalled.drain(..) {
             tenant.wake_bits().take(self.id);
             if let Some(&view) = state.by_tenant.get(&tenant.id()) {
                 state.queue_view(view);
             }
         }
-        state.told = told;
+        state.signalled = signalled;
         if state.fresh.is_empty() {
             return;
         }
@@ -152,7 +152,7 @@ impl Worker {
     }
 
     /// Serves one view for its share.
-    fn serve(self: &Rc<Self>, state: &mut State, view: u32) {
+    fn serve(self: &Rc<Self>, state: &mut WorkerState, view: u32) {
         if let Some(it) = state.views.get_mut(view as usize) {
             it.served = state.turn;
         }
@@ -163,21 +163,21 @@ impl Worker {
         }
     }
 
-    fn on_body_ready(self: &Rc<Self>, state: &mut State, token: Token) {
+    fn on_body_ready(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
         let Some(connection) = state.connection(token) else { return };
         if matches!(&connection.sink, Sink::Body(queue) if queue.is_dropped()) {
-            self.drop_connection(state, token, Close::Peer);
+            self.drop_connection(state, token, CloseReason::Peer);
             return;
         }
         self.on_ready(state, Ready { token, readable: false, writable: true, ended: false });
     }
 
-    fn on_ready(self: &Rc<Self>, state: &mut State, event: Ready) {
+    fn on_ready(self: &Rc<Self>, state: &mut WorkerState, event: Ready) {
         let now = state.wheel.now();
         let Some(connection) = state.connection(event.token) else { return };
-        if event.writable && connection.flags.outlet.is_blocked() {
-            connection.flags.outlet = Outlet::Ready;
-            connection.heard = now; // a blocked socket that takes bytes again counts as input
+        if event.writable && connection.flags.write_state.is_blocked() {
+            connection.flags.write_state = WriteState::Ready;
+            connection.last_heard = now; // a blocked socket that takes bytes again counts as input
             state.run(event.token);
         }
         if event.readable {

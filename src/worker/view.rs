@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::connection::{Connection, Mode};
+use crate::connection::{Connection, ReadMode};
 use crate::cursor::{Cursor, CursorKey};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
@@ -18,7 +18,7 @@ use crate::index::Index;
 use crate::metrics::Times;
 use crate::tenant::Tenant;
 
-use super::State;
+use super::WorkerState;
 use super::sockets::Token;
 
 /// The most frames read from the ring at once: one bit each in [`Connection::mask`].
@@ -62,7 +62,7 @@ pub(crate) struct Batch {
     /// Index into `touched` of the next connection.
     pub(crate) at: usize,
     /// If set there are no frames, because the ring overtook this worker. The live connections from this slot
-    /// on are still to be switched to [`Mode::Behind`].
+    /// on are still to be switched to [`ReadMode::Behind`].
     pub(crate) lapped: Option<u32>,
 }
 
@@ -98,15 +98,15 @@ impl View {
     /// Returns the position from which `connection` could resume without loss or repetition.
     pub(crate) fn position_of(&self, connection: &Connection) -> Sequence {
         match connection.mode {
-            Mode::Silent => self.drained,
-            Mode::Behind => connection.position,
+            ReadMode::Silent => self.drained,
+            ReadMode::Behind => connection.position,
             // It is behind as well, unless it has caught up at the new end.
-            Mode::Live if self.batch.as_ref().is_some_and(|batch| batch.lapped.is_some()) => {
+            ReadMode::Live if self.batch.as_ref().is_some_and(|batch| batch.lapped.is_some()) => {
                 self.drained.max(connection.position)
             }
             // It is not yet served from the batch in progress.
-            Mode::Live if connection.mask != 0 => self.drained.max(connection.position),
-            Mode::Live => self.marked().max(connection.position),
+            ReadMode::Live if connection.mask != 0 => self.drained.max(connection.position),
+            ReadMode::Live => self.marked().max(connection.position),
         }
     }
 
@@ -134,7 +134,7 @@ impl View {
     }
 }
 
-impl State {
+impl WorkerState {
     /// Returns the view of `tenant` with one more member; creates it if needed.
     pub(crate) fn join_view(&mut self, tenant: &Arc<Tenant>, worker: usize) -> u32 {
         let view = match self.by_tenant.get(&tenant.id()) {

@@ -19,7 +19,7 @@ pub struct Wheel {
     buckets: Box<[Vec<Token>]>,
     /// The tick that was taken last.
     now: Tick,
-    /// The most dead entries there can be: connections that ended since the last round of [`Wheel::tidy`].
+    /// The most dead entries there can be: connections that ended since the last round of [`Wheel::cleanup_step`].
     dead: usize,
     /// Buckets that this round has yet to clean up; the last of them is being cleaned up now.
     untidy: Tick,
@@ -42,7 +42,7 @@ impl Wheel {
 
     /// Adds an entry for `token` in `ticks` ticks, at the earliest in the next one and at the latest after
     /// one round. Returns the tick at which it is due.
-    pub fn after(&mut self, ticks: Tick, token: Token) -> Tick {
+    pub fn schedule(&mut self, ticks: Tick, token: Token) -> Tick {
         let at = Wheel::tick_of(self.now, ticks);
         self.buckets[(at % BUCKETS) as usize].push(token);
         at
@@ -55,12 +55,12 @@ impl Wheel {
     }
 
     /// Records that a connection with an entry has ended.
-    pub fn died(&mut self) {
+    pub fn on_entry_dead(&mut self) {
         self.dead += 1;
     }
 
-    /// Begins a round of [`Wheel::tidy`] if many connections have ended and no round is in progress.
-    pub fn begin_to_tidy(&mut self) {
+    /// Begins a round of [`Wheel::cleanup_step`] if many connections have ended and no round is in progress.
+    pub fn begin_cleanup(&mut self) {
         let entries = || self.buckets.iter().map(Vec::len).sum::<usize>();
         if self.untidy == 0 && self.dead >= DEAD && self.dead >= entries() / 4 {
             (self.untidy, self.dead, self.place) = (BUCKETS, 0, 0);
@@ -69,7 +69,7 @@ impl Wheel {
 
     /// Checks up to `most` more entries of the round and removes those that are not `wanted` (given the token
     /// and the tick at which it is due) early. Returns false if there is no round, or it has ended.
-    pub fn tidy(&mut self, most: usize, mut wanted: impl FnMut(Token, Tick) -> bool) -> bool {
+    pub fn cleanup_step(&mut self, most: usize, mut wanted: impl FnMut(Token, Tick) -> bool) -> bool {
         let mut left = most;
         while self.untidy > 0 {
             let number = self.untidy - 1;
@@ -119,7 +119,7 @@ mod tests {
     fn a_token_comes_out_once_when_it_is_due() {
         let mut wheel = Wheel::new();
         let token = Token { slot: 7, generation: 1 };
-        wheel.after(3, token);
+        wheel.schedule(3, token);
         assert!(wheel.tick().is_empty() && wheel.tick().is_empty());
         assert_eq!(wheel.tick(), [token]);
         assert!((0..BUCKETS).all(|_| wheel.tick().is_empty()));
@@ -131,16 +131,16 @@ mod tests {
         (0..5).for_each(|_| drop(wheel.tick()));
         let token = |slot| Token { slot, generation: 1 };
         let due: Vec<Tick> =
-            (0..10 * DEAD as u32).map(|slot| wheel.after(1 + slot % 60, token(slot))).collect();
+            (0..10 * DEAD as u32).map(|slot| wheel.schedule(1 + slot % 60, token(slot))).collect();
         let lives = |token: Token| token.slot.is_multiple_of(10);
-        wheel.begin_to_tidy();
-        assert!(!wheel.tidy(1, |_, _| panic!("nobody has died")));
-        (0..9 * DEAD).for_each(|_| wheel.died());
-        wheel.begin_to_tidy();
+        wheel.begin_cleanup();
+        assert!(!wheel.cleanup_step(1, |_, _| panic!("nobody has died")));
+        (0..9 * DEAD).for_each(|_| wheel.on_entry_dead());
+        wheel.begin_cleanup();
         let mut looked = 0;
         loop {
             let mut now = 0;
-            let more = wheel.tidy(100, |token, at| {
+            let more = wheel.cleanup_step(100, |token, at| {
                 now += 1;
                 assert_eq!(due[token.slot as usize], at);
                 lives(token)
@@ -153,8 +153,8 @@ mod tests {
         }
         assert_eq!(looked, 10 * DEAD);
         assert_eq!(wheel.buckets.iter().map(Vec::len).sum::<usize>(), DEAD);
-        wheel.begin_to_tidy();
-        assert!(!wheel.tidy(1, |_, _| panic!("nobody has died since")));
+        wheel.begin_cleanup();
+        assert!(!wheel.cleanup_step(1, |_, _| panic!("nobody has died since")));
         let seen: usize =
             (0..BUCKETS).map(|_| wheel.tick().into_iter().filter(|it| lives(*it)).count()).sum();
         assert_eq!(seen, DEAD);
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_far_deadline_is_looked_at_within_a_round() {
         let mut wheel = Wheel::new();
-        wheel.after(1_000_000, Token { slot: 1, generation: 1 });
+        wheel.schedule(1_000_000, Token { slot: 1, generation: 1 });
         assert_eq!((0..BUCKETS).map(|_| wheel.tick().len()).sum::<usize>(), 1);
     }
 }

@@ -13,40 +13,40 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::auth::{Authorized, Publish};
-use crate::close::Close;
-use crate::connection::Owed;
+use crate::close::CloseReason;
+use crate::connection::PendingAck;
 use crate::connection::rate;
 use crate::cursor::Cursor;
+use crate::error_response::ErrorResponse;
 use crate::event::Event;
 use crate::frame::control::{Control, Ref};
 use crate::ids::TenantId;
-use crate::outcome::Refusal;
-use crate::store::{CommitError, Done};
+use crate::store::{CommitCallback, CommitError};
 use crate::tenant::Tenant;
+use crate::tenant::body_reader;
 use crate::tenant::draft::Draft;
 use crate::tenant::idempotency::{PublishOptions, Published};
-use crate::tenant::intake;
 use crate::tenant::publish::{PublishError, Receipt};
 
 use super::mail::Mail;
 use super::sockets::Token;
-use super::{State, Worker};
+use super::{Worker, WorkerState};
 
 /// A publish whose commit is over.
-pub struct Committed {
+pub struct CommittedPublish {
     token: Token,
     reference: Option<Ref>,
     receipt: Result<Receipt, CommitError>,
 }
 
-impl Committed {
+impl CommittedPublish {
     pub(super) fn token(&self) -> Token {
         self.token
     }
 }
 
 /// A client's `publish`.
-pub(super) struct Publishing<'a> {
+pub(super) struct PublishFrame<'a> {
     pub(super) reference: Option<Ref>,
     pub(super) events: Vec<&'a RawValue>,
     /// `events` was given, so errors name the item.
@@ -55,7 +55,7 @@ pub(super) struct Publishing<'a> {
 }
 
 /// A publish that has to wait.
-struct Later {
+struct DeferredPublish {
     tenant: Arc<Tenant>,
     draft: Draft,
     reference: Option<Ref>,
@@ -64,9 +64,9 @@ struct Later {
 
 impl Worker {
     /// Publishes, or sends an error.
-    pub(super) fn publish(self: &Rc<Self>, state: &mut State, token: Token, publishing: Publishing<'_>) {
-        let reference = publishing.reference.clone();
-        if let Err(refusal) = self.try_publish(state, token, publishing) {
+    pub(super) fn publish(self: &Rc<Self>, state: &mut WorkerState, token: Token, frame: PublishFrame<'_>) {
+        let reference = frame.reference.clone();
+        if let Err(refusal) = self.try_publish(state, token, frame) {
             self.refuse(state, token, &refusal, reference);
             self.close_if_ended(state, token);
             let exhausted = state
@@ -74,23 +74,23 @@ impl Worker {
                 .and_then(|it| it.inbound.as_ref())
                 .is_some_and(|inbound| inbound.refused >= rate::REFUSALS);
             if exhausted {
-                self.close(state, token, Close::OverRate);
+                self.close(state, token, CloseReason::OverRate);
             }
         }
     }
 
     fn try_publish(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
-        publishing: Publishing<'_>,
-    ) -> Result<(), Refusal> {
+        frame: PublishFrame<'_>,
+    ) -> Result<(), ErrorResponse> {
         let now_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return Ok(()) };
         let Some(admitted) = &connection.admitted else { return Ok(()) };
         self.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
-        let events = publishing.events.len();
+        let events = frame.events.len();
         if let Err(over) = self.shared.rates.publish(right.principal(), events, now_ms) {
             let inbound = connection.inbound();
             inbound.refused = inbound.refused.saturating_add(1);
@@ -100,7 +100,7 @@ impl Worker {
             inbound.refused = 0;
         }
         let origin = connection.id;
-        let Publishing { reference, events, batch, durable } = publishing;
+        let PublishFrame { reference, events, batch, durable } = frame;
         let mut draft = self.shared.tenants.draft(origin, 0);
         read(&right, &events, batch, &mut draft)?;
         let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return Ok(()) };
@@ -111,7 +111,7 @@ impl Worker {
             if let Some(room) = tenants.room_now(&tenant, draft.batch()) {
                 let done = |receipt| match durable {
                     true => self.ack_by_mail(token, reference.clone(), receipt),
-                    false => Done::Nobody,
+                    false => CommitCallback::None,
                 };
                 let receipt = tenants.publish_within(actor, &tenant, draft.into_batch(), room, done)?;
                 if !durable {
@@ -122,21 +122,21 @@ impl Worker {
                 return Ok(());
             }
         }
-        self.publish_later(state, token, right, Later { tenant, draft, reference, durable });
+        self.defer_publish(state, token, right, DeferredPublish { tenant, draft, reference, durable });
         Ok(())
     }
 
     /// Returns the callback that brings the committer's result to this thread.
-    fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> Done {
+    fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> CommitCallback {
         let (shared, worker) = (self.shared.clone(), self.id);
-        Done::call(move |result| {
+        CommitCallback::call(move |result| {
             let receipt = result.map(|()| receipt);
-            shared.mail[worker].push(Mail::Committed(Committed { token, reference, receipt }));
+            shared.mail[worker].push(Mail::Committed(CommittedPublish { token, reference, receipt }));
         })
     }
 
-    pub(super) fn on_committed(self: &Rc<Self>, state: &mut State, committed: Committed) {
-        let Committed { token, reference, receipt } = committed;
+    pub(super) fn on_committed(self: &Rc<Self>, state: &mut WorkerState, committed: CommittedPublish) {
+        let CommittedPublish { token, reference, receipt } = committed;
         let Some(connection) = state.connection(token) else { return };
         connection.inflight = connection.inflight.saturating_sub(1);
         match receipt {
@@ -147,16 +147,16 @@ impl Worker {
     }
 
     /// Publishes in a task, while the connection's input is paused.
-    fn publish_later(
+    fn defer_publish(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
         right: Authorized<Publish>,
-        later: Later,
+        later: DeferredPublish,
     ) {
         let Some(connection) = state.connection(token) else { return };
         connection.flags.paused = true;
-        let Later { tenant, draft, reference, durable } = later;
+        let DeferredPublish { tenant, draft, reference, durable } = later;
         let worker = self.clone();
         // The task ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
         tokio::task::spawn_local(async move {
@@ -182,21 +182,21 @@ impl Worker {
     }
 
     /// Sends an ack, or keeps it while the connection is blocked.
-    fn ack(self: &Rc<Self>, state: &mut State, token: Token, reference: Option<Ref>, receipt: Receipt) {
+    fn ack(self: &Rc<Self>, state: &mut WorkerState, token: Token, reference: Option<Ref>, receipt: Receipt) {
         let Some(connection) = state.connection(token) else { return };
         let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return };
-        if connection.flags.outlet.is_blocked() {
+        if connection.flags.write_state.is_blocked() {
             // At most `INFLIGHT_PUBLISHES` are in progress at once, and no more are read while blocked.
-            let owed = Owed { reference, first: receipt.first, count: receipt.count };
-            connection.outbox().owed.push_back(owed);
+            let owed = PendingAck { reference, first: receipt.first, count: receipt.count };
+            connection.outbox().acks.push_back(owed);
             return;
         }
-        self.say_ack(state, token, tenant, reference.as_ref(), receipt);
+        self.write_ack(state, token, tenant, reference.as_ref(), receipt);
     }
 
-    fn say_ack(
+    fn write_ack(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
         tenant: TenantId,
         reference: Option<&Ref>,
@@ -208,22 +208,22 @@ impl Worker {
     }
 
     /// Sends acks that were kept; returns true if none is left.
-    pub(super) fn send_owed_acks(self: &Rc<Self>, state: &mut State, token: Token) -> bool {
+    pub(super) fn send_owed_acks(self: &Rc<Self>, state: &mut WorkerState, token: Token) -> bool {
         while let Some(connection) = state.connection(token) {
-            if connection.flags.outlet.is_blocked() {
+            if connection.flags.write_state.is_blocked() {
                 return false;
             }
             let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else {
                 return true;
             };
-            let Some(owed) = connection.out.as_mut().and_then(|out| out.owed.pop_front()) else {
+            let Some(owed) = connection.out.as_mut().and_then(|out| out.acks.pop_front()) else {
                 return true;
             };
             if connection.out.as_ref().is_some_and(|out| out.is_empty()) {
                 connection.out = None;
             }
             let receipt = Receipt { first: owed.first, count: owed.count };
-            self.say_ack(state, token, tenant, owed.reference.as_ref(), receipt);
+            self.write_ack(state, token, tenant, owed.reference.as_ref(), receipt);
         }
         false
     }
@@ -231,9 +231,9 @@ impl Worker {
     /// Sends an `error`.
     pub(super) fn refuse(
         self: &Rc<Self>,
-        state: &mut State,
+        state: &mut WorkerState,
         token: Token,
-        refusal: &Refusal,
+        refusal: &ErrorResponse,
         reference: Option<Ref>,
     ) {
         let details = (!refusal.details.is_null()).then_some(&refusal.details);
@@ -249,7 +249,7 @@ fn read(
     events: &[&RawValue],
     batch: bool,
     draft: &mut Draft,
-) -> Result<(), Refusal> {
+) -> Result<(), ErrorResponse> {
     let mut denied = None;
     let mut each = |mut event: Event<'_>| {
         if denied.is_none() {
@@ -261,7 +261,7 @@ fn read(
     };
     match events {
         [event] if !batch => each(Event::parse(event.get())?),
-        events => intake::read_items(events, &mut each)?,
+        events => body_reader::read_items(events, &mut each)?,
     }
     denied.map_or(Ok(()), |denied| Err(denied.into()))
 }

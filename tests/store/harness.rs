@@ -10,7 +10,7 @@ use std::time::Duration;
 use nervewire::event::Event;
 use nervewire::frame::Frame;
 use nervewire::ids::{Sequence, TenantId};
-use nervewire::store::{Done, Io, LogRead, Rows, Space, Store, StoreOptions, TenantLog};
+use nervewire::store::{CommitCallback, Io, LogRead, Rows, Space, Store, StoreOptions, TenantLog};
 use nervewire::sync::Mutex;
 use nervewire::time::{Clock, SystemClock};
 
@@ -63,7 +63,7 @@ pub(crate) async fn publish_at(
     let end = log.end();
     let frames: Vec<_> =
         (1..=count as u64).map(|n| frame(store, tenant, Sequence(end.0 + n), now_ms, len)).collect();
-    let (done, told) = Done::channel();
+    let (done, told) = CommitCallback::channel();
     store.append(&log, frames.clone(), Rows::new(), None, done);
     assert_eq!(told.await, Ok(Ok(())));
     assert_eq!(log.committed(), frames[count - 1].sequence());

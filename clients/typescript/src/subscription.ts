@@ -61,7 +61,7 @@ export interface Host {
   left(subscription: object): void;
 }
 
-export interface Asked<E extends NervewireEvent> extends Callbacks<E> {
+export interface SubscriptionRequest<E extends NervewireEvent> extends Callbacks<E> {
   filter: URLSearchParams;
   position: Position;
   control: boolean;
@@ -92,19 +92,19 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
 
   constructor(
     private readonly host: Host,
-    private readonly asked: Asked<E>,
+    private readonly request: SubscriptionRequest<E>,
   ) {
-    this.#queue = new Queue(asked.buffer);
-    this.#isQueued = !asked.onEvent;
-    this.#received = asked.position;
-    this.#delivered = asked.position.cursor;
+    this.#queue = new Queue(request.buffer);
+    this.#isQueued = !request.onEvent;
+    this.#received = request.position;
+    this.#delivered = request.position.cursor;
     this.#status = { state: 'connecting', transport: host.steps[0] ?? 'poll', attempt: 1 };
     let settle: Settle = { resolve() {}, reject() {} };
     this.ready = new Promise<void>((resolve, reject) => (settle = { resolve, reject }));
     this.#settleReady = settle;
     this.ready.catch(() => {}); // without a reader of `ready`, onError and the iterator report the error
-    asked.signal?.addEventListener('abort', this.#outerAborted);
-    if (asked.signal?.aborted) this.close();
+    request.signal?.addEventListener('abort', this.#outerAborted);
+    if (request.signal?.aborted) this.close();
     else queueMicrotask(() => void this.#live()); // no callback runs before `subscribe` has returned
   }
 
@@ -136,7 +136,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
         if (result.done) return result;
         item = result.value;
       }
-      if (this.asked.control) return { done: false, value: item as T };
+      if (this.request.control) return { done: false, value: item as T };
       if (item.kind === 'event') return { done: false, value: item.event as unknown as T };
     }
   }
@@ -222,7 +222,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
         http,
         WebSocket,
         token,
-        filter: this.asked.filter,
+        filter: this.request.filter,
         position,
         sink,
         signal: end.signal,
@@ -278,26 +278,26 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
   #tell(status: Status): void {
     if (this.#status.state === 'closed') return;
     this.#status = status;
-    this.#guard(() => this.asked.onStatus?.(status));
+    this.#guard(() => this.request.onStatus?.(status));
   }
 
   #guard(call: () => void): void {
     try {
       call();
     } catch (thrown) {
-      this.asked.onError?.(thrown);
+      this.request.onError?.(thrown);
     }
   }
 
   #over(error: NervewireError | undefined): void {
     this.#tell(error ? { state: 'closed', error } : { state: 'closed' });
     this.#closing.abort();
-    this.asked.signal?.removeEventListener('abort', this.#outerAborted);
+    this.request.signal?.removeEventListener('abort', this.#outerAborted);
     if (error) this.#queue.end(error);
     else this.#queue.discard();
     this.#settleReady.reject(error ?? new NervewireError('CLOSED', 'the subscription was closed'));
     this.host.left(this);
-    if (error) this.asked.onError?.(error);
+    if (error) this.request.onError?.(error);
   }
 }
 

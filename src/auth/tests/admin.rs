@@ -36,7 +36,7 @@ async fn the_first_start_makes_the_operator_s_key_and_the_second_does_not() {
     let again = open(&AuthSettings::default(), &memory, &clock);
     assert!(again.bootstrap().await.expect("nothing to do").is_none());
     let header = format!("Bearer {}", key.api_key.expose());
-    let who = enter(&again, &[("authorization", &header)], "", Use::Rest).expect("survived");
+    let who = enter(&again, &[("authorization", &header)], "", CredentialUse::Rest).expect("survived");
     let by = who.authorize::<Operate>().expect("the operator");
     assert!(matches!(again.delete_organization(&by, "default").await, Err(AdminError::Conflict(_))));
 }
@@ -52,25 +52,25 @@ async fn a_change_is_seen_only_after_it_is_safe() {
     assert!(world.auth.still_valid(&ann).is_ok(), "not durable yet");
     drop(closed);
     revoking.await.expect("revoked");
-    assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked));
-    assert_eq!(world.refusal(&token(json!({"jti": "j"}))), Refusal::Revoked);
+    assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Revoked));
+    assert_eq!(world.refusal(&token(json!({"jti": "j"}))), CredentialError::Revoked);
 }
 
 /// The client of `DELETE /tokens/{jti}` hangs up during the write. The row exists after a restart, so the
 /// revocation must be in effect now as well.
 #[tokio::test]
-async fn a_change_whose_caller_left_is_followed_too() {
+async fn a_change_whose_caller_was_dropped_is_applied() {
     let world = World::new().await;
     let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
     let closed = world.memory.gate.lock().await;
     let revoking = world.auth.revoke_token(&manager, None, "j");
     assert!(tokio::time::timeout(std::time::Duration::from_millis(1), revoking).await.is_err());
     drop(closed);
-    assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked));
+    assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Revoked));
 }
 
 #[tokio::test]
-async fn a_failed_write_changes_nothing_and_tells_nobody() {
+async fn a_failed_write_changes_nothing_and_calls_no_hook() {
     let world = World::new().await;
     let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
     world.auth.on_change(|change| panic!("unexpected hook call: {change:?}"));
@@ -85,10 +85,10 @@ async fn a_failed_write_changes_nothing_and_tells_nobody() {
 }
 
 #[tokio::test]
-async fn changes_end_principals_are_told_and_survive_a_restart() {
+async fn changes_end_principals_call_hooks_and_survive_a_restart() {
     let world = World::new().await;
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&told);
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&changes);
     world.auth.on_change(move |change| sink.lock().push(change.clone()));
     let (manager, tenant) = (world.manager(), world.acme.row.tenant);
     let key = world.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("created");
@@ -100,24 +100,28 @@ async fn changes_end_principals_are_told_and_survive_a_restart() {
     world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
     world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("is already");
     world.auth.delete_organization(&operator(), "globex").await.expect("deleted");
-    for (who, ended) in
-        [(&by_key, Ended::Revoked), (&ann, Ended::Disabled), (&globex, Ended::OrganizationDeleted)]
-    {
+    for (who, ended) in [
+        (&by_key, CredentialEnded::Revoked),
+        (&ann, CredentialEnded::Disabled),
+        (&globex, CredentialEnded::OrganizationDeleted),
+    ] {
         assert_eq!(world.auth.still_valid(who), Err(ended));
     }
     let expected = [
-        Change::KeyRevoked(tenant, key.row.id.clone()),
-        Change::UserDisabled(tenant, "ann".into(), true),
-        Change::OrganizationDeleted(globex.tenant),
+        AuthChange::KeyRevoked(tenant, key.row.id.clone()),
+        AuthChange::UserDisabled(tenant, "ann".into(), true),
+        AuthChange::OrganizationDeleted(globex.tenant),
     ];
-    assert_eq!(*told.lock(), expected);
+    assert_eq!(*changes.lock(), expected);
     assert!(world.auth.is_disabled(tenant, "ann"));
 
     let settings = AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() };
     let again = world.restarted(&settings);
-    for (who, ended) in
-        [(&by_key, Ended::Revoked), (&ann, Ended::Disabled), (&globex, Ended::OrganizationDeleted)]
-    {
+    for (who, ended) in [
+        (&by_key, CredentialEnded::Revoked),
+        (&ann, CredentialEnded::Disabled),
+        (&globex, CredentialEnded::OrganizationDeleted),
+    ] {
         assert_eq!(again.still_valid(who), Err(ended));
     }
     world.auth.set_disabled(&manager, None, "ann", None, false).await.expect("enabled");
@@ -163,7 +167,7 @@ async fn revocation_stays_inside_its_organization() {
     world.auth.revoke_token(&manager, None, "j").await.expect("revoked");
     world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
     assert!(world.bearer(&token(json!({"jti": "j", "org_id": "globex"}))).is_ok());
-    assert_eq!(world.refusal(&token(json!({}))), Refusal::Disabled);
+    assert_eq!(world.refusal(&token(json!({}))), CredentialError::Disabled);
 }
 
 #[tokio::test]
@@ -191,13 +195,13 @@ async fn organizations_are_unique_listed_in_order_and_never_confused_with_succes
     world.clock.advance(2_000);
     let successor = auth.create_organization(&by, named("globex")).await.expect("created").organization;
     assert!(successor.tenant > old.tenant);
-    assert_eq!(world.refusal(minted.token.expose()), Refusal::Organization);
-    assert_eq!(auth.still_valid(&old), Err(Ended::OrganizationDeleted));
-    assert_eq!(world.refusal(world.globex.api_key.expose()), Refusal::NotGenuine);
+    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Organization);
+    assert_eq!(auth.still_valid(&old), Err(CredentialEnded::OrganizationDeleted));
+    assert_eq!(world.refusal(world.globex.api_key.expose()), CredentialError::NotGenuine);
 }
 
 #[tokio::test]
-async fn nobody_issues_wider_scopes_or_roles() {
+async fn wider_scopes_or_roles_cannot_be_issued() {
     let world = World::new().await;
     let by = manager(&world, new_key(&["manage", "subscribe", "publish"])).await;
     let forbidden = |got: Result<(), AdminError>| matches!(got, Err(AdminError::Forbidden(_)));
@@ -276,12 +280,12 @@ async fn mint_gives_what_a_user_has_and_no_more() {
     assert_eq!((&bob.narrowing, bob.expires_at_ms), (&who.narrowing, Some(end)));
     assert!(world.auth.still_valid(&bob).is_ok());
     world.auth.set_disabled(&world.manager(), None, "bob", None, true).await.expect("disabled");
-    assert_eq!(world.auth.still_valid(&bob), Err(Ended::Disabled));
+    assert_eq!(world.auth.still_valid(&bob), Err(CredentialEnded::Disabled));
     assert!(matches!(world.auth.principal_for_ticket(&by, ""), Err(AdminError::Invalid { .. })));
 }
 
 #[tokio::test]
-async fn nobody_issues_a_wider_narrowing_and_none_is_forgotten() {
+async fn a_wider_narrowing_cannot_be_issued_and_none_is_lost() {
     let world = World::new().await;
     let narrowing = NarrowingClaims { agents: list(&["a", "b"]), channels: list(&["c/*"]), types: None };
     let by = manager(&world, NewKey { narrowing, ..new_key(&["*"]) }).await;
@@ -302,7 +306,7 @@ async fn nobody_issues_a_wider_narrowing_and_none_is_forgotten() {
 }
 
 #[tokio::test]
-async fn nobody_issues_a_later_expiry() {
+async fn a_later_expiry_cannot_be_issued() {
     let world = World::new().await;
     let end = T0 + 3_600_000;
     let by = manager(&world, NewKey { expires_at_ms: Some(end), ..new_key(&["*"]) }).await;
@@ -338,14 +342,14 @@ async fn a_minted_token_works_is_revoked_and_forgotten_in_time() {
     assert_eq!(zoe.expires_at_ms, Some(minted.expires_at_ms));
 
     world.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
-    assert_eq!(world.refusal(minted.token.expose()), Refusal::Revoked);
+    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Revoked);
     world.auth.revoke_token(&by, None, "of another issuer").await.expect("revoked");
     let remembered = || world.memory.rows.lock().revocations.len();
     assert_eq!(remembered(), 2);
     world.clock.advance(60_000);
     world.auth.maintain().await.expect("stored");
     assert_eq!(remembered(), 1, "a foreign token's end is unknown, so it is never forgotten");
-    assert_eq!(world.refusal(minted.token.expose()), Refusal::Expired);
+    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Expired);
 }
 
 /// A clock that is set a year ahead by mistake, and then back, does not make a revoked token valid again.
@@ -361,7 +365,7 @@ async fn a_revocation_survives_a_clock_that_was_wrong_for_an_hour() {
     world.clock.set(now_ms + 365 * 24 * 3_600_000);
     world.auth.maintain().await.expect("stored");
     world.clock.set(now_ms);
-    assert_eq!(world.refusal(minted.token.expose()), Refusal::Revoked);
+    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Revoked);
     world.clock.advance(60_000);
     world.auth.maintain().await.expect("stored");
     assert_eq!(world.memory.rows.lock().revocations.len(), 0, "time has passed");
@@ -374,7 +378,7 @@ async fn the_operator_s_key_is_not_a_manager_s_to_delete() {
     let (_, bootstrap) = auth.bootstrap().await.expect("created").expect("an empty store");
     let enter_by = |key: &IssuedKey| {
         let header = format!("Bearer {}", key.api_key.expose());
-        enter(&auth, &[("authorization", &header)], "", Use::Rest).expect("genuine")
+        enter(&auth, &[("authorization", &header)], "", CredentialUse::Rest).expect("genuine")
     };
     let operator = enter_by(&bootstrap).authorize::<Manage>().expect("a manager");
     let star = auth.create_key(&operator, None, new_key(&["*"])).await.expect("created");

@@ -19,7 +19,7 @@ async fn a_genuine_token_is_its_user() {
     assert_eq!(ann.scopes, ScopeSet::MINTABLE);
     assert_eq!(ann.expires_at_ms, Some(T0 + 3_600_000));
     assert!(ann.narrowing.agents().is_some_and(|agents| agents.contains("a")));
-    let Credential::Token { jti, issued_at_ms, .. } = &ann.credential else { panic!("{ann:?}") };
+    let CredentialId::Token { jti, issued_at_ms, .. } = &ann.credential else { panic!("{ann:?}") };
     assert_eq!((jti.as_deref(), *issued_at_ms), (Some("j"), T0));
     let rights = world.auth.still_valid(&ann).expect("valid");
     assert_eq!((rights.sub.as_deref(), rights.sees_all_users), (Some("ann"), false));
@@ -47,25 +47,25 @@ async fn forgeries_are_refused() {
     let claims = claims(json!({}));
     let by = |header: Value| sign(unsigned(&header, &claims), SECRET);
     for (text, expected) in [
-        (format!("{message}.{}", BASE64.encode([0; 32])), Refusal::NotGenuine),
-        (format!("{message}."), Refusal::NotGenuine),
-        (format!("{header}.{}.{signature}", BASE64.encode(r#"{"sub":"bob"}"#)), Refusal::NotGenuine),
-        (sign(message.to_owned(), b"another secret of thirty-two bytes"), Refusal::NotGenuine),
-        (format!("{}.", unsigned(&json!({"alg": "none"}), &claims)), Refusal::Algorithm),
-        (format!("{}.", unsigned(&json!({"alg": "none", "kid": "k1"}), &claims)), Refusal::Algorithm),
-        (by(json!({"alg": "HS384", "kid": "k1"})), Refusal::Algorithm),
-        (by(json!({"alg": "hs256", "kid": "k1"})), Refusal::Algorithm),
-        (by(json!({"alg": "HS256", "kid": "k2"})), Refusal::UnknownKey),
-        (by(json!({"alg": "HS256", "kid": "k1", "crit": ["exp"]})), Refusal::Malformed),
-        (by(json!({"alg": "HS256", "kid": null})), Refusal::Malformed),
-        (by(json!({"kid": "k1"})), Refusal::Malformed),
-        (by(json!(["HS256", "k1"])), Refusal::Malformed),
-        (format!("{good}="), Refusal::Malformed),
-        (format!("{good}.{signature}"), Refusal::NotGenuine),
-        (format!("{header}.{signature}"), Refusal::Malformed),
-        (String::new(), Refusal::Malformed),
-        ("..".to_owned(), Refusal::Malformed),
-        ("x".repeat(TOKEN_BYTES + 1), Refusal::TooLong),
+        (format!("{message}.{}", BASE64.encode([0; 32])), CredentialError::NotGenuine),
+        (format!("{message}."), CredentialError::NotGenuine),
+        (format!("{header}.{}.{signature}", BASE64.encode(r#"{"sub":"bob"}"#)), CredentialError::NotGenuine),
+        (sign(message.to_owned(), b"another secret of thirty-two bytes"), CredentialError::NotGenuine),
+        (format!("{}.", unsigned(&json!({"alg": "none"}), &claims)), CredentialError::Algorithm),
+        (format!("{}.", unsigned(&json!({"alg": "none", "kid": "k1"}), &claims)), CredentialError::Algorithm),
+        (by(json!({"alg": "HS384", "kid": "k1"})), CredentialError::Algorithm),
+        (by(json!({"alg": "hs256", "kid": "k1"})), CredentialError::Algorithm),
+        (by(json!({"alg": "HS256", "kid": "k2"})), CredentialError::UnknownKey),
+        (by(json!({"alg": "HS256", "kid": "k1", "crit": ["exp"]})), CredentialError::Malformed),
+        (by(json!({"alg": "HS256", "kid": null})), CredentialError::Malformed),
+        (by(json!({"kid": "k1"})), CredentialError::Malformed),
+        (by(json!(["HS256", "k1"])), CredentialError::Malformed),
+        (format!("{good}="), CredentialError::Malformed),
+        (format!("{good}.{signature}"), CredentialError::NotGenuine),
+        (format!("{header}.{signature}"), CredentialError::Malformed),
+        (String::new(), CredentialError::Malformed),
+        ("..".to_owned(), CredentialError::Malformed),
+        ("x".repeat(TOKEN_BYTES + 1), CredentialError::TooLong),
     ] {
         assert_eq!(world.refusal(&text), expected, "{text}");
     }
@@ -83,40 +83,40 @@ async fn time_and_claims_are_checked_after_the_signature() {
     .await;
     let skew = CLOCK_SKEW_MS / 1_000;
     for (with, expected) in [
-        (json!({"exp": T0_S}), Some(Refusal::Expired)),
+        (json!({"exp": T0_S}), Some(CredentialError::Expired)),
         (json!({"exp": T0_S + 1}), None),
         (json!({"exp": T0_S as f64 + 0.5}), None),
-        (json!({"exp": -1}), Some(Refusal::Claims)),
-        (json!({"exp": "1900000000"}), Some(Refusal::Claims)),
-        (json!({"exp": u64::MAX}), Some(Refusal::Lifetime)),
+        (json!({"exp": -1}), Some(CredentialError::Claims)),
+        (json!({"exp": "1900000000"}), Some(CredentialError::Claims)),
+        (json!({"exp": u64::MAX}), Some(CredentialError::Lifetime)),
         (json!({"exp": u64::MAX, "iat": T0_S}), None),
         (json!({"exp": 1e300, "iat": T0_S}), None),
-        (json!({"exp": 1e-300}), Some(Refusal::Expired)),
-        (json!({"exp": -0.0}), Some(Refusal::Expired)),
-        (json!({"exp": true}), Some(Refusal::Claims)),
-        (json!({"iat": -1}), Some(Refusal::Claims)),
-        (json!({"nbf": -0.5}), Some(Refusal::Claims)),
-        (json!({"nbf": 1e300}), Some(Refusal::NotYet)),
+        (json!({"exp": 1e-300}), Some(CredentialError::Expired)),
+        (json!({"exp": -0.0}), Some(CredentialError::Expired)),
+        (json!({"exp": true}), Some(CredentialError::Claims)),
+        (json!({"iat": -1}), Some(CredentialError::Claims)),
+        (json!({"nbf": -0.5}), Some(CredentialError::Claims)),
+        (json!({"nbf": 1e300}), Some(CredentialError::NotYet)),
         (json!({"iat": T0_S as f64 - 0.25}), None),
-        (json!({"exp": null}), Some(Refusal::Claims)),
+        (json!({"exp": null}), Some(CredentialError::Claims)),
         (json!({"nbf": T0_S + skew}), None),
-        (json!({"nbf": T0_S + skew + 1}), Some(Refusal::NotYet)),
-        (json!({"iat": T0_S + skew + 1}), Some(Refusal::NotYet)),
-        (json!({"sub": null}), Some(Refusal::Claims)),
-        (json!({"sub": ""}), Some(Refusal::Claims)),
-        (json!({"sub": 7}), Some(Refusal::Claims)),
-        (json!({"sub": "a\nb"}), Some(Refusal::Claims)),
-        (json!({"sub": "x".repeat(257)}), Some(Refusal::Claims)),
-        (json!({"org_id": null}), Some(Refusal::Claims)),
-        (json!({"org_id": "a/b"}), Some(Refusal::Claims)),
-        (json!({"roles": "admin"}), Some(Refusal::Claims)),
-        (json!({"scopes": "publish"}), Some(Refusal::Claims)),
-        (json!({"types": ["nope"]}), Some(Refusal::Claims)),
-        (json!({"agents": "a"}), Some(Refusal::Claims)),
+        (json!({"nbf": T0_S + skew + 1}), Some(CredentialError::NotYet)),
+        (json!({"iat": T0_S + skew + 1}), Some(CredentialError::NotYet)),
+        (json!({"sub": null}), Some(CredentialError::Claims)),
+        (json!({"sub": ""}), Some(CredentialError::Claims)),
+        (json!({"sub": 7}), Some(CredentialError::Claims)),
+        (json!({"sub": "a\nb"}), Some(CredentialError::Claims)),
+        (json!({"sub": "x".repeat(257)}), Some(CredentialError::Claims)),
+        (json!({"org_id": null}), Some(CredentialError::Claims)),
+        (json!({"org_id": "a/b"}), Some(CredentialError::Claims)),
+        (json!({"roles": "admin"}), Some(CredentialError::Claims)),
+        (json!({"scopes": "publish"}), Some(CredentialError::Claims)),
+        (json!({"types": ["nope"]}), Some(CredentialError::Claims)),
+        (json!({"agents": "a"}), Some(CredentialError::Claims)),
         (json!({"aud": "nervewire"}), None),
         (json!({"aud": ["x", "nervewire"]}), None),
-        (json!({"aud": "x"}), Some(Refusal::Audience)),
-        (json!({"aud": []}), Some(Refusal::Audience)),
+        (json!({"aud": "x"}), Some(CredentialError::Audience)),
+        (json!({"aud": []}), Some(CredentialError::Audience)),
         (json!({"iss": "anyone", "project_id": "ignored"}), None),
     ] {
         let got = world.bearer(&token(with.clone())).err();
@@ -136,7 +136,7 @@ async fn null_and_repeated_claims_refuse_the_token() {
         let payload = format!(r#"{{"sub":"ann","org_id":"acme","exp":{exp},{extra}}}"#);
         let header = BASE64.encode(r#"{"alg":"HS256"}"#);
         let text = sign(format!("{header}.{}", BASE64.encode(payload)), SECRET);
-        assert_eq!(world.refusal(&text), Refusal::Claims, "{extra}");
+        assert_eq!(world.refusal(&text), CredentialError::Claims, "{extra}");
     }
 }
 
@@ -151,14 +151,14 @@ async fn issuer_and_audience_can_be_pinned() {
     for (iss, aud, expected) in [
         (json!("https://id.example"), json!("agents"), None),
         (json!("https://id.example"), json!(["x", "agents"]), None),
-        (json!("https://id.example"), Value::Null, Some(Refusal::Audience)),
-        (json!("https://id.example"), json!("nervewire"), Some(Refusal::Audience)),
-        (json!("https://id.example"), json!(["agents2", "AGENTS"]), Some(Refusal::Audience)),
-        (json!("https://id.example"), json!({"agents": true}), Some(Refusal::Claims)),
-        (json!("https://evil.example"), json!("agents"), Some(Refusal::Issuer)),
-        (json!("https://id.example/"), json!("agents"), Some(Refusal::Issuer)),
-        (json!(["https://id.example"]), json!("agents"), Some(Refusal::Claims)),
-        (Value::Null, json!("agents"), Some(Refusal::Issuer)),
+        (json!("https://id.example"), Value::Null, Some(CredentialError::Audience)),
+        (json!("https://id.example"), json!("nervewire"), Some(CredentialError::Audience)),
+        (json!("https://id.example"), json!(["agents2", "AGENTS"]), Some(CredentialError::Audience)),
+        (json!("https://id.example"), json!({"agents": true}), Some(CredentialError::Claims)),
+        (json!("https://evil.example"), json!("agents"), Some(CredentialError::Issuer)),
+        (json!("https://id.example/"), json!("agents"), Some(CredentialError::Issuer)),
+        (json!(["https://id.example"]), json!("agents"), Some(CredentialError::Claims)),
+        (Value::Null, json!("agents"), Some(CredentialError::Issuer)),
     ] {
         let got = world.bearer(&token(json!({"iss": iss, "aud": aud}))).err();
         assert_eq!(got, expected.map(AuthError::Unauthorized), "{iss} {aud}");
@@ -172,7 +172,7 @@ async fn the_life_of_a_foreign_token_is_capped() {
     let cap_s = AuthSettings::default().max_token_ms / 1_000;
     let year_9999 = 253_402_300_799_u64;
     let until = |with| world.bearer(&token(with)).map(|principal| principal.expires_at_ms);
-    let lifetime = || Err(AuthError::Unauthorized(Refusal::Lifetime));
+    let lifetime = || Err(AuthError::Unauthorized(CredentialError::Lifetime));
     for (claims, expected) in [
         (json!({"exp": year_9999, "iat": T0_S}), Ok(Some(T0 + cap_s * 1_000))),
         (json!({"exp": year_9999, "iat": T0_S - 60}), Ok(Some(T0 + (cap_s - 60) * 1_000))),
@@ -191,8 +191,8 @@ async fn the_life_of_a_foreign_token_is_capped() {
     let late = world.bearer(&for_ever).expect("not expired yet");
     assert_eq!(late.expires_at_ms, early.expires_at_ms, "presenting it again does not renew it");
     world.clock.advance(1);
-    assert_eq!(world.refusal(&for_ever), Refusal::Lifetime);
-    assert_eq!(world.auth.still_valid(&late), Err(Ended::Expired));
+    assert_eq!(world.refusal(&for_ever), CredentialError::Lifetime);
+    assert_eq!(world.auth.still_valid(&late), Err(CredentialEnded::Expired));
 }
 
 /// The daemon's own tokens are not capped here (`POST /tokens` has its own limit) and stay valid after the
@@ -206,7 +206,7 @@ async fn own_tokens_know_neither_cap_nor_a_clock_set_back() {
     let principal = world.bearer(&own(json!({"iat": T0_S, "exp": year}))).expect("own");
     assert_eq!(principal.expires_at_ms, Some(year * 1_000));
     assert!(world.bearer(&own(json!({"iat": T0_S + 600, "exp": year}))).is_ok());
-    assert_eq!(world.refusal(&own(json!({"iat": T0_S, "exp": T0_S}))), Refusal::Expired);
+    assert_eq!(world.refusal(&own(json!({"iat": T0_S, "exp": T0_S}))), CredentialError::Expired);
 }
 
 /// Replacing a key under the same `kid` ends everything it authenticated: sessions, and tickets of both
@@ -228,18 +228,18 @@ async fn a_replaced_key_ends_what_it_opened() {
         let tickets = [ticket(true), ticket(false)];
         world.auth.reload_keys(&[hs256("k0", SECRET), hs256("k1", SECRET)]).expect("valid");
         assert!(world.auth.still_valid(&ann).is_ok(), "the same key, with another one added");
-        assert!(enter(&world.auth, &[], &tickets[0], Use::Stream).is_ok());
+        assert!(enter(&world.auth, &[], &tickets[0], CredentialUse::Stream).is_ok());
 
         world.auth.reload_keys(&replacement).expect("valid");
-        assert_eq!(world.auth.still_valid(&ann), Err(Ended::Revoked), "{replacement:?}");
+        assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Revoked), "{replacement:?}");
         for query in &tickets {
-            let refused = enter(&world.auth, &[], query, Use::Stream).expect_err(query);
-            assert_eq!(refused, AuthError::Unauthorized(Refusal::Revoked));
+            let refused = enter(&world.auth, &[], query, CredentialUse::Stream).expect_err(query);
+            assert_eq!(refused, AuthError::Unauthorized(CredentialError::Revoked));
         }
         assert!(world.auth.still_valid(&own).is_ok(), "API keys are not affected");
         // After a restart with the same keys the reconnect ticket is read again, and refused again.
         let settings = AuthSettings { jwt_keys: replacement, ..AuthSettings::default() };
-        assert!(enter(&world.restarted(&settings), &[], &tickets[0], Use::Stream).is_err());
+        assert!(enter(&world.restarted(&settings), &[], &tickets[0], CredentialUse::Stream).is_err());
     }
 }
 
@@ -254,16 +254,19 @@ async fn a_header_chooses_no_key_of_its_own() {
     .await;
     let jwk = json!({"kty": "oct", "k": BASE64.encode(b"a key that the attacker chose, long")});
     for (header, expected) in [
-        (json!({"alg": "HS256", "kid": ""}), Some(Refusal::UnknownKey)),
-        (json!({"alg": "HS256", "kid": "K1"}), Some(Refusal::UnknownKey)),
-        (json!({"alg": "HS256", "kid": "k1\u{0}"}), Some(Refusal::UnknownKey)),
-        (json!({"alg": "HS256", "kid": "../../auth.key"}), Some(Refusal::UnknownKey)),
-        (json!({"alg": "HS256", "kid": ["k1"]}), Some(Refusal::Malformed)),
-        (json!({"alg": "HS256", "kid": 1}), Some(Refusal::Malformed)),
-        (json!({"alg": ["HS256"], "kid": "k1"}), Some(Refusal::Malformed)),
-        (json!({"alg": "HS256", "kid": "k1", "crit": []}), Some(Refusal::Malformed)),
-        (json!({"alg": "HS256", "kid": "k1", "crit": null}), Some(Refusal::Malformed)),
-        (json!({"alg": "HS256", "kid": "k1", "crit": ["b64"], "b64": false}), Some(Refusal::Malformed)),
+        (json!({"alg": "HS256", "kid": ""}), Some(CredentialError::UnknownKey)),
+        (json!({"alg": "HS256", "kid": "K1"}), Some(CredentialError::UnknownKey)),
+        (json!({"alg": "HS256", "kid": "k1\u{0}"}), Some(CredentialError::UnknownKey)),
+        (json!({"alg": "HS256", "kid": "../../auth.key"}), Some(CredentialError::UnknownKey)),
+        (json!({"alg": "HS256", "kid": ["k1"]}), Some(CredentialError::Malformed)),
+        (json!({"alg": "HS256", "kid": 1}), Some(CredentialError::Malformed)),
+        (json!({"alg": ["HS256"], "kid": "k1"}), Some(CredentialError::Malformed)),
+        (json!({"alg": "HS256", "kid": "k1", "crit": []}), Some(CredentialError::Malformed)),
+        (json!({"alg": "HS256", "kid": "k1", "crit": null}), Some(CredentialError::Malformed)),
+        (
+            json!({"alg": "HS256", "kid": "k1", "crit": ["b64"], "b64": false}),
+            Some(CredentialError::Malformed),
+        ),
         (json!({"alg": "HS256", "kid": "k1", "jwk": jwk, "jku": "https://evil.example", "x5u": "x"}), None),
     ] {
         let text = sign(unsigned(&header, &claims(json!({}))), SECRET);
@@ -272,7 +275,7 @@ async fn a_header_chooses_no_key_of_its_own() {
     for header in [r#"{"alg":"HS256","kid":"k1","kid":"k2"}"#, r#"{"alg":"none","alg":"HS256"}"#] {
         let payload = BASE64.encode(claims(json!({})).to_string());
         let text = sign(format!("{}.{payload}", BASE64.encode(header)), SECRET);
-        assert_eq!(world.refusal(&text), Refusal::Malformed, "{header}");
+        assert_eq!(world.refusal(&text), CredentialError::Malformed, "{header}");
     }
 }
 
@@ -283,9 +286,9 @@ async fn a_key_speaks_only_for_the_organizations_it_names() {
     let world = World::with(AuthSettings { jwt_keys: vec![ghost], ..AuthSettings::default() }).await;
     // `globex` exists and `ghost` does not. The peer cannot see the difference, because every 401 is the
     // same.
-    assert_eq!(world.refusal(&token(json!({"org_id": "globex"}))), Refusal::Organization);
-    assert_eq!(world.refusal(&token(json!({"org_id": "ghost"}))), Refusal::Organization);
-    assert_eq!(world.refusal(&token(json!({"org_id": "ACME"}))), Refusal::Organization);
+    assert_eq!(world.refusal(&token(json!({"org_id": "globex"}))), CredentialError::Organization);
+    assert_eq!(world.refusal(&token(json!({"org_id": "ghost"}))), CredentialError::Organization);
+    assert_eq!(world.refusal(&token(json!({"org_id": "ACME"}))), CredentialError::Organization);
 }
 
 /// Rotation: the new key is added, signs and becomes the default; the old key is removed, and its tokens end.
@@ -301,12 +304,12 @@ async fn keys_rotate_by_kid() {
         }
         sign(unsigned(&header, &claims(json!({}))), other)
     };
-    assert_eq!(world.refusal(&by_k2(json!("k2"))), Refusal::UnknownKey);
+    assert_eq!(world.refusal(&by_k2(json!("k2"))), CredentialError::UnknownKey);
 
-    let told = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&told);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
     world.auth.on_change(move |change| {
-        assert_eq!((change, change.tenant()), (&Change::KeysReloaded, None));
+        assert_eq!((change, change.tenant()), (&AuthChange::KeysReloaded, None));
         count.fetch_add(1, Ordering::Relaxed);
     });
     let k2 = JwtKeySettings { default: true, ..hs256("k2", other) };
@@ -318,9 +321,9 @@ async fn keys_rotate_by_kid() {
     assert!(world.auth.still_valid(&old).is_ok());
 
     world.auth.reload_keys(&[k2]).expect("the new one");
-    assert_eq!(world.refusal(&token(json!({}))), Refusal::UnknownKey);
-    assert_eq!(world.auth.still_valid(&old), Err(Ended::Revoked));
-    assert_eq!(told.load(Ordering::Relaxed), 2);
+    assert_eq!(world.refusal(&token(json!({}))), CredentialError::UnknownKey);
+    assert_eq!(world.auth.still_valid(&old), Err(CredentialEnded::Revoked));
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
 
     let bad = world.auth.reload_keys(&[hs256("k3", b"short")]).expect_err("too short");
     assert_eq!(bad.to_string(), "auth.jwt_keys[0]: an HS256 secret has at least 32 bytes (RFC 7518, 3.2)");
@@ -333,7 +336,7 @@ async fn without_a_default_a_token_needs_a_kid() {
     let keys = vec![hs256("k1", SECRET), hs256("k2", SECRET)];
     let world = World::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
     let nameless = sign(unsigned(&json!({"alg": "HS256"}), &claims(json!({}))), SECRET);
-    assert_eq!(world.refusal(&nameless), Refusal::UnknownKey);
+    assert_eq!(world.refusal(&nameless), CredentialError::UnknownKey);
     assert!(world.bearer(&token(json!({}))).is_ok());
 }
 
@@ -342,10 +345,10 @@ async fn without_configured_keys_the_own_key_is_the_only_one() {
     let world = World::with(AuthSettings::default()).await;
     let nameless = |with| sign(unsigned(&json!({"alg": "HS256"}), &claims(with)), &OWN);
     assert!(world.bearer(&nameless(json!({"iat": T0_S, "org_id": "globex"}))).is_ok());
-    assert_eq!(world.refusal(&nameless(json!({}))), Refusal::Organization, "own tokens have iat");
+    assert_eq!(world.refusal(&nameless(json!({}))), CredentialError::Organization, "own tokens have iat");
     // Once other keys are configured, the token must name the key.
     world.auth.reload_keys(&[hs256("k1", SECRET)]).expect("valid");
-    assert_eq!(world.refusal(&nameless(json!({"iat": T0_S}))), Refusal::NotGenuine);
+    assert_eq!(world.refusal(&nameless(json!({"iat": T0_S}))), CredentialError::NotGenuine);
 }
 
 struct Signer(&'static str, Algorithm);
@@ -397,17 +400,17 @@ async fn public_keys_from_pem_verify_their_own_algorithm_only() {
         let mut bytes = BASE64.decode(signature).expect("base64url");
         *bytes.last_mut().expect("a signature") ^= 1;
         let tampered = format!("{message}.{}", BASE64.encode(&bytes));
-        assert_eq!(world.refusal(&tampered), Refusal::NotGenuine, "{}", signer.0);
+        assert_eq!(world.refusal(&tampered), CredentialError::NotGenuine, "{}", signer.0);
         for other in &SIGNERS {
             if other.0 != signer.0 {
-                assert_eq!(world.refusal(&signer.sign(other.0)), Refusal::Algorithm);
+                assert_eq!(world.refusal(&signer.sign(other.0)), CredentialError::Algorithm);
             }
         }
         // The classic attack: the public key, which everyone has, used as an HMAC secret.
         let pem = std::fs::read(fixture(&format!("{}.public.pem", signer.0))).expect("a fixture");
         let header = json!({"alg": "HS256", "kid": signer.0});
         let confused = sign(unsigned(&header, &claims(json!({}))), &pem);
-        assert_eq!(world.refusal(&confused), Refusal::Algorithm);
+        assert_eq!(world.refusal(&confused), CredentialError::Algorithm);
     }
 }
 
@@ -469,7 +472,7 @@ async fn a_jwks_file_brings_keys_with_their_kids() {
     assert!(world.bearer(&token(json!({}))).is_ok());
     world.auth.reload_keys(&[settings(Some(Algorithm::Es256))]).expect("one key is left");
     assert!(world.bearer(&SIGNERS[1].sign("p256")).is_ok());
-    assert_eq!(world.refusal(&SIGNERS[0].sign("rsa")), Refusal::UnknownKey);
+    assert_eq!(world.refusal(&SIGNERS[0].sign("rsa")), CredentialError::UnknownKey);
 }
 
 /// RFC 7515 A.1 and A.3, RFC 8037 A.4: signatures that this code did not make.

@@ -44,7 +44,7 @@ impl Records for Memory {
         Ok(self.rows.lock().clone())
     }
 
-    fn commit(&self, writes: Vec<Write>, _beside: Rows) -> Commit<'_> {
+    fn commit(&self, writes: Vec<RecordChange>, _beside: Rows) -> CommitFuture<'_> {
         Box::pin(async move {
             let _open = self.gate.lock().await;
             if self.failing.load(Ordering::Relaxed) {
@@ -58,36 +58,36 @@ impl Records for Memory {
     }
 }
 
-fn keep(rows: &mut Snapshot, write: Write) {
+fn keep(rows: &mut Snapshot, write: RecordChange) {
     match write {
-        Write::PutOrganization(row) => {
+        RecordChange::PutOrganization(row) => {
             rows.next_tenant = rows.next_tenant.max(row.tenant.0 + 1);
             rows.organizations.retain(|old| old.tenant != row.tenant);
             rows.organizations.push(row);
         }
-        Write::DeleteOrganization(OrganizationRow { tenant, .. }) => {
+        RecordChange::DeleteOrganization(OrganizationRow { tenant, .. }) => {
             rows.organizations.retain(|row| row.tenant != tenant);
             rows.keys.retain(|row| row.tenant != tenant);
             rows.revocations.retain(|row| row.0 != tenant);
             rows.disabled.retain(|row| row.0 != tenant);
             rows.ended.retain(|row| row.0 != tenant);
         }
-        Write::PutKey(row) => {
+        RecordChange::PutKey(row) => {
             rows.keys.retain(|old| old.id != row.id);
             rows.keys.push(row);
         }
-        Write::DeleteKey(tenant, id) => rows.keys.retain(|row| (row.tenant, &row.id) != (tenant, &id)),
-        Write::Revoke { tenant, jti, until_ms } => rows.revocations.push((tenant, jti, until_ms)),
-        Write::ForgetRevocation(tenant, jti) => {
+        RecordChange::DeleteKey(tenant, id) => rows.keys.retain(|row| (row.tenant, &row.id) != (tenant, &id)),
+        RecordChange::Revoke { tenant, jti, until_ms } => rows.revocations.push((tenant, jti, until_ms)),
+        RecordChange::ForgetRevocation(tenant, jti) => {
             rows.revocations.retain(|row| (row.0, &row.1) != (tenant, &jti));
         }
-        Write::EndTokens { tenant, sub, since_ms } => {
+        RecordChange::EndTokens { tenant, sub, since_ms } => {
             rows.ended.retain(|row| (row.0, &row.1) != (tenant, &sub));
             rows.ended.push((tenant, sub, since_ms));
         }
-        Write::ForgetEnd(tenant, sub) => rows.ended.retain(|row| (row.0, &row.1) != (tenant, &sub)),
-        Write::SetDisabled { tenant, sub, disabled: true } => rows.disabled.push((tenant, sub)),
-        Write::SetDisabled { tenant, sub, disabled: false } => {
+        RecordChange::ForgetEnd(tenant, sub) => rows.ended.retain(|row| (row.0, &row.1) != (tenant, &sub)),
+        RecordChange::SetDisabled { tenant, sub, disabled: true } => rows.disabled.push((tenant, sub)),
+        RecordChange::SetDisabled { tenant, sub, disabled: false } => {
             rows.disabled.retain(|row| *row != (tenant, sub.clone()));
         }
     }
@@ -128,10 +128,10 @@ impl World {
     }
 
     pub(super) fn bearer(&self, text: &str) -> Result<Arc<Principal>, AuthError> {
-        enter(&self.auth, &[("authorization", &format!("Bearer {text}"))], "", Use::Rest)
+        enter(&self.auth, &[("authorization", &format!("Bearer {text}"))], "", CredentialUse::Rest)
     }
 
-    pub(super) fn refusal(&self, text: &str) -> Refusal {
+    pub(super) fn refusal(&self, text: &str) -> CredentialError {
         match self.bearer(text) {
             Err(AuthError::Unauthorized(refusal)) => refusal,
             other => panic!("expected a 401, got {other:?}"),
@@ -159,18 +159,18 @@ pub(super) fn open(settings: &AuthSettings, memory: &Arc<Memory>, clock: &Arc<Ma
     Auth::new(settings, OwnKey::from_bytes(&OWN), records, clock).expect("valid settings")
 }
 
-/// Authenticates a request with these headers: GET, or POST for [`Use::Rest`].
+/// Authenticates a request with these headers: GET, or POST for [`CredentialUse::Rest`].
 pub(super) fn enter(
     auth: &Auth,
     pairs: &[(&'static str, &str)],
     query: &str,
-    use_: Use,
+    use_: CredentialUse,
 ) -> Result<Arc<Principal>, AuthError> {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
         headers.append(*name, HeaderValue::from_str(value).expect("a header value"));
     }
-    let method = if use_ == Use::Rest { Method::POST } else { Method::GET };
+    let method = if use_ == CredentialUse::Rest { Method::POST } else { Method::GET };
     let peer = Some("192.0.2.7".parse().expect("an address"));
     let cx = RequestContext::of(&headers, Some("nw.example"), &method, peer, use_);
     auth.authenticate(&auth.present(&headers, query), &cx)

@@ -3,15 +3,15 @@
 
 use proptest::prelude::*;
 
-use super::super::keys::{KeySet, Material, SpeaksFor, VerifyingKey};
-use super::super::{jwt, key_file, request};
+use super::super::keys::{AllowedOrganizations, KeySet, Material, VerifyingKey};
+use super::super::{jwt, key_file, presented};
 use super::*;
 
 fn keys() -> KeySet {
     let key = VerifyingKey {
         kid: "k1".into(),
         material: Material::secret(SECRET).expect("long enough"),
-        speaks_for: SpeaksFor::All,
+        speaks_for: AllowedOrganizations::All,
         issuer: None,
         audience: None,
         max_token_ms: None,
@@ -82,7 +82,7 @@ proptest! {
     ) {
         let name = if escaped { "t%6Fken" } else { "ticket" };
         let query = format!("{before}&{name}={secret}&{after}");
-        prop_assert!(!request::redact_query(&query).contains(&secret));
+        prop_assert!(!presented::redact_query(&query).contains(&secret));
     }
 
     #[test]

@@ -12,12 +12,12 @@ async fn an_api_key_is_taken_as_bearer_header_query_and_cookie() {
     let bearer = format!("Bearer {key}");
     let cookie = format!("{COOKIE}={key}");
     for (headers, query, via) in [
-        (vec![("authorization", bearer.as_str())], String::new(), Via::Bearer),
-        (vec![("x-api-key", key)], String::new(), Via::ApiKeyHeader),
-        (vec![], format!("token={key}"), Via::Query),
-        (vec![("cookie", cookie.as_str())], String::new(), Via::Cookie),
+        (vec![("authorization", bearer.as_str())], String::new(), CredentialSource::Bearer),
+        (vec![("x-api-key", key)], String::new(), CredentialSource::ApiKeyHeader),
+        (vec![], format!("token={key}"), CredentialSource::Query),
+        (vec![("cookie", cookie.as_str())], String::new(), CredentialSource::Cookie),
     ] {
-        let who = enter(&world.auth, &headers, &query, Use::Stream).expect("genuine");
+        let who = enter(&world.auth, &headers, &query, CredentialUse::Stream).expect("genuine");
         assert_eq!((who.via, who.sub.as_deref(), who.scopes), (via, None, ScopeSet::ORGANIZATION));
         assert_eq!(who.key_id(), Some(world.acme.row.id.as_str()));
     }
@@ -34,11 +34,11 @@ async fn an_unknown_key_a_wrong_secret_and_a_jwt_in_the_key_header_are_401() {
         key[..key.len() - 1].to_owned(),
         format!("{key}x"),
     ] {
-        assert_eq!(world.refusal(&bad), Refusal::NotGenuine, "{bad}");
+        assert_eq!(world.refusal(&bad), CredentialError::NotGenuine, "{bad}");
     }
     let jwt = token(json!({}));
-    let got = enter(&world.auth, &[("x-api-key", &jwt)], "", Use::Rest);
-    assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Malformed)));
+    let got = enter(&world.auth, &[("x-api-key", &jwt)], "", CredentialUse::Rest);
+    assert_eq!(got, Err(AuthError::Unauthorized(CredentialError::Malformed)));
 }
 
 #[tokio::test]
@@ -46,27 +46,27 @@ async fn a_failing_credential_does_not_fall_through_to_a_valid_one() {
     let world = World::new().await;
     let key = world.acme.api_key.expose();
     let headers = [("authorization", "Bearer wrong"), ("x-api-key", key)];
-    let got = enter(&world.auth, &headers, &format!("token={key}"), Use::Stream);
-    assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Malformed)));
-    assert!(enter(&world.auth, &headers[1..], "token=wrong", Use::Stream).is_ok());
+    let got = enter(&world.auth, &headers, &format!("token={key}"), CredentialUse::Stream);
+    assert_eq!(got, Err(AuthError::Unauthorized(CredentialError::Malformed)));
+    assert!(enter(&world.auth, &headers[1..], "token=wrong", CredentialUse::Stream).is_ok());
 }
 
 #[tokio::test]
 async fn token_in_query_can_be_switched_off() {
     let world = World::with(AuthSettings { token_in_query: false, ..AuthSettings::default() }).await;
     let query = format!("token={}", world.acme.api_key.expose());
-    let got = enter(&world.auth, &[], &query, Use::Stream);
-    assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Absent)));
+    let got = enter(&world.auth, &[], &query, CredentialUse::Stream);
+    assert_eq!(got, Err(AuthError::Unauthorized(CredentialError::Absent)));
 }
 
 #[tokio::test]
 async fn no_credential_is_401_and_not_counted_as_a_failure() {
     let world = World::with(AuthSettings { failures_per_minute: 1, ..AuthSettings::default() }).await;
     for _ in 0..10 {
-        let got = enter(&world.auth, &[], "", Use::Rest);
-        assert_eq!(got, Err(AuthError::Unauthorized(Refusal::Absent)));
+        let got = enter(&world.auth, &[], "", CredentialUse::Rest);
+        assert_eq!(got, Err(AuthError::Unauthorized(CredentialError::Absent)));
     }
-    assert_eq!(world.refusal("wrong"), Refusal::Malformed);
+    assert_eq!(world.refusal("wrong"), CredentialError::Malformed);
 }
 
 #[tokio::test]
@@ -74,16 +74,16 @@ async fn failures_run_out_but_a_valid_credential_always_passes() {
     let world = World::with(AuthSettings { failures_per_minute: 3, ..AuthSettings::default() }).await;
     let query = format!("ticket={}", "x".repeat(40));
     for _ in 0..2 {
-        assert_eq!(world.refusal("wrong"), Refusal::Malformed);
+        assert_eq!(world.refusal("wrong"), CredentialError::Malformed);
     }
-    let third = enter(&world.auth, &[], &query, Use::Stream);
-    assert_eq!(third, Err(AuthError::Unauthorized(Refusal::Ticket)));
+    let third = enter(&world.auth, &[], &query, CredentialUse::Stream);
+    assert_eq!(third, Err(AuthError::Unauthorized(CredentialError::Ticket)));
     assert_eq!(world.bearer("wrong"), Err(AuthError::TooManyFailures { retry_after: 60 }));
     let manager = world.manager();
     let renewed = world.auth.renew(manager.principal(), "wrong", Some("192.0.2.7".parse().expect("ip")));
     assert_eq!(renewed, Err(RenewError::Refused(AuthError::TooManyFailures { retry_after: 60 })));
     world.clock.advance(60_000);
-    assert_eq!(world.refusal("wrong"), Refusal::Malformed);
+    assert_eq!(world.refusal("wrong"), CredentialError::Malformed);
 }
 
 /// RFC 6455 §10.2: any page can open a WebSocket to any host, and the browser attaches cookies.
@@ -92,16 +92,16 @@ async fn a_websocket_from_a_foreign_page_is_refused_whatever_its_credential() {
     let world = World::new().await;
     let key = world.acme.api_key.expose();
     let query = format!("token={key}");
-    let got = enter(&world.auth, &[EVIL_PAGE], &query, Use::WebSocket);
-    assert_eq!(got, Err(AuthError::Forbidden(Forbidden::Origin)));
+    let got = enter(&world.auth, &[EVIL_PAGE], &query, CredentialUse::WebSocket);
+    assert_eq!(got, Err(AuthError::Forbidden(ForbiddenUse::Origin)));
     for page in [("origin", "http://localhost:3000"), OWN_PAGE] {
-        assert!(enter(&world.auth, &[page], &query, Use::WebSocket).is_ok());
+        assert!(enter(&world.auth, &[page], &query, CredentialUse::WebSocket).is_ok());
     }
-    assert!(enter(&world.auth, &[], &query, Use::WebSocket).is_ok(), "no browser");
+    assert!(enter(&world.auth, &[], &query, CredentialUse::WebSocket).is_ok(), "no browser");
     // `fetch` obeys CORS by itself, and the credential is explicit.
-    assert!(enter(&world.auth, &[EVIL_PAGE], &query, Use::Stream).is_ok());
-    let wrong = enter(&world.auth, &[EVIL_PAGE], "token=wrong", Use::WebSocket);
-    assert_eq!(wrong, Err(AuthError::Unauthorized(Refusal::Malformed)), "401 comes before 403");
+    assert!(enter(&world.auth, &[EVIL_PAGE], &query, CredentialUse::Stream).is_ok());
+    let wrong = enter(&world.auth, &[EVIL_PAGE], "token=wrong", CredentialUse::WebSocket);
+    assert_eq!(wrong, Err(AuthError::Unauthorized(CredentialError::Malformed)), "401 comes before 403");
 }
 
 #[tokio::test]
@@ -109,14 +109,18 @@ async fn a_cookie_counts_for_reading_or_from_an_allowed_page() {
     let world = World::new().await;
     let cookie = format!("a=b; {COOKIE}={}", token(json!({})));
     let cookie = ("cookie", cookie.as_str());
-    let forbidden = Err(AuthError::Forbidden(Forbidden::Origin));
+    let forbidden = Err(AuthError::Forbidden(ForbiddenUse::Origin));
     for page in [None, Some(EVIL_PAGE), Some(("origin", "null"))] {
         let headers: Vec<_> = page.into_iter().chain([cookie]).collect();
-        assert_eq!(enter(&world.auth, &headers, "", Use::Rest), forbidden, "POST {page:?}");
-        assert_eq!(enter(&world.auth, &headers, "", Use::WebSocket), forbidden, "WebSocket {page:?}");
-        assert!(enter(&world.auth, &headers, "", Use::Stream).is_ok(), "GET {page:?}");
+        assert_eq!(enter(&world.auth, &headers, "", CredentialUse::Rest), forbidden, "POST {page:?}");
+        assert_eq!(
+            enter(&world.auth, &headers, "", CredentialUse::WebSocket),
+            forbidden,
+            "WebSocket {page:?}"
+        );
+        assert!(enter(&world.auth, &headers, "", CredentialUse::Stream).is_ok(), "GET {page:?}");
     }
-    for use_ in [Use::Rest, Use::WebSocket, Use::Stream] {
+    for use_ in [CredentialUse::Rest, CredentialUse::WebSocket, CredentialUse::Stream] {
         assert!(enter(&world.auth, &[OWN_PAGE, cookie], "", use_).is_ok(), "{use_:?}");
     }
 }
@@ -128,7 +132,7 @@ async fn expiry_ends_a_principal_at_its_instant() {
     world.clock.advance(3_599_999);
     assert!(world.auth.still_valid(&ann).is_ok());
     world.clock.advance(1);
-    assert_eq!(world.auth.still_valid(&ann), Err(Ended::Expired));
+    assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Expired));
 
     let manager = world.manager();
     let expires_at_ms = Some(world.clock.now_ms() + 10);
@@ -136,8 +140,8 @@ async fn expiry_ends_a_principal_at_its_instant() {
     let short = world.auth.create_key(&manager, None, new).await.expect("created");
     let who = world.bearer(short.api_key.expose()).expect("in time");
     world.clock.advance(10);
-    assert_eq!(world.auth.still_valid(&who), Err(Ended::Expired));
-    assert_eq!(world.refusal(short.api_key.expose()), Refusal::Expired);
+    assert_eq!(world.auth.still_valid(&who), Err(CredentialEnded::Expired));
+    assert_eq!(world.refusal(short.api_key.expose()), CredentialError::Expired);
 }
 
 #[tokio::test]
@@ -163,7 +167,7 @@ async fn renewing_keeps_the_identity_or_ends_the_connection() {
     assert_eq!(renew(&token(json!({"sub": "bob"}))), Err(RenewError::ChangedIdentity));
     assert_eq!(renew(world.acme.api_key.expose()), Err(RenewError::ChangedIdentity));
     assert_eq!(renew(world.globex.api_key.expose()), Err(RenewError::ChangedIdentity));
-    let expired = AuthError::Unauthorized(Refusal::Expired);
+    let expired = AuthError::Unauthorized(CredentialError::Expired);
     assert_eq!(renew(&token(json!({"exp": T0_S}))), Err(RenewError::Refused(expired)));
 
     let key = world.manager();

@@ -6,12 +6,17 @@ use super::*;
 
 const PAGE: &str = "https://app.example";
 
-fn go(auth: &Auth, ticket: &Ticket, origin: Option<&str>, use_: Use) -> Result<Arc<Principal>, AuthError> {
+fn go(
+    auth: &Auth,
+    ticket: &Ticket,
+    origin: Option<&str>,
+    use_: CredentialUse,
+) -> Result<Arc<Principal>, AuthError> {
     let headers: Vec<_> = origin.map(|origin| ("origin", origin)).into_iter().collect();
     enter(auth, &headers, &format!("ticket={}", ticket.ticket.expose()), use_)
 }
 
-fn unauthorized<T>(refusal: Refusal) -> Result<T, AuthError> {
+fn unauthorized<T>(refusal: CredentialError) -> Result<T, AuthError> {
     Err(AuthError::Unauthorized(refusal))
 }
 
@@ -21,7 +26,7 @@ async fn ann(world: &World) -> Arc<Principal> {
 
 /// The principal that a ticket of this principal stands for.
 fn as_ticket(of: &Principal) -> Principal {
-    Principal { via: Via::Ticket, scopes: of.scopes.and(ScopeSet::OF_TICKETS), ..of.clone() }
+    Principal { via: CredentialSource::Ticket, scopes: of.scopes.and(ScopeSet::OF_TICKETS), ..of.clone() }
 }
 
 #[tokio::test]
@@ -30,9 +35,12 @@ async fn a_one_shot_ticket_is_its_maker_once() {
     let ann = ann(&world).await;
     let ticket = world.ticket(&ann, Some(PAGE), false).expect("created");
     assert_eq!(ticket.expires_at_ms, T0 + ONE_SHOT_MS);
-    let who = go(&world.auth, &ticket, None, Use::WebSocket).expect("its first use");
+    let who = go(&world.auth, &ticket, None, CredentialUse::WebSocket).expect("its first use");
     assert_eq!(*who, as_ticket(&ann));
-    assert_eq!(go(&world.auth, &ticket, None, Use::WebSocket), unauthorized(Refusal::Ticket));
+    assert_eq!(
+        go(&world.auth, &ticket, None, CredentialUse::WebSocket),
+        unauthorized(CredentialError::Ticket)
+    );
 }
 
 /// A request that is refused must not use up the ticket: only success does.
@@ -40,9 +48,9 @@ async fn a_one_shot_ticket_is_its_maker_once() {
 async fn a_refused_use_does_not_spend_the_ticket() {
     let world = World::new().await;
     let ticket = world.ticket(&ann(&world).await, None, false).expect("created");
-    let evil = go(&world.auth, &ticket, Some("https://evil.example"), Use::WebSocket);
-    assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
-    assert!(go(&world.auth, &ticket, None, Use::Stream).is_ok());
+    let evil = go(&world.auth, &ticket, Some("https://evil.example"), CredentialUse::WebSocket);
+    assert_eq!(evil, Err(AuthError::Forbidden(ForbiddenUse::Origin)));
+    assert!(go(&world.auth, &ticket, None, CredentialUse::Stream).is_ok());
 }
 
 #[tokio::test]
@@ -55,7 +63,7 @@ async fn of_racing_uses_one_wins() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let won = go(&world.auth, &ticket, None, Use::Stream).is_ok();
+                    let won = go(&world.auth, &ticket, None, CredentialUse::Stream).is_ok();
                     wins.fetch_add(usize::from(won), Ordering::Relaxed);
                 });
             }
@@ -69,7 +77,7 @@ async fn a_one_shot_ticket_runs_out() {
     let world = World::new().await;
     let ticket = world.ticket(&ann(&world).await, None, false).expect("created");
     world.clock.advance(ONE_SHOT_MS);
-    assert_eq!(go(&world.auth, &ticket, None, Use::Stream), unauthorized(Refusal::Ticket));
+    assert_eq!(go(&world.auth, &ticket, None, CredentialUse::Stream), unauthorized(CredentialError::Ticket));
 }
 
 #[tokio::test]
@@ -83,9 +91,9 @@ async fn a_subject_s_oldest_tickets_go_first_and_no_other_s() {
     for _ in 0..TICKETS_PER_SUBJECT - 1 {
         world.ticket(&ann, None, false).expect("created");
     }
-    assert_eq!(go(&world.auth, &first, None, Use::Stream), unauthorized(Refusal::Ticket));
+    assert_eq!(go(&world.auth, &first, None, CredentialUse::Stream), unauthorized(CredentialError::Ticket));
     for ticket in [&second, &colleague] {
-        assert!(go(&world.auth, ticket, None, Use::Stream).is_ok());
+        assert!(go(&world.auth, ticket, None, CredentialUse::Stream).is_ok());
     }
 }
 
@@ -105,7 +113,10 @@ async fn a_full_organization_is_refused_and_no_other() {
     assert!(matches!(full, AdminError::Full { max: TICKETS_PER_ORGANIZATION, .. }), "{full:?}");
     let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
     world.ticket(&globex, None, false).expect("another organization's");
-    assert!(go(&world.auth, &mine, None, Use::Stream).is_ok(), "no other user's ticket was dropped");
+    assert!(
+        go(&world.auth, &mine, None, CredentialUse::Stream).is_ok(),
+        "no other user's ticket was dropped"
+    );
     world.ticket(&other(0), None, false).expect("one was used");
     world.clock.advance(ONE_SHOT_MS);
     world.ticket(&other(1), None, false).expect("the other tickets have expired");
@@ -117,12 +128,12 @@ async fn a_reconnect_ticket_opens_streams_again_and_again_and_nothing_else() {
     let ann = ann(&world).await;
     let ticket = world.ticket(&ann, Some(PAGE), true).expect("created");
     for _ in 0..3 {
-        let who = go(&world.auth, &ticket, Some(PAGE), Use::Stream).expect("its page");
+        let who = go(&world.auth, &ticket, Some(PAGE), CredentialUse::Stream).expect("its page");
         assert_eq!(*who, as_ticket(&ann));
     }
-    for use_ in [Use::WebSocket, Use::Rest] {
+    for use_ in [CredentialUse::WebSocket, CredentialUse::Rest] {
         let got = go(&world.auth, &ticket, None, use_);
-        assert_eq!(got, Err(AuthError::Forbidden(Forbidden::TicketUse)), "{use_:?}");
+        assert_eq!(got, Err(AuthError::Forbidden(ForbiddenUse::TicketUse)), "{use_:?}");
     }
 }
 
@@ -131,16 +142,19 @@ async fn a_reconnect_ticket_is_bound_to_its_page() {
     let world = World::new().await;
     let ann = ann(&world).await;
     let bound = world.ticket(&ann, Some(PAGE), true).expect("created");
-    let elsewhere = go(&world.auth, &bound, Some("https://evil.example"), Use::Stream);
-    assert_eq!(elsewhere, Err(AuthError::Forbidden(Forbidden::Origin)));
-    let unnamed = go(&world.auth, &bound, Some("null"), Use::Stream);
-    assert_eq!(unnamed, Err(AuthError::Forbidden(Forbidden::Origin)));
-    assert!(go(&world.auth, &bound, None, Use::Stream).is_ok(), "a same-origin EventSource sends no Origin");
+    let elsewhere = go(&world.auth, &bound, Some("https://evil.example"), CredentialUse::Stream);
+    assert_eq!(elsewhere, Err(AuthError::Forbidden(ForbiddenUse::Origin)));
+    let unnamed = go(&world.auth, &bound, Some("null"), CredentialUse::Stream);
+    assert_eq!(unnamed, Err(AuthError::Forbidden(ForbiddenUse::Origin)));
+    assert!(
+        go(&world.auth, &bound, None, CredentialUse::Stream).is_ok(),
+        "a same-origin EventSource sends no Origin"
+    );
     // A ticket without an origin was made by a server, for any page that may use the daemon.
     let unbound = world.ticket(&ann, None, true).expect("created");
-    assert!(go(&world.auth, &unbound, Some("http://localhost:3000"), Use::Stream).is_ok());
-    let evil = go(&world.auth, &unbound, Some("https://evil.example"), Use::Stream);
-    assert_eq!(evil, Err(AuthError::Forbidden(Forbidden::Origin)));
+    assert!(go(&world.auth, &unbound, Some("http://localhost:3000"), CredentialUse::Stream).is_ok());
+    let evil = go(&world.auth, &unbound, Some("https://evil.example"), CredentialUse::Stream);
+    assert_eq!(evil, Err(AuthError::Forbidden(ForbiddenUse::Origin)));
 }
 
 /// EventSource reconnects with the same URL after a `kill -9` of the daemon.
@@ -152,11 +166,14 @@ async fn a_reconnect_ticket_survives_a_restart() {
     let one_shot = world.ticket(&ann, None, false).expect("created");
     let settings = AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() };
     let again = world.restarted(&settings);
-    assert!(go(&again, &ticket, Some(PAGE), Use::Stream).is_ok());
-    assert_eq!(go(&again, &one_shot, None, Use::Stream), unauthorized(Refusal::Ticket));
+    assert!(go(&again, &ticket, Some(PAGE), CredentialUse::Stream).is_ok());
+    assert_eq!(go(&again, &one_shot, None, CredentialUse::Stream), unauthorized(CredentialError::Ticket));
     // The key was removed from the configuration in the meantime.
     let without = world.restarted(&AuthSettings::default());
-    assert_eq!(go(&without, &ticket, Some(PAGE), Use::Stream), unauthorized(Refusal::Revoked));
+    assert_eq!(
+        go(&without, &ticket, Some(PAGE), CredentialUse::Stream),
+        unauthorized(CredentialError::Revoked)
+    );
 }
 
 #[tokio::test]
@@ -168,12 +185,12 @@ async fn a_reconnect_ticket_ends_with_its_maker_s_credential_or_after_an_hour() 
     let key = world.bearer(world.acme.api_key.expose()).expect("genuine");
     let long = world.ticket(&key, None, true).expect("created");
     assert_eq!(long.expires_at_ms, T0 + RECONNECT_MS);
-    let stream = go(&world.auth, &long, None, Use::Stream).expect("in time");
+    let stream = go(&world.auth, &long, None, CredentialUse::Stream).expect("in time");
     assert_eq!(stream.expires_at_ms, None, "a connection it opened lives as long as the key");
     world.clock.advance(60_000);
-    assert_eq!(go(&world.auth, &brief, None, Use::Stream), unauthorized(Refusal::Expired));
+    assert_eq!(go(&world.auth, &brief, None, CredentialUse::Stream), unauthorized(CredentialError::Expired));
     world.clock.advance(RECONNECT_MS - 60_000);
-    assert_eq!(go(&world.auth, &long, None, Use::Stream), unauthorized(Refusal::Expired));
+    assert_eq!(go(&world.auth, &long, None, CredentialUse::Stream), unauthorized(CredentialError::Expired));
 }
 
 #[tokio::test]
@@ -185,19 +202,28 @@ async fn tickets_of_either_kind_are_revoked_with_their_maker_s_credential() {
         let by_token = world.bearer(&token(json!({"jti": jti, "sub": "eve"}))).expect("genuine");
         let by_token = world.ticket(&by_token, None, reconnect).expect("created");
         world.auth.revoke_token(&manager, None, &jti).await.expect("revoked");
-        assert_eq!(go(&world.auth, &by_token, None, Use::Stream), unauthorized(Refusal::Revoked));
+        assert_eq!(
+            go(&world.auth, &by_token, None, CredentialUse::Stream),
+            unauthorized(CredentialError::Revoked)
+        );
 
         let new = NewKey { scopes: vec!["*".into()], ..NewKey::default() };
         let key = world.auth.create_key(&manager, None, new).await.expect("created");
         let by_key = world.bearer(key.api_key.expose()).expect("genuine");
         let by_key = world.ticket(&by_key, None, reconnect).expect("created");
         world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
-        assert_eq!(go(&world.auth, &by_key, None, Use::Stream), unauthorized(Refusal::Revoked));
+        assert_eq!(
+            go(&world.auth, &by_key, None, CredentialUse::Stream),
+            unauthorized(CredentialError::Revoked)
+        );
 
         let eve = world.bearer(&token(json!({"sub": "eve"}))).expect("genuine");
         let by_eve = world.ticket(&eve, None, reconnect).expect("created");
         world.auth.set_disabled(&manager, None, "eve", None, true).await.expect("disabled");
-        assert_eq!(go(&world.auth, &by_eve, None, Use::Stream), unauthorized(Refusal::Disabled));
+        assert_eq!(
+            go(&world.auth, &by_eve, None, CredentialUse::Stream),
+            unauthorized(CredentialError::Disabled)
+        );
         world.auth.set_disabled(&manager, None, "eve", None, false).await.expect("enabled");
     }
 }
@@ -215,15 +241,15 @@ async fn a_ticket_says_nothing_and_cannot_be_changed() {
         let mut bytes = sealed.clone();
         bytes[at] ^= 1;
         let forged = format!("ticket=nwt2_{}", BASE64.encode(bytes));
-        let got = enter(&world.auth, &[], &forged, Use::Stream);
+        let got = enter(&world.auth, &[], &forged, CredentialUse::Stream);
         assert!(matches!(
             got,
-            Err(AuthError::Unauthorized(Refusal::Ticket) | AuthError::TooManyFailures { .. })
+            Err(AuthError::Unauthorized(CredentialError::Ticket) | AuthError::TooManyFailures { .. })
         ));
     }
     let other = OwnKey::from_bytes(&[43; 32]);
     let records = Arc::clone(&world.memory) as Arc<dyn Records>;
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let foreign = Auth::new(&AuthSettings::default(), other, records, clock).expect("another daemon");
-    assert_eq!(go(&foreign, &ticket, None, Use::Stream), unauthorized(Refusal::Ticket));
+    assert_eq!(go(&foreign, &ticket, None, CredentialUse::Stream), unauthorized(CredentialError::Ticket));
 }

@@ -1,21 +1,21 @@
-//! `tail`: follows events from its cursor, across lost connections. [`crate::client`] reconnects; this file
+//! `tail`: follows events from its cursor, across lost connections. [`crate::client_frame`] reconnects; this file
 //! prints what a user needs to know about it.
 
 mod show;
 
 use super::args::TailArgs;
-use super::outcome::{CliError, Exit};
-use super::{given, output, rest};
+use super::exit::{CliError, Exit};
+use super::{non_empty, output, rest};
 use crate::client::{
-    Client, ClientError, Filter, Gap, Item, Position, Received, Status, Subscription, Transport,
+    Client, ClientError, Filter, Gap, Item, Position, ReceivedEvent, Status, Subscription, Transport,
 };
 
 pub(super) fn run(args: &TailArgs) -> Result<(), CliError> {
-    let client = rest::client(given(&args.url), given(&args.key))?;
+    let client = rest::client(non_empty(&args.url), non_empty(&args.key))?;
     let mut subscription = subscription(&client, args);
     let ended = rest::runtime()?.block_on(follow(&mut subscription, args));
-    if let (Err(CliError::Told { .. }), Some(cursor)) = (&ended, subscription.cursor()) {
-        output::note(&format!("continue with --after {}", output::plain(cursor)));
+    if let (Err(CliError::Reported { .. }), Some(cursor)) = (&ended, subscription.cursor()) {
+        output::print_note(&format!("continue with --after {}", output::plain(cursor)));
     }
     ended
 }
@@ -49,35 +49,35 @@ async fn follow(subscription: &mut Subscription, args: &TailArgs) -> Result<(), 
                 }
             }
             Item::Gap(Gap { after, reason, .. }) => {
-                note(&format!("gap: {reason}; events after {after} are missing"));
+                print_note(&format!("gap: {reason}; events after {after} are missing"));
             }
-            Item::Status(status) => told(status, args)?,
+            Item::Status(status) => show_status(status, args)?,
         }
     }
     subscription.close().await;
     Ok(())
 }
 
-fn line(event: &Received, json: bool) -> Result<String, CliError> {
+fn line(event: &ReceivedEvent, json: bool) -> Result<String, CliError> {
     let parsed = serde_json::from_str(&event.json).map_err(|error| ClientError::Shape(error.to_string()))?;
     Ok(if json { show::json(&event.json, &parsed) } else { show::pretty(&parsed) })
 }
 
-fn told(status: Status, args: &TailArgs) -> Result<(), CliError> {
+fn show_status(status: Status, args: &TailArgs) -> Result<(), CliError> {
     match status {
-        Status::Connected { again: true, .. } => note("reconnected"),
-        Status::Told { code, message } => note(&format!("error: {code}: {message}")),
+        Status::Connected { again: true, .. } => print_note("reconnected"),
+        Status::ServerError { code, message } => print_note(&format!("error: {code}: {message}")),
         Status::Lost { why, again_in } => {
             match why {
                 ClientError::Ended | ClientError::Closed { .. } => {}
-                ClientError::Closing { code, message } => note(&format!("closing: {code} {message}")),
-                why => note(&why.to_string()),
+                ClientError::Closing { code, message } => print_note(&format!("closing: {code} {message}")),
+                why => print_note(&why.to_string()),
             }
             if args.no_reconnect {
                 let hint = "leave out --no-reconnect to reconnect automatically";
                 return Err(CliError::new(Exit::Unavailable, "the stream has ended", hint));
             }
-            note(&format!("the stream has ended; reconnecting in {:.1} s", again_in.as_secs_f64()));
+            print_note(&format!("the stream has ended; reconnecting in {:.1} s", again_in.as_secs_f64()));
         }
         Status::Connected { .. } | Status::CaughtUp => {}
     }
@@ -85,6 +85,6 @@ fn told(status: Status, args: &TailArgs) -> Result<(), CliError> {
 }
 
 /// Prints text that may come from other users.
-fn note(text: &str) {
-    output::note(&output::plain(text));
+fn print_note(text: &str) {
+    output::print_note(&output::plain(text));
 }

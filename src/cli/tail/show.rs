@@ -21,7 +21,7 @@ pub(super) fn pretty(event: &Value) -> String {
     };
     let by = |agent: &str| if agent.is_empty() { String::new() } else { format!(" {agent}") };
     let kind = text("type");
-    let said = match kind {
+    let summary = match kind {
         "message" => format!("{}{user}: {}", by(text("agent_id")), text("content")),
         "agent_update" => {
             let why = text("error_message");
@@ -39,7 +39,7 @@ pub(super) fn pretty(event: &Value) -> String {
         "custom" => format!(" {}{user}: {}", text("channel"), event.get("data").unwrap_or(&Value::Null)),
         _ => format!(": {event}"),
     };
-    plain(&format!("{time} {kind}{said}")).replace('\n', "\n    ")
+    plain(&format!("{time} {kind}{summary}")).replace('\n', "\n    ")
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use http::Method;
 use serde_json::Value;
 
+use super::super::crud::{Create, Resource, Resources, Update, Versioned, if_match, versioned};
 use super::super::event::{Metadata, wire, words};
-use super::super::resource::{Change, Create, Resource, Resources, Versioned, if_match, versioned};
 use super::super::{Client, ClientError, Request};
 
 impl Client {
@@ -120,16 +120,16 @@ wire! {
 
 impl Resource for Agent {
     const PATH: &'static str = "/api/v1/agents";
-    type Of = ();
+    type Filter = ();
 }
 
 impl Create for Agent {
-    type New = NewAgent;
-    type Made = Self;
+    type NewBody = NewAgent;
+    type Created = Self;
 }
 
-impl Change for Agent {
-    type Change = AgentChange;
+impl Update for Agent {
+    type Patch = AgentChange;
 }
 
 wire! {
@@ -149,7 +149,7 @@ wire! {
 
 wire! {
     /// A message to an agent.
-    Saying {
+    NewAgentMessage {
         /// The text.
         message: String,
     } maybe {
@@ -168,7 +168,7 @@ wire! {
 
 wire! {
     /// The result of a message to an agent.
-    Said {
+    SentMessage {
         /// The id of the message that was created. The agent's replies arrive as events.
         message_id: String,
     } maybe {
@@ -215,8 +215,12 @@ impl Resources<'_, Agent> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn say(&self, id: &str, saying: &Saying) -> Result<Said, ClientError> {
-        let request = Request::new(Method::POST, format!("{}/messages", self.at(id))).json(saying)?;
+    pub async fn send_message(
+        &self,
+        id: &str,
+        message: &NewAgentMessage,
+    ) -> Result<SentMessage, ClientError> {
+        let request = Request::new(Method::POST, format!("{}/messages", self.at(id))).json(message)?;
         self.client.send(&request).await?.accepted()?.data()
     }
 }

@@ -2,8 +2,8 @@
 
 use http::Method;
 
+use super::super::crud::{Page, Versioned, if_match, versioned};
 use super::super::event::wire;
-use super::super::resource::{Page, Versioned, if_match, versioned};
 use super::super::{Client, ClientError, Request, encode, path};
 
 wire! {
@@ -33,7 +33,7 @@ wire! {
 
 wire! {
     /// New content of a block.
-    Holding {
+    BlockContent {
         /// The text.
         value: String,
     } maybe {
@@ -82,7 +82,7 @@ impl CoreMemory<'_> {
         &self,
         label: &str,
         version: Option<u64>,
-        holding: &Holding,
+        holding: &BlockContent,
     ) -> Result<Versioned<Block>, ClientError> {
         let request = Request::new(Method::PUT, self.path(Some(label))).json(holding)?;
         versioned(self.client.send(&if_match(request, version)).await?.accepted()?)

@@ -2,8 +2,8 @@
 
 use http::Method;
 
+use super::super::crud::{Create, ListFilter, ListOptions, Page, Resource, Resources, Update};
 use super::super::event::{Metadata, wire, words};
-use super::super::resource::{Change, Create, List, Page, Query, Resource, Resources};
 use super::super::{Client, ClientError, Request};
 
 impl Client {
@@ -106,14 +106,14 @@ wire! {
 
 /// Selects the memories of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MemoriesOf {
+pub struct MemoryFilter {
     /// Only memories of this agent.
     pub agent_id: Option<String>,
     /// Only memories of this user.
     pub user_id: Option<String>,
 }
 
-impl Query for MemoriesOf {
+impl ListFilter for MemoryFilter {
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let named = [("agent_id", &self.agent_id), ("user_id", &self.user_id)];
         named.into_iter().filter_map(|(name, id)| Some((name, id.clone()?))).collect()
@@ -122,16 +122,16 @@ impl Query for MemoriesOf {
 
 impl Resource for Memory {
     const PATH: &'static str = "/api/v1/memories";
-    type Of = MemoriesOf;
+    type Filter = MemoryFilter;
 }
 
 impl Create for Memory {
-    type New = NewMemory;
-    type Made = Self;
+    type NewBody = NewMemory;
+    type Created = Self;
 }
 
-impl Change for Memory {
-    type Change = MemoryChange;
+impl Update for Memory {
+    type Patch = MemoryChange;
 }
 
 wire! {
@@ -182,7 +182,7 @@ wire! {
 
 /// The results of a search, best first.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
-pub struct Found {
+pub struct SearchResults {
     /// A page of results.
     pub results: Vec<Hit>,
     /// Total number of results, as far as the daemon counts.
@@ -206,7 +206,7 @@ impl Resources<'_, Memory> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn search(&self, search: &Search) -> Result<Found, ClientError> {
+    pub async fn search(&self, search: &Search) -> Result<SearchResults, ClientError> {
         let request = Request::new(Method::POST, format!("{}/search", Memory::PATH)).json(search)?;
         self.client.send(&request).await?.accepted()?.data()
     }
@@ -215,7 +215,7 @@ impl Resources<'_, Memory> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn history(&self, id: &str, list: &List) -> Result<Page<MemoryVersion>, ClientError> {
+    pub async fn history(&self, id: &str, list: &ListOptions) -> Result<Page<MemoryVersion>, ClientError> {
         self.client.repeated(&list.request(&format!("{}/history", self.at(id)))).await?.parsed()
     }
 }

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::super::Client;
+use super::super::crud::{Create, ListFilter, Resource, Resources};
 use super::super::event::{Metadata, Role, wire};
-use super::super::resource::{Create, Query, Resource, Resources};
 
 impl Client {
     /// Returns access to messages.
@@ -63,14 +63,14 @@ wire! {
 
 /// Selects the messages of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MessagesOf {
+pub struct MessageFilter {
     /// Only messages of this agent.
     pub agent_id: Option<String>,
     /// Only messages of this user.
     pub user_id: Option<String>,
 }
 
-impl Query for MessagesOf {
+impl ListFilter for MessageFilter {
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let fields = [("agent_id", &self.agent_id), ("user_id", &self.user_id)];
         fields.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
@@ -79,10 +79,10 @@ impl Query for MessagesOf {
 
 impl Resource for Message {
     const PATH: &'static str = "/api/v1/messages";
-    type Of = MessagesOf;
+    type Filter = MessageFilter;
 }
 
 impl Create for Message {
-    type New = NewMessage;
-    type Made = Self;
+    type NewBody = NewMessage;
+    type Created = Self;
 }

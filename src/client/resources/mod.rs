@@ -10,11 +10,11 @@ mod messages;
 mod tools;
 mod users;
 
-pub use agents::{Agent, AgentChange, AgentState, NewAgent, Said, Saying, State};
-pub use core_memory::{Block, CoreMemory, Holding};
+pub use agents::{Agent, AgentChange, AgentState, NewAgent, NewAgentMessage, SentMessage, State};
+pub use core_memory::{Block, BlockContent, CoreMemory};
 pub use memories::{
-    Found, Hit, MemoriesOf, Memory, MemoryChange, MemoryType, MemoryVersion, NewMemory, Search,
+    Hit, Memory, MemoryChange, MemoryFilter, MemoryType, MemoryVersion, NewMemory, Search, SearchResults,
 };
-pub use messages::{Message, MessagesOf, NewMessage};
-pub use tools::{NewTool, Tool, ToolChange, ToolsOf};
+pub use messages::{Message, MessageFilter, NewMessage};
+pub use tools::{NewTool, Tool, ToolChange, ToolFilter};
 pub use users::{NewUser, Profile, Session, User, UserRole};

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::super::Client;
+use super::super::crud::{Create, ListFilter, Resource, Resources, Update};
 use super::super::event::{Metadata, wire};
-use super::super::resource::{Change, Create, Query, Resource, Resources};
 
 impl Client {
     /// Returns access to tools.
@@ -91,14 +91,14 @@ wire! {
 
 /// Selects the tools of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ToolsOf {
+pub struct ToolFilter {
     /// Only tools with these tags. A tag contains no comma.
     pub tags: Vec<String>,
     /// Requires all of the tags instead of any.
     pub match_all: bool,
 }
 
-impl Query for ToolsOf {
+impl ListFilter for ToolFilter {
     fn pairs(&self) -> Vec<(&'static str, String)> {
         if self.tags.is_empty() {
             return Vec::new();
@@ -111,14 +111,14 @@ impl Query for ToolsOf {
 
 impl Resource for Tool {
     const PATH: &'static str = "/api/v1/tools";
-    type Of = ToolsOf;
+    type Filter = ToolFilter;
 }
 
 impl Create for Tool {
-    type New = NewTool;
-    type Made = Self;
+    type NewBody = NewTool;
+    type Created = Self;
 }
 
-impl Change for Tool {
-    type Change = ToolChange;
+impl Update for Tool {
+    type Patch = ToolChange;
 }

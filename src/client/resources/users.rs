@@ -2,8 +2,8 @@
 
 use http::Method;
 
+use super::super::crud::{Resource, Resources, Versioned, if_match, versioned};
 use super::super::event::{wire, words};
-use super::super::resource::{Resource, Resources, Versioned, if_match, versioned};
 use super::super::{Client, ClientError, Credential, Request};
 
 impl Client {
@@ -85,7 +85,7 @@ wire! {
 
 impl Resource for User {
     const PATH: &'static str = "/api/v1/users";
-    type Of = ();
+    type Filter = ();
 }
 
 /// The result of a login.

@@ -44,11 +44,11 @@ fn decode(wire: &[u8], splits: &[usize], limits: &Limits) -> (Vec<Owned>, Option
         loop {
             match decoder.next(&mut read[at..], limits) {
                 Err(violation) => return (messages, Some(violation), end),
-                Ok(Step { used, message: None }) => {
+                Ok(DecodeStep { used, message: None }) => {
                     assert_eq!(used, read.len() - at, "what is not used is lost");
                     break;
                 }
-                Ok(Step { used, message: Some(message) }) => {
+                Ok(DecodeStep { used, message: Some(message) }) => {
                     at += used;
                     messages.push(message.into());
                     if matches!(messages.last(), Some(Owned::Close(..))) {
@@ -102,7 +102,7 @@ fn an_idle_decoder_is_one_null_pointer_and_a_whole_frame_is_borrowed() {
         assert!(range.contains(&bytes.as_ptr()));
         assert!(!decoder.is_partial());
     }
-    assert_eq!(decoder.next(&mut wire[at..], &SMALL), Ok(Step { used: 0, message: None }));
+    assert_eq!(decoder.next(&mut wire[at..], &SMALL), Ok(DecodeStep { used: 0, message: None }));
 }
 
 #[test]

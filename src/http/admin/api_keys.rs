@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, KeyRow, Manage, NarrowingClaims, NewKey};
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 use crate::store::Growth;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{AdminPage, IdempotencyKey, OfOrganization};
-use super::super::exchange::Exchange;
-use super::super::once::{self, Turn};
-use super::super::respond::Answer;
+use super::super::idempotency::{self, KeyedRequest};
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::{no_parameters, only_parameter, parameters, unescaped};
 
 /// Bytes that a key is counted with in its organization's quota, besides its name and narrowing. An estimate.
@@ -22,7 +22,7 @@ const KEY_ROW_BYTES: usize = 512;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewApiKey)]
-struct KeyBody {
+struct NewApiKeyBody {
     /// Name for people.
     #[serde(default)]
     name: String,
@@ -31,7 +31,7 @@ struct KeyBody {
     #[schema(required = true)]
     scopes: Vec<String>,
     /// Lifetime in seconds. If absent, the key expires when the caller's own credential does.
-    #[serde(default, deserialize_with = "crate::whole::optional")]
+    #[serde(default, deserialize_with = "crate::json_integer::optional")]
     expires_in_seconds: Option<u64>,
     /// Agents that the key is limited to.
     #[schema(value_type = Option<Vec<String>>)]
@@ -49,7 +49,7 @@ struct KeyBody {
 /// An API key, without its secret.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ApiKey)]
-struct View<'a> {
+struct ApiKeyView<'a> {
     /// Id of the key. It is not secret.
     key_id: &'a str,
     /// Organization of the key.
@@ -78,16 +78,16 @@ struct View<'a> {
 /// A new API key with its secret.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CreatedApiKey)]
-struct CreatedView<'a> {
+struct CreatedApiKeyView<'a> {
     #[serde(flatten)]
-    key: View<'a>,
+    key: ApiKeyView<'a>,
     /// The secret key. It is shown only once.
     api_key: &'a str,
 }
 
-fn view<'a>(x: &Exchange, key: &'a KeyRow) -> View<'a> {
+fn view<'a>(x: &ApiRequest, key: &'a KeyRow) -> ApiKeyView<'a> {
     let narrowing = &key.narrowing;
-    View {
+    ApiKeyView {
         key_id: &key.id,
         org_id: x.shared().auth.organization(key.tenant).map(|it| it.id.clone()),
         name: &key.name,
@@ -107,16 +107,19 @@ fn view<'a>(x: &Exchange, key: &'a KeyRow) -> View<'a> {
     path = "/api/v1/api-keys",
     tag = "credentials",
     params(IdempotencyKey),
-    request_body = KeyBody,
-    responses((status = 201, description = "The new key, with its secret.", body = CreatedView), (status = 404))
+    request_body = NewApiKeyBody,
+    responses((status = 201, description = "The new key, with its secret.", body = CreatedApiKeyView), (status = 404))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn create(
+    x: &mut ApiRequest,
+    by: Authorized<Manage>,
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let (body, bytes): (KeyBody, _) = x.json_and_bytes().await?;
+    let (body, bytes): (NewApiKeyBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, &by, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
+    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+        KeyedRequest::First(guard) => guard,
+        KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let now_ms = x.shared().clock.now_ms();
     let new = NewKey {
@@ -132,13 +135,13 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Manage>) ->
     let growth = Growth { rows: 0, bytes: (bytes.len() + KEY_ROW_BYTES) as i64 };
     let room = shared.tenants.store().reserve(tenant, growth)?;
     let rows = |row: &KeyRow| {
-        let mut rows = once::withheld(once.as_ref(), &row.id);
-        rows.hold_room(room);
+        let mut rows = idempotency::secret_response_rows(guard.as_ref(), &row.id);
+        rows.hold_reservation(room);
         rows
     };
     let issued = shared.auth.create_key_with(&by, body.org_id.as_deref(), new, rows).await?;
-    let made = CreatedView { key: view(x, &issued.row), api_key: issued.api_key.expose() };
-    Ok(Answer::data(StatusCode::CREATED, made))
+    let made = CreatedApiKeyView { key: view(x, &issued.row), api_key: issued.api_key.expose() };
+    Ok(ApiResponse::data(StatusCode::CREATED, made))
 }
 
 /// Lists API keys in the order of their ids.
@@ -147,12 +150,15 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Manage>) ->
     path = "/api/v1/api-keys",
     tag = "credentials",
     params(AdminPage, OfOrganization),
-    responses((status = 200, description = "A page of API keys.", body = Vec<View>))
+    responses((status = 200, description = "A page of API keys.", body = Vec<ApiKeyView>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    by: Authorized<Manage>,
+) -> Result<ApiResponse, ErrorResponse> {
     let page = parameters(x, &["cursor", "offset", "limit", "org_id"])?;
     let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
-    let rows: Vec<View<'_>> = keys.iter().map(|key| view(x, key)).collect();
+    let rows: Vec<ApiKeyView<'_>> = keys.iter().map(|key| view(x, key)).collect();
     Ok(super::list(&rows, &page, |row| row.key_id))
 }
 
@@ -165,11 +171,11 @@ pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Resul
     responses((status = 204, description = "The key is no longer valid."), (status = 409))
 )]
 pub(in crate::http) async fn delete(
-    x: &Exchange,
+    x: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let org_id = only_parameter(x, "org_id")?;
     x.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
-    Ok(Answer::empty())
+    Ok(ApiResponse::empty())
 }

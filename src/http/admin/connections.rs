@@ -8,21 +8,21 @@ use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Manage, Principal, Subscribe};
+use crate::error_response::ErrorResponse;
 use crate::ids::TenantId;
-use crate::outcome::Refusal;
 use crate::wake::WakeQueue;
-use crate::worker::mail::{Listed, Mail, connection_id, connection_name};
-use crate::worker::scan::{Busy, Found, Selector};
+use crate::worker::mail::{ConnectionInfo, Mail, connection_id, connection_name};
+use crate::worker::scan::{ConnectionSelector, FoundConnection, ScanQueueFull};
 
 use super::super::api::parameters::{AdminPage, OfConnections};
-use super::super::exchange::Exchange;
-use super::super::respond::Answer;
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::{no_parameters, parameters, unescaped, unknown};
 
 /// The number of connections that were closed.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Closed)]
-struct ClosedView {
+struct ClosedConnections {
     /// Number of connections that were closed.
     closed: usize,
 }
@@ -30,9 +30,9 @@ struct ClosedView {
 /// The connections that a principal may see: those of its organization if it has `manage`, otherwise those of
 /// its own user or key. A principal with a narrowing sees only connections that are narrowed at least as
 /// much.
-fn visible(principal: &Arc<Principal>) -> Selector {
+fn visible(principal: &Arc<Principal>) -> ConnectionSelector {
     let within = principal.narrowing.clone();
-    let mut which = Selector { tenant: principal.tenant, id: None, user: None, key: None, within };
+    let mut which = ConnectionSelector { tenant: principal.tenant, id: None, user: None, key: None, within };
     if principal.authorize::<Manage>().is_err() {
         match &principal.sub {
             Some(sub) => which.user = Some(Arc::from(sub.as_ref())),
@@ -48,9 +48,12 @@ fn visible(principal: &Arc<Principal>) -> Selector {
     path = "/api/v1/connections",
     tag = "connections",
     params(AdminPage),
-    responses((status = 200, description = "A page of connections.", body = Vec<Listed>))
+    responses((status = 200, description = "A page of connections.", body = Vec<ConnectionInfo>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    right: Authorized<Authenticated>,
+) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
     // The right `manage` covers all connections of the organization. Reading your own needs the scope that
     // all reading needs.
@@ -58,7 +61,7 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>
         principal.authorize::<Subscribe>()?;
     }
     let page = parameters(x, &["cursor", "offset", "limit"])?;
-    let refused = || Refusal::bad_request("cursor: is not a cursor of this list; start without one");
+    let refused = || ErrorResponse::bad_request("cursor: is not a cursor of this list; start without one");
     let after = page.after.as_deref().map(|name| connection_id(name).ok_or_else(refused)).transpose()?;
     let mut found = find(x, &visible(&principal), after, page.reach()).await?;
     // Only the rows of this page are sorted and described.
@@ -76,17 +79,17 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Authenticated>
     let next = shown.last().filter(|_| shown.len() == page.limit).map(|last| connection_name(last.id));
     let mut rows = describe(x, principal.tenant, &shown).await?;
     rows.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(Answer::list(&rows, next))
+    Ok(ApiResponse::list(&rows, next))
 }
 
 /// Returns the connections with the lowest ids after `after`, in any order: up to `most` of each worker,
 /// sometimes a few more.
 async fn find(
-    x: &Exchange,
-    selector: &Selector,
+    x: &ApiRequest,
+    selector: &ConnectionSelector,
     after: Option<u64>,
     most: usize,
-) -> Result<Vec<Found>, Refusal> {
+) -> Result<Vec<FoundConnection>, ErrorResponse> {
     let ask = |mail: &WakeQueue<Mail>| {
         let (reply, answer) = oneshot::channel();
         mail.push(Mail::List { selector: selector.clone(), after, most, reply });
@@ -99,7 +102,11 @@ async fn find(
     Ok(found)
 }
 
-async fn describe(x: &Exchange, tenant: TenantId, found: &[Found]) -> Result<Vec<Listed>, Refusal> {
+async fn describe(
+    x: &ApiRequest,
+    tenant: TenantId,
+    found: &[FoundConnection],
+) -> Result<Vec<ConnectionInfo>, ErrorResponse> {
     let ask = |(worker, mail): (usize, &WakeQueue<Mail>)| {
         let (reply, answer) = oneshot::channel();
         let here = found.iter().filter(|found| found.worker == worker).copied().collect();
@@ -122,17 +129,17 @@ async fn describe(x: &Exchange, tenant: TenantId, found: &[Found]) -> Result<Vec
     responses((status = 204, description = "The connection is closed."))
 )]
 pub(in crate::http) async fn kick_one(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<Authenticated>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
     no_parameters(x)?;
     let mut which = visible(&principal);
-    which.id = Some(connection_id(&unescaped(id)?).ok_or_else(Refusal::not_found)?);
+    which.id = Some(connection_id(&unescaped(id)?).ok_or_else(ErrorResponse::not_found)?);
     match close(x, &which).await? {
-        0 => Err(Refusal::not_found()),
-        _ => Ok(Answer::empty()),
+        0 => Err(ErrorResponse::not_found()),
+        _ => Ok(ApiResponse::empty()),
     }
 }
 
@@ -142,12 +149,12 @@ pub(in crate::http) async fn kick_one(
     path = "/api/v1/connections",
     tag = "connections",
     params(OfConnections),
-    responses((status = 200, description = "The number of connections that were closed.", body = ClosedView))
+    responses((status = 200, description = "The number of connections that were closed.", body = ClosedConnections))
 )]
 pub(in crate::http) async fn kick_all(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<Authenticated>,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
@@ -161,18 +168,18 @@ pub(in crate::http) async fn kick_all(
         // A user or key of somebody else is treated as one that does not exist: nothing is found, and nothing
         // is revealed.
         if own && slot.as_deref() != Some(value.as_ref()) {
-            return Ok(Answer::data(StatusCode::OK, ClosedView { closed: 0 }));
+            return Ok(ApiResponse::data(StatusCode::OK, ClosedConnections { closed: 0 }));
         }
         *slot = Some(Arc::from(value.as_ref()));
         named = true;
     }
     if !named {
-        return Err(Refusal::bad_request("name a connection, or give user= or key="));
+        return Err(ErrorResponse::bad_request("name a connection, or give user= or key="));
     }
-    Ok(Answer::data(StatusCode::OK, ClosedView { closed: close(x, &which).await? }))
+    Ok(ApiResponse::data(StatusCode::OK, ClosedConnections { closed: close(x, &which).await? }))
 }
 
-async fn close(x: &Exchange, which: &Selector) -> Result<usize, Refusal> {
+async fn close(x: &ApiRequest, which: &ConnectionSelector) -> Result<usize, ErrorResponse> {
     let ask = |mail: &WakeQueue<Mail>| {
         let (reply, answer) = oneshot::channel();
         mail.push(Mail::Close(which.clone(), reply));
@@ -185,6 +192,6 @@ async fn close(x: &Exchange, which: &Selector) -> Result<usize, Refusal> {
     Ok(closed)
 }
 
-fn busy(error: Busy) -> Refusal {
-    Refusal::quota(error.to_string(), 1)
+fn busy(error: ScanQueueFull) -> ErrorResponse {
+    ErrorResponse::quota(error.to_string(), 1)
 }

@@ -11,13 +11,13 @@ pub(in crate::http) mod tokens;
 
 use serde::Serialize;
 
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
-use super::exchange::Exchange;
 use super::parameters::{
     OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
 };
-use super::respond::Answer;
+use super::request::ApiRequest;
+use super::response::ApiResponse;
 
 /// The query parameters that a list may have.
 struct Parameters {
@@ -36,7 +36,7 @@ impl Parameters {
 }
 
 /// Reads the parameters of a list. Only those in `known` are accepted.
-fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
+fn parameters(x: &ApiRequest, known: &[&str]) -> Result<Parameters, ErrorResponse> {
     let mut read = Parameters { after: None, offset: 0, limit: PAGE_DEFAULT, org_id: None };
     let mut offset = None;
     for (name, value) in x.parameters()? {
@@ -50,7 +50,7 @@ fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
         }
     }
     if read.after.is_some() && offset.is_some() {
-        return Err(Refusal::bad_request("cursor and offset cannot be given together"));
+        return Err(ErrorResponse::bad_request("cursor and offset cannot be given together"));
     }
     read.offset = offset.unwrap_or_default();
     Ok(read)
@@ -58,8 +58,8 @@ fn parameters(x: &Exchange, known: &[&str]) -> Result<Parameters, Refusal> {
 
 /// Returns 200 with one page of what was found within [`Parameters::reach`]. The cursor of the next page is
 /// the last row's id if there may be more rows.
-fn list<T: Serialize>(found: &[T], page: &Parameters, id: impl Fn(&T) -> &str) -> Answer {
+fn list<T: Serialize>(found: &[T], page: &Parameters, id: impl Fn(&T) -> &str) -> ApiResponse {
     let rows = found.get(page.offset..).unwrap_or_default();
     let next = rows.last().filter(|_| rows.len() == page.limit).map(|row| id(row).to_owned());
-    Answer::list(rows, next)
+    ApiResponse::list(rows, next)
 }

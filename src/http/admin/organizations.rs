@@ -8,20 +8,20 @@ use utoipa::ToSchema;
 use crate::auth::{
     Authorized, Manage, NewOrganization, Operate, Organization, OrganizationChange, Visibility,
 };
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{AdminPage, IdempotencyKey, IfMatch};
-use super::super::exchange::Exchange;
-use super::super::once::{self, Turn};
-use super::super::respond::Answer;
-use super::super::version::{if_match, of_version};
+use super::super::etag::{if_match, of_version};
+use super::super::idempotency::{self, KeyedRequest};
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::{no_parameters, parameters, unescaped};
 
 /// An organization.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Organization)]
-struct View<'a> {
+struct OrganizationView<'a> {
     /// Unique id of the organization.
     id: &'a str,
     /// Name for people.
@@ -35,8 +35,8 @@ struct View<'a> {
     created_at: String,
 }
 
-fn view(organization: &Organization) -> View<'_> {
-    View {
+fn view(organization: &Organization) -> OrganizationView<'_> {
+    OrganizationView {
         id: &organization.id,
         name: &organization.name,
         visibility: organization.visibility,
@@ -45,8 +45,8 @@ fn view(organization: &Organization) -> View<'_> {
     }
 }
 
-fn told(status: StatusCode, organization: &Organization) -> Answer {
-    of_version(Answer::data(status, view(organization)), organization.version())
+fn organization_response(status: StatusCode, organization: &Organization) -> ApiResponse {
+    of_version(ApiResponse::data(status, view(organization)), organization.version())
 }
 
 /// Lists organizations in the order of their ids. For the operator.
@@ -55,12 +55,15 @@ fn told(status: StatusCode, organization: &Organization) -> Answer {
     path = "/api/v1/organizations",
     tag = "organizations",
     params(AdminPage),
-    responses((status = 200, description = "A page of organizations.", body = Vec<View>))
+    responses((status = 200, description = "A page of organizations.", body = Vec<OrganizationView>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    by: Authorized<Operate>,
+) -> Result<ApiResponse, ErrorResponse> {
     let page = parameters(x, &["cursor", "offset", "limit"])?;
     let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
-    let rows: Vec<View<'_>> = found.iter().map(|organization| view(organization)).collect();
+    let rows: Vec<OrganizationView<'_>> = found.iter().map(|organization| view(organization)).collect();
     Ok(super::list(&rows, &page, |row| row.id))
 }
 
@@ -68,7 +71,7 @@ pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Operate>) -> Resu
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewOrganization)]
-struct NewBody {
+struct NewOrganizationBody {
     /// Id for tokens that another service issues; generated if absent.
     id: Option<String>,
     /// Name for people.
@@ -83,7 +86,7 @@ struct NewBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = OrganizationChange)]
-struct ChangeBody {
+struct OrganizationPatchBody {
     /// Cannot be changed. The field exists so that the refusal can say so.
     #[schema(ignore)]
     id: Option<serde::de::IgnoredAny>,
@@ -101,16 +104,19 @@ struct ChangeBody {
     path = "/api/v1/organizations",
     tag = "organizations",
     params(IdempotencyKey),
-    request_body = NewBody,
-    responses((status = 201, description = "The new organization.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    request_body = NewOrganizationBody,
+    responses((status = 201, description = "The new organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn create(
+    x: &mut ApiRequest,
+    by: Authorized<Operate>,
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let (body, bytes): (NewBody, _) = x.json_and_bytes().await?;
+    let (body, bytes): (NewOrganizationBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, &by, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
+    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+        KeyedRequest::First(guard) => guard,
+        KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let new = NewOrganization {
         id: body.id,
@@ -119,9 +125,11 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -
         presence: body.presence.unwrap_or_default(),
         first_key: false,
     };
-    let rows = |made: &Organization| once::kept(once.as_ref(), || told(StatusCode::CREATED, made));
+    let rows = |made: &Organization| {
+        idempotency::response_rows(guard.as_ref(), || organization_response(StatusCode::CREATED, made))
+    };
     let made = shared.auth.create_organization_with(&by, new, rows).await?;
-    Ok(told(StatusCode::CREATED, &made.organization))
+    Ok(organization_response(StatusCode::CREATED, &made.organization))
 }
 
 /// Gets an organization: your own, or any for the operator.
@@ -129,12 +137,16 @@ pub(in crate::http) async fn create(x: &mut Exchange, by: Authorized<Operate>) -
     get,
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
-    responses((status = 200, description = "The organization.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    responses((status = 200, description = "The organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &ApiRequest,
+    by: Authorized<Manage>,
+    id: &str,
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
-    Ok(told(StatusCode::OK, &found))
+    Ok(organization_response(StatusCode::OK, &found))
 }
 
 /// Updates the given fields. A change of `visibility` takes effect at once, on open connections too.
@@ -143,23 +155,23 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str)
     path = "/api/v1/organizations/{id}",
     tag = "organizations",
     params(IfMatch),
-    request_body = ChangeBody,
-    responses((status = 200, description = "The updated organization.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    request_body = OrganizationPatchBody,
+    responses((status = 200, description = "The updated organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     by: Authorized<Manage>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let body: ChangeBody = x.json().await?;
+    let body: OrganizationPatchBody = x.json().await?;
     if body.id.is_some() {
-        return Err(Refusal::invalid("id", "cannot be changed"));
+        return Err(ErrorResponse::invalid("id", "cannot be changed"));
     }
     let change = OrganizationChange { name: body.name, visibility: body.visibility, presence: body.presence };
     let version = if_match(x)?;
     let changed = x.shared().auth.change_organization(&by, Some(&unescaped(id)?), version, change).await?;
-    Ok(told(StatusCode::OK, &changed))
+    Ok(organization_response(StatusCode::OK, &changed))
 }
 
 /// Deletes an organization with its credentials at once, and its events within 24 hours. For the operator.
@@ -170,11 +182,11 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The organization is deleted."), (status = 409))
 )]
 pub(in crate::http) async fn delete(
-    x: &Exchange,
+    x: &ApiRequest,
     by: Authorized<Operate>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
-    Ok(Answer::empty())
+    Ok(ApiResponse::empty())
 }

@@ -5,17 +5,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Manage};
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
 use super::super::api::parameters::OfOrganization;
-use super::super::exchange::Exchange;
-use super::super::respond::Answer;
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::only_parameter;
 
 /// Statistics of an organization.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Stats)]
-struct View<'a> {
+struct StatsView<'a> {
     /// Organization that the statistics are about.
     org_id: &'a str,
     /// Connections that are open now.
@@ -34,7 +34,7 @@ struct View<'a> {
     uncommitted_events: u64,
     /// Time of live deliveries, from the publish to the end of the write. It restarts when the organization
     /// has had no subscriber.
-    publish_to_send: Times,
+    publish_to_send: TimesView,
     /// Cursor before the oldest stored event.
     oldest_cursor: &'a str,
     /// Cursor after the newest event.
@@ -44,7 +44,7 @@ struct View<'a> {
 /// Distribution of durations.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Times)]
-struct Times {
+struct TimesView {
     /// Number of measurements.
     count: u64,
     /// Median, in microseconds.
@@ -52,13 +52,13 @@ struct Times {
     /// 99th percentile, in microseconds.
     p99_us: u64,
     /// Histogram with four buckets for each doubling of the time. Empty buckets are left out.
-    buckets: Vec<Bucket>,
+    buckets: Vec<TimesBucketView>,
 }
 
 /// One bucket of the histogram.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TimesBucket)]
-struct Bucket {
+struct TimesBucketView {
     /// Upper bound in microseconds; `null` means no bound.
     under_us: Option<u64>,
     /// Number of measurements in this bucket.
@@ -71,9 +71,12 @@ struct Bucket {
     path = "/api/v1/stats",
     tag = "organizations",
     params(OfOrganization),
-    responses((status = 200, description = "The statistics.", body = View))
+    responses((status = 200, description = "The statistics.", body = StatsView))
 )]
-pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &ApiRequest,
+    by: Authorized<Manage>,
+) -> Result<ApiResponse, ErrorResponse> {
     let org_id = only_parameter(x, "org_id")?;
     let organization = x.shared().auth.find_organization(&by, org_id.as_deref())?;
     let tenant = x.shared().tenants.open(organization.tenant).await?;
@@ -81,10 +84,10 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>) -> Result
     let cursors = x.shared().tenants.cursors();
     let usage = x.shared().tenants.store().usage(organization.tenant);
     let times = tenant.times().snapshot();
-    let buckets = times.buckets().map(|(under_us, count)| Bucket { under_us, count });
-    Ok(Answer::data(
+    let buckets = times.buckets().map(|(under_us, count)| TimesBucketView { under_us, count });
+    Ok(ApiResponse::data(
         StatusCode::OK,
-        View {
+        StatsView {
             org_id: &organization.id,
             connections: x.shared().admission.of_organization(organization.tenant),
             stored_events: log.events(),
@@ -93,7 +96,7 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>) -> Result
             row_bytes: usage.bytes,
             idempotency_rows: usage.idempotency_rows,
             uncommitted_events: tenant.head().counter().saturating_sub(log.committed().counter()),
-            publish_to_send: Times {
+            publish_to_send: TimesView {
                 count: times.count(),
                 p50_us: times.quantile_us(0.5),
                 p99_us: times.quantile_us(0.99),

@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Manage, Mint, NarrowingClaims, NewToken};
-use crate::outcome::Refusal;
-use crate::resource::users::{self, Desk};
+use crate::domain::users::{self, UserService};
+use crate::error_response::ErrorResponse;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, OfOrganization};
 use super::super::created;
-use super::super::exchange::Exchange;
-use super::super::once::{self, Turn};
-use super::super::respond::Answer;
+use super::super::idempotency::{self, KeyedRequest};
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::{no_parameters, only_parameter, unescaped};
 
 /// A token to issue. A limit that is left out is the same as that of the caller's own credential.
@@ -30,7 +30,7 @@ struct TokenBody {
     /// Scopes of the token; those of its roles if absent.
     scopes: Option<Vec<String>>,
     /// Lifetime in seconds. If absent, one day, but no longer than the caller's own credential.
-    #[serde(default, deserialize_with = "crate::whole::optional")]
+    #[serde(default, deserialize_with = "crate::json_integer::optional")]
     expires_in_seconds: Option<u64>,
     /// Agents that the token is limited to.
     #[schema(value_type = Option<Vec<String>>)]
@@ -70,13 +70,16 @@ struct TokenView<'a> {
     request_body = TokenBody,
     responses((status = 201, description = "The new token.", body = TokenView), (status = 404))
 )]
-pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn mint(
+    x: &mut ApiRequest,
+    by: Authorized<Mint>,
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, &by, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
+    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+        KeyedRequest::First(guard) => guard,
+        KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let new = NewToken {
         sub: body.sub,
@@ -86,7 +89,7 @@ pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Res
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
     let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
-    once::withhold(&shared, &by, once.as_ref(), &issued.jti).await?;
+    idempotency::record_secret_response(&shared, &by, guard.as_ref(), &issued.jti).await?;
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
@@ -102,13 +105,13 @@ pub(in crate::http) async fn mint(x: &mut Exchange, by: Authorized<Mint>) -> Res
     responses((status = 204, description = "The token is no longer valid."), (status = 409))
 )]
 pub(in crate::http) async fn revoke(
-    x: &Exchange,
+    x: &ApiRequest,
     by: Authorized<Manage>,
     jti: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let org_id = only_parameter(x, "org_id")?;
     x.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
-    Ok(Answer::empty())
+    Ok(ApiResponse::empty())
 }
 
 /// Disables or enables a user.
@@ -140,16 +143,16 @@ struct DisabledView<'a> {
     responses((status = 200, description = "The new setting.", body = DisabledView), (status = 409))
 )]
 pub(in crate::http) async fn set_disabled(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     by: Authorized<Manage>,
     sub: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let org_id = only_parameter(x, "org_id")?;
     let body: DisabledBody = x.json().await?;
     let sub = unescaped(sub)?;
-    let desk = Desk { tenants: &x.shared().tenants, auth: &x.shared().auth };
-    users::set_disabled(desk, &by, org_id.as_deref(), &sub, body.disabled).await?;
-    Ok(Answer::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
+    let service = UserService { tenants: &x.shared().tenants, auth: &x.shared().auth };
+    users::set_disabled(service, &by, org_id.as_deref(), &sub, body.disabled).await?;
+    Ok(ApiResponse::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
 
 /// A ticket to create.
@@ -189,15 +192,15 @@ struct TicketView<'a> {
     responses((status = 201, description = "The new ticket.", body = TicketView))
 )]
 pub(in crate::http) async fn make_ticket(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     by: Authorized<Authenticated>,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
     let shared = x.shared().clone();
-    let once = match once::turn(&shared, x, &by, &bytes).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
+    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+        KeyedRequest::First(guard) => guard,
+        KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let origin = x.header(http::header::ORIGIN);
     let ticket = match &body.sub {
@@ -207,7 +210,7 @@ pub(in crate::http) async fn make_ticket(
         }
         None => shared.auth.ticket(&by, origin, body.reconnect)?,
     };
-    once::withhold(&shared, &by, once.as_ref(), "").await?; // a ticket has no id besides its own value
+    idempotency::record_secret_response(&shared, &by, guard.as_ref(), "").await?; // a ticket has no id besides its own value
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }

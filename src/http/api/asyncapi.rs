@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::frames::{self, Frame};
 use super::schemas::{self, event_name, filter_fields};
-use crate::close::Close;
-use crate::event::Kind;
+use crate::close::CloseReason;
+use crate::event::EventKind;
 
 /// The control frames that SSE carries, each as a named event. `closing` carries an `ErrorFrame`.
 const OF_SSE: [(&str, &str); 5] = [
@@ -90,7 +90,7 @@ fn security_schemes() -> Value {
 fn messages() -> Map<String, Value> {
     let message = |name: &str, kind: &str| json!({"name": kind, "title": name, "contentType": "application/json", "payload": schemas::of(name)});
     let mut messages = Map::new();
-    for kind in Kind::ALL {
+    for kind in EventKind::ALL {
         messages.insert(event_name(kind).into(), message(event_name(kind), kind.name()));
     }
     for Frame { name, kind, .. } in frames::of_daemon().into_iter().chain(frames::of_client()) {
@@ -125,18 +125,19 @@ fn query(more: &[(&str, Value)]) -> Value {
 }
 
 /// The messages of a channel, each under its own name.
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Map<String, Value> {
+fn message_refs<'a>(names: impl Iterator<Item = &'a str>) -> Map<String, Value> {
     names.map(|name| (name.to_owned(), json!({"$ref": format!("#/components/messages/{name}")}))).collect()
 }
 
 fn channels() -> Value {
-    let events = || Kind::ALL.into_iter().map(event_name);
+    let events = || EventKind::ALL.into_iter().map(event_name);
     let of_client = frames::of_client();
     let socket = events().chain(OF_WEBSOCKET).chain(of_client.iter().map(|frame| frame.name));
     let stream = || OF_SSE.iter().map(|(name, _)| *name);
-    let streams = [event_name(Kind::StreamChunk), event_name(Kind::Error)].into_iter();
-    let codes =
-        Close::ALL.iter().filter_map(|close| close.code().map(|code| (code.to_string(), close.words().1)));
+    let streams = [event_name(EventKind::StreamChunk), event_name(EventKind::Error)].into_iter();
+    let codes = CloseReason::ALL
+        .iter()
+        .filter_map(|close| close.code().map(|code| (code.to_string(), close.words().1)));
     let codes: Map<String, Value> = codes.map(|(code, words)| (code, json!(words))).collect();
     let names: Map<String, Value> =
         OF_SSE.iter().map(|(frame, event)| ((*event).to_owned(), schemas::of(frame))).collect();
@@ -159,7 +160,7 @@ fn channels() -> Value {
             "description": "Each text frame is one JSON object, in both directions. The daemon sends `ready`, then `gap` \
                 if there is one, the replay, `caught_up`, and live events.",
             "servers": [{"$ref": "#/servers/websocket"}],
-            "messages": listed(socket),
+            "messages": message_refs(socket),
             "bindings": {"ws": {"method": "GET", "query": query(&[("subscribe", no), ("echo", echo)]),
                 "bindingVersion": "0.1.0"}},
             "x-close-codes": codes,
@@ -167,12 +168,12 @@ fn channels() -> Value {
         "sse": sse(
             "/api/v1/sse",
             "`text/event-stream`: events are unnamed, with their cursor as `id:`; control frames are named events.",
-            listed(events().chain(stream())),
+            message_refs(events().chain(stream())),
         ),
         "sseLlm": sse(
             "/api/v1/sse/llm",
             "The same for LLM streams only: `stream_chunk`, and `error` with a `request_id`.",
-            listed(streams.chain(stream())),
+            message_refs(streams.chain(stream())),
         ),
     })
 }
@@ -184,7 +185,7 @@ fn operations() -> Value {
         json!({"action": action, "channel": {"$ref": format!("#/channels/{channel}")}, "summary": says,
             "messages": messages})
     };
-    let events = || Kind::ALL.into_iter().map(event_name);
+    let events = || EventKind::ALL.into_iter().map(event_name);
     let answered = |client: &'static str, says: &str, answers: &[&str]| {
         let mut operation = operation("receive", "websocket", says, vec![client]);
         let of = |name: &&str| json!({"$ref": format!("#/channels/websocket/messages/{name}")});
@@ -215,7 +216,7 @@ fn operations() -> Value {
         "sendOverLlmSse": over_sse(
             "sseLlm",
             "Chunks of LLM streams, in order.",
-            vec![event_name(Kind::StreamChunk), event_name(Kind::Error)].into_iter().chain(stream()).collect(),
+            vec![event_name(EventKind::StreamChunk), event_name(EventKind::Error)].into_iter().chain(stream()).collect(),
         ),
     })
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// One request and its response.
 #[derive(Deserialize)]
-struct Told {
+struct RecordedExchange {
     method: String,
     path: String,
     #[serde(default)]
@@ -20,15 +20,21 @@ struct Told {
 }
 
 /// The recorded examples. A test reads the same file.
-static TOLD: LazyLock<Vec<Told>> =
+static RECORDED: LazyLock<Vec<RecordedExchange>> =
     LazyLock::new(|| serde_json::from_str(include_str!("examples.json")).unwrap_or_default());
 
 /// Adds the examples of an operation.
 pub(super) fn add(path: &str, method: &str, operation: &mut Value) {
-    let told = TOLD.iter().filter(|told| told.path == path && told.method.eq_ignore_ascii_case(method));
-    for told in told {
-        show(operation, "/requestBody/content/application~1json", &told.request);
-        show(operation, &format!("/responses/{}/content/application~1json", told.status), &told.response);
+    let recorded = RECORDED
+        .iter()
+        .filter(|recorded| recorded.path == path && recorded.method.eq_ignore_ascii_case(method));
+    for recorded in recorded {
+        show(operation, "/requestBody/content/application~1json", &recorded.request);
+        show(
+            operation,
+            &format!("/responses/{}/content/application~1json", recorded.status),
+            &recorded.response,
+        );
     }
     if let Some(streamed) = operation.pointer_mut("/responses/200/content/text~1event-stream") {
         streamed["example"] = json!(concat!(

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::connection::client::{ClientFrame, FRAMES};
+use crate::connection::client_frame::{ClientFrame, FRAMES};
 use crate::cursor::Cursor;
 use crate::frame::control::{Control, GapReason, Ref};
 
@@ -101,9 +101,9 @@ fn what_a_client_says_has_the_fields_of_its_schema() {
     assert_eq!(frames.len(), FRAMES.len());
     for (kind, fields) in FRAMES {
         let frame = frames.iter().find(|frame| frame.kind == kind).unwrap();
-        let mut told = names(&frame.schema, "properties");
-        assert!(told.remove("type") && told.remove("ref"), "{kind}");
-        assert_eq!(told, fields.iter().map(ToString::to_string).collect(), "{kind}");
+        let mut described = names(&frame.schema, "properties");
+        assert!(described.remove("type") && described.remove("ref"), "{kind}");
+        assert_eq!(described, fields.iter().map(ToString::to_string).collect(), "{kind}");
         for name in names(&frame.schema, "required") {
             if name != "type" {
                 let mut without = frame.schema["examples"][0].clone();

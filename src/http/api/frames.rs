@@ -2,12 +2,12 @@
 //! client sends.
 //!
 //! * Frames are written field by field (`frame/control.rs`) and parsed field by field
-//!   (`connection/client.rs`). The tests in `frame_tests.rs` compare every schema with both.
+//!   (`connection/client_frame.rs`). The tests in `frame_tests.rs` compare every schema with both.
 
 use serde_json::{Map, Value, json};
 
 use super::schemas::{CURSOR, TIME, cursor, filter_fields, of, tagged};
-use crate::connection::client::{PUBLISH_EVENTS, TOKEN_BYTES};
+use crate::connection::client_frame::{PUBLISH_EVENTS, TOKEN_BYTES};
 use crate::filter::FILTER_VALUES;
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
 

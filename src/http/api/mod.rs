@@ -5,15 +5,15 @@
 //!   filters.
 //! * They are the same for every caller, so each is built once and needs no credential.
 
-mod answers;
 mod asyncapi;
 mod examples;
+mod field_limits;
 #[cfg(test)]
 mod frame_tests;
 mod frames;
-mod limits;
 mod openapi;
 pub(super) mod parameters;
+mod responses;
 pub(super) mod schemas;
 pub(super) mod serve;
 #[cfg(test)]

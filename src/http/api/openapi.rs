@@ -9,12 +9,12 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::super::admin::{api_keys, connections, organizations, stats, tokens};
-use super::super::resources::{agents, blocks, memories, messages, presence, tools, users};
+use super::super::resources::{agents, core_memory, memories, messages, presence, tools, users};
 use super::super::routes::{ROUTES, with_routes};
 use super::super::{events, health, history, subscribe};
-use super::{answers, examples, limits, schemas, serve};
-use crate::resource::blocks::Label;
-use crate::resource::memories::batch::ITEMS;
+use super::{examples, field_limits, responses, schemas, serve};
+use crate::domain::core_memory::Label;
+use crate::domain::memories::batch::ITEMS;
 
 /// Description of the API as a whole.
 const DESCRIPTION: &str = "Delivers the events of AI-agent platforms to many subscribers over WebSocket and SSE.\n\n\
@@ -63,18 +63,18 @@ pub(super) fn document() -> Value {
     document["security"] = security();
     let components = &mut document["components"];
     components["securitySchemes"] = security_schemes();
-    components["headers"] = answers::headers();
-    components["responses"] = answers::refusals();
+    components["headers"] = responses::headers();
+    components["responses"] = responses::error_responses();
     components["parameters"] = common_parameters();
     if let Some(all) = components["schemas"].as_object_mut() {
-        limits::apply(all);
+        field_limits::apply(all);
         all.extend(schemas::events());
         let either = [schemas::of("NewEvent"), schemas::of("NewEvents")];
         all.insert(
             "NewEventOrBatch".into(),
             json!({"description": "An event or a batch of events.", "oneOf": either}),
         );
-        all.insert("Error".into(), answers::error_body());
+        all.insert("Error".into(), responses::error_body());
         special(all);
         for schema in all.values_mut() {
             let fields = schema.get_mut("properties").and_then(Value::as_object_mut);
@@ -84,7 +84,7 @@ pub(super) fn document() -> Value {
             }
         }
     }
-    let answered = answers::only_answered(&document);
+    let answered = responses::only_answered(&document);
     for name in answered {
         let schema = &mut document["components"]["schemas"][&name];
         // Handlers leave no field out: a missing value is null.
@@ -196,7 +196,7 @@ fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
         parameters.push(json!({"$ref": format!("#/components/parameters/{name}")}));
     }
     operation["parameters"] = json!(parameters);
-    answers::complete(path, method, operation, document);
+    responses::complete(path, method, operation, document);
     examples::add(path, method, operation);
 }
 

@@ -11,9 +11,9 @@ use utoipa::openapi::{RefOr, Required, Schema};
 use super::super::history::{LIMIT, WAIT_SECONDS};
 use super::super::parameters::{OFFSET_MOST, PAGE_MOST};
 use super::schemas::filter_fields;
-use crate::event::Kind;
-use crate::resource::memories::MemoryType;
-use crate::resource::memories::search::{LIMIT as MEMORIES, OFFSET as PASSED, QUERY_CHARS};
+use crate::domain::memories::MemoryType;
+use crate::domain::memories::search::{LIMIT as MEMORIES, OFFSET as PASSED, QUERY_CHARS};
+use crate::event::EventKind;
 
 /// Defines types that handlers name for the parameters they accept.
 macro_rules! parameters {
@@ -143,12 +143,12 @@ parameters! {
 }
 
 /// A filter and a position.
-pub(in crate::http) struct Subscription;
+pub(in crate::http) struct SubscriptionParameters;
 
-impl IntoParams for Subscription {
+impl IntoParams for SubscriptionParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let list = |name: &str| match name {
-            "types" => text(&list_of(&Kind::ALL.map(Kind::name).join("|"))),
+            "types" => text(&list_of(&EventKind::ALL.map(EventKind::name).join("|"))),
             "channel" => {
                 let level = "[^/*,\\u0000-\\u001f\\u007f-\\u009f]+";
                 text(&list_of(&format!("{level}(/{level})*(/\\*)?")))

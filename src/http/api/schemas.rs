@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{Ref, RefOr, Schema};
 
-use crate::connection::client::PUBLISH_EVENTS;
-use crate::event::Kind;
-use crate::event::fields::{Field, Given, Shape};
+use crate::connection::client_frame::PUBLISH_EVENTS;
+use crate::event::EventKind;
+use crate::event::fields::{Field, FieldType, Requirement};
 use crate::filter::{FILTER_VALUES, Filter};
 
 /// Placeholder for an event, or an array of events, in a handler's description. Its schema is built below.
@@ -66,65 +66,65 @@ pub(super) fn tagged(
 }
 
 /// The schema's name of an event as subscribers receive it. The schema for publishers is called `New…`.
-pub(super) const fn event_name(kind: Kind) -> &'static str {
+pub(super) const fn event_name(kind: EventKind) -> &'static str {
     match kind {
-        Kind::Message => "MessageEvent",
-        Kind::AgentUpdate => "AgentUpdateEvent",
-        Kind::MemoryUpdate => "MemoryUpdateEvent",
-        Kind::StreamChunk => "StreamChunkEvent",
-        Kind::Error => "ErrorEvent",
-        Kind::Custom => "CustomEvent",
+        EventKind::Message => "MessageEvent",
+        EventKind::AgentUpdate => "AgentUpdateEvent",
+        EventKind::MemoryUpdate => "MemoryUpdateEvent",
+        EventKind::StreamChunk => "StreamChunkEvent",
+        EventKind::Error => "ErrorEvent",
+        EventKind::Custom => "CustomEvent",
     }
 }
 
-const fn event_says(kind: Kind) -> &'static str {
+const fn event_says(kind: EventKind) -> &'static str {
     match kind {
-        Kind::Message => "A chat message.",
-        Kind::AgentUpdate => "An agent was created, changed or deleted, or has a new status.",
-        Kind::MemoryUpdate => "A memory was created, changed or deleted.",
-        Kind::StreamChunk => "A chunk of an LLM's output.",
-        Kind::Error => "Something failed.",
-        Kind::Custom => "Anything else, on a named channel.",
+        EventKind::Message => "A chat message.",
+        EventKind::AgentUpdate => "An agent was created, changed or deleted, or has a new status.",
+        EventKind::MemoryUpdate => "A memory was created, changed or deleted.",
+        EventKind::StreamChunk => "A chunk of an LLM's output.",
+        EventKind::Error => "Something failed.",
+        EventKind::Custom => "Anything else, on a named channel.",
     }
 }
 
 fn shape(field: &Field) -> Value {
-    let mut schema = match field.shape {
-        Shape::Id(bytes) => {
+    let mut schema = match field.field_type {
+        FieldType::Id(bytes) => {
             json!({"type": "string", "minLength": 1, "maxLength": bytes, "pattern": NO_CONTROLS})
         }
-        Shape::Text => json!({"type": "string"}),
-        Shape::Choice(choices) => json!({"type": "string", "enum": choices}),
-        Shape::Time => json!({"type": "string", "format": "date-time"}),
-        Shape::Flag => json!({"type": "boolean"}),
-        Shape::Count => json!({"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX}),
-        Shape::Channel(bytes) => {
+        FieldType::Text => json!({"type": "string"}),
+        FieldType::Choice(choices) => json!({"type": "string", "enum": choices}),
+        FieldType::Time => json!({"type": "string", "format": "date-time"}),
+        FieldType::Flag => json!({"type": "boolean"}),
+        FieldType::Count => json!({"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX}),
+        FieldType::Channel(bytes) => {
             let level = "[^/*\\u0000-\\u001f\\u007f-\\u009f]+";
             let pattern = format!("^{level}(/{level})*$");
             json!({"type": "string", "minLength": 1, "maxLength": bytes, "pattern": pattern})
         }
-        Shape::Json => json!({}),
-        Shape::Object(_) => json!({"type": "object"}),
+        FieldType::Json => json!({}),
+        FieldType::Object(_) => json!({"type": "object"}),
     };
-    let limit = match field.shape {
-        Shape::Object(bytes) => format!(" At most {bytes} bytes."),
-        Shape::Id(bytes) | Shape::Channel(bytes) => format!(" At most {bytes} bytes of UTF-8."),
+    let limit = match field.field_type {
+        FieldType::Object(bytes) => format!(" At most {bytes} bytes."),
+        FieldType::Id(bytes) | FieldType::Channel(bytes) => format!(" At most {bytes} bytes of UTF-8."),
         _ => String::new(),
     };
-    schema["description"] = json!(format!("{}{limit}", field.says));
+    schema["description"] = json!(format!("{}{limit}", field.description));
     schema
 }
 
-fn event(kind: Kind, published: bool) -> Value {
+fn event(kind: EventKind, published: bool) -> Value {
     let (mut required, mut optional) = (Map::new(), Map::new());
     if !published {
         required.insert("id".into(), cursor("The event's cursor."));
     }
     for field in kind.fields() {
-        let sure = match field.given {
-            Given::Always => true,
-            Given::OrMade => !published,
-            Given::IfLiked => false,
+        let sure = match field.requirement {
+            Requirement::Required => true,
+            Requirement::RequiredOrGenerated => !published,
+            Requirement::Optional => false,
         };
         let into = if sure { &mut required } else { &mut optional };
         into.insert(field.name.into(), shape(field));
@@ -135,27 +135,31 @@ fn event(kind: Kind, published: bool) -> Value {
 }
 
 /// An example event, as a publisher sends it or a subscriber receives it.
-pub(super) fn example(kind: Kind, published: bool) -> Value {
+pub(super) fn example(kind: EventKind, published: bool) -> Value {
     let mut event = match kind {
-        Kind::Message => json!({"type": "message", "agent_id": "planner", "user_id": "alice", "role": "user",
-            "content": "Book me a train", "metadata": {"lang": "en"}}),
-        Kind::AgentUpdate => {
+        EventKind::Message => {
+            json!({"type": "message", "agent_id": "planner", "user_id": "alice", "role": "user",
+            "content": "Book me a train", "metadata": {"lang": "en"}})
+        }
+        EventKind::AgentUpdate => {
             json!({"type": "agent_update", "agent_id": "planner", "status": "thinking"})
         }
-        Kind::MemoryUpdate => json!({"type": "memory_update", "memory_id": "mem-7", "agent_id": "planner",
-            "operation": "updated", "user_id": "alice"}),
-        Kind::StreamChunk => json!({"type": "stream_chunk", "request_id": "r-1", "agent_id": "planner",
+        EventKind::MemoryUpdate => {
+            json!({"type": "memory_update", "memory_id": "mem-7", "agent_id": "planner",
+            "operation": "updated", "user_id": "alice"})
+        }
+        EventKind::StreamChunk => json!({"type": "stream_chunk", "request_id": "r-1", "agent_id": "planner",
             "user_id": "alice", "index": 0, "chunk": "Your train ", "is_final": false}),
-        Kind::Error => json!({"type": "error", "code": "TOOL_FAILED",
+        EventKind::Error => json!({"type": "error", "code": "TOOL_FAILED",
             "message": "the timetable does not answer", "agent_id": "planner", "request_id": "r-2"}),
-        Kind::Custom => {
+        EventKind::Custom => {
             json!({"type": "custom", "channel": "orders/eu", "data": {"n": 17, "of": [1, 2, 3]}})
         }
     };
     if !published {
         event["id"] = json!(CURSOR);
         event["timestamp"] = json!(TIME);
-        if kind == Kind::Message {
+        if kind == EventKind::Message {
             event["message_id"] = json!("msg-0198c5f0-7a1b-7c3d-8e4f-5a6b7c8d9e0f");
         }
     }
@@ -165,11 +169,11 @@ pub(super) fn example(kind: Kind, published: bool) -> Value {
 /// The schemas of all events, as subscribers receive them and as publishers send them, with a union of each.
 pub(super) fn events() -> Map<String, Value> {
     let mut schemas = Map::new();
-    for kind in Kind::ALL {
+    for kind in EventKind::ALL {
         schemas.insert(event_name(kind).into(), event(kind, false));
         schemas.insert(format!("New{}", event_name(kind)), event(kind, true));
     }
-    let all = |prefix: &str| Kind::ALL.map(|kind| of(&format!("{prefix}{}", event_name(kind))));
+    let all = |prefix: &str| EventKind::ALL.map(|kind| of(&format!("{prefix}{}", event_name(kind))));
     schemas.insert(
         "Event".into(),
         json!({"description": "An event as subscribers receive it. `type` says which one it is.", "oneOf": all("")}),

@@ -12,11 +12,11 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ring::digest;
 
-use super::super::exchange::Exchange;
-use super::super::respond::Answer;
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::parameters::IfNoneMatch;
 use super::{ASYNCAPI, OPENAPI};
-use crate::outcome::Refusal;
+use crate::error_response::ErrorResponse;
 
 /// The content security policy of the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -90,7 +90,7 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn openapi(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn openapi(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     Ok(fresh(x, JSON, OPENAPI.as_bytes()))
 }
 
@@ -105,7 +105,7 @@ pub(in crate::http) async fn openapi(x: &Exchange, _: ()) -> Result<Answer, Refu
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn asyncapi(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn asyncapi(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     Ok(fresh(x, JSON, ASYNCAPI.as_bytes()))
 }
 
@@ -120,7 +120,7 @@ pub(in crate::http) async fn asyncapi(x: &Exchange, _: ()) -> Result<Answer, Ref
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn page(x: &Exchange, _: ()) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn page(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     Ok(file(x, &PAGE))
 }
 
@@ -138,11 +138,11 @@ pub(in crate::http) async fn page(x: &Exchange, _: ()) -> Result<Answer, Refusal
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn asset(x: &Exchange, _: (), name: &str) -> Result<Answer, Refusal> {
-    FILES.iter().find(|it| it.name == name).map(|it| file(x, it)).ok_or_else(Refusal::not_found)
+pub(in crate::http) async fn asset(x: &ApiRequest, _: (), name: &str) -> Result<ApiResponse, ErrorResponse> {
+    FILES.iter().find(|it| it.name == name).map(|it| file(x, it)).ok_or_else(ErrorResponse::not_found)
 }
 
-fn file(x: &Exchange, file: &File) -> Answer {
+fn file(x: &ApiRequest, file: &File) -> ApiResponse {
     let mut answer = fresh(x, file.kind, file.bytes);
     answer.headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     answer.headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -155,7 +155,7 @@ fn file(x: &Exchange, file: &File) -> Answer {
 }
 
 /// Returns the bytes, or 304 if the caller has the current version.
-fn fresh(x: &Exchange, kind: &'static str, bytes: &'static [u8]) -> Answer {
+fn fresh(x: &ApiRequest, kind: &'static str, bytes: &'static [u8]) -> ApiResponse {
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, TAG.clone());
     // caches store it, and revalidate it each time
@@ -163,8 +163,8 @@ fn fresh(x: &Exchange, kind: &'static str, bytes: &'static [u8]) -> Answer {
     let known = x.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
     if known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == TAG.as_bytes()) {
-        return Answer { status: StatusCode::NOT_MODIFIED, headers, body: [].as_slice().into() };
+        return ApiResponse { status: StatusCode::NOT_MODIFIED, headers, body: [].as_slice().into() };
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    Answer { status: StatusCode::OK, headers, body: bytes.into() }
+    ApiResponse { status: StatusCode::OK, headers, body: bytes.into() }
 }

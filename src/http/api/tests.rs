@@ -75,7 +75,7 @@ fn operations(document: &Value) -> Vec<(String, String, &Value)> {
     paths
         .flat_map(|(path, item)| {
             let operations = item.as_object().unwrap().iter();
-            operations.map(move |(method, told)| (method.to_uppercase(), path.clone(), told))
+            operations.map(move |(method, described)| (method.to_uppercase(), path.clone(), described))
         })
         .collect()
 }
@@ -89,40 +89,40 @@ fn routes_and_operations_are_the_same() {
             route.operations.iter().map(|(method, _)| (method.to_string(), route.path.to_owned()))
         })
         .collect();
-    let mut told: Vec<(String, String)> =
+    let mut described: Vec<(String, String)> =
         operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
     served.sort();
-    told.sort();
+    described.sort();
     let only = |these: &[(String, String)], those: &[(String, String)]| {
         these.iter().filter(|one| !those.contains(one)).cloned().collect::<Vec<_>>()
     };
-    assert_eq!(only(&served, &told), [], "served and not described");
-    assert_eq!(only(&told, &served), [], "described and not served");
-    assert_eq!(served, told);
+    assert_eq!(only(&served, &described), [], "served and not described");
+    assert_eq!(only(&described, &served), [], "described and not served");
+    assert_eq!(served, described);
 }
 
 #[test]
-fn every_operation_is_told_whole() {
+fn every_operation_is_fully_described() {
     let document: Value = serde_json::from_str(&OPENAPI).unwrap();
     let mut names = std::collections::BTreeSet::new();
-    for (method, path, told) in operations(&document) {
+    for (method, path, described) in operations(&document) {
         let at = format!("{method} {path}");
         assert!(
-            names.insert(told["operationId"].as_str().unwrap().to_owned()),
+            names.insert(described["operationId"].as_str().unwrap().to_owned()),
             "{at}: its operationId is another's"
         );
-        assert!(told["summary"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: no summary");
-        assert!(told["tags"][0].is_string(), "{at}: no tag");
-        let responses = told["responses"].as_object().unwrap();
+        assert!(described["summary"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: no summary");
+        assert!(described["tags"][0].is_string(), "{at}: no tag");
+        let responses = described["responses"].as_object().unwrap();
         assert!(responses.keys().any(|status| status.starts_with(['1', '2', '5'])), "{at}: no answer");
-        for parameter in told["parameters"].as_array().unwrap() {
+        for parameter in described["parameters"].as_array().unwrap() {
             assert!(
                 parameter["$ref"].is_string() || parameter["description"].is_string(),
                 "{at}: {parameter}"
             );
         }
         let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH") && !path.ends_with("/execute");
-        assert_eq!(told["requestBody"].is_object(), writes, "{at}");
+        assert_eq!(described["requestBody"].is_object(), writes, "{at}");
     }
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         assert!(schema["description"].is_string(), "{name}");

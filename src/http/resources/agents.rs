@@ -7,24 +7,25 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteAsUser, WriteOwned};
-use crate::event::Kind;
-use crate::outcome::Refusal;
-use crate::resource::agents::{self, Agent, Json, Saying, State};
-use crate::resource::messages::{self, NewMessage, Role};
+use crate::domain::agents::{self, Agent, AgentPatch, AgentStatus, Json};
+use crate::domain::messages::{self, NewMessage, Role};
+use crate::error_response::ErrorResponse;
+use crate::event::EventKind;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, IfMatch, Page};
 use super::super::created;
-use super::super::exchange::Exchange;
-use super::super::respond::Answer;
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::{
-    Written, if_match, listed, made, no_parameters, of_version, page, reading, unescaped, writing, written,
+    WriteRequest, begin_write, create_once, if_match, no_parameters, of_version, page, page_response, reader,
+    unescaped, write_request,
 };
 
 /// An agent.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Agent)]
-struct View<'a> {
+struct AgentView<'a> {
     /// Id: `agent-<uuid7>`.
     id: &'a str,
     /// Organization of the agent.
@@ -53,7 +54,7 @@ struct View<'a> {
     #[schema(value_type = Option<Object>)]
     metadata: Option<&'a Json>,
     /// Current state.
-    state: State,
+    state: AgentStatus,
     /// Reason of the failure, if the state is `error`.
     error_message: Option<&'a str>,
     /// Time when the state was last set.
@@ -67,20 +68,20 @@ struct View<'a> {
     updated_at: String,
 }
 
-fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
-    let said = &agent.said;
-    View {
+fn view<'a>(org_id: &'a str, agent: &'a Agent) -> AgentView<'a> {
+    let value = &agent.fields;
+    AgentView {
         id: &agent.id,
         organization_id: org_id,
         owner: agent.owner.as_deref(),
-        name: said.name.as_deref(),
-        description: said.description.as_deref(),
-        system: said.system.as_deref(),
-        agent_type: said.agent_type.as_deref(),
-        llm_config: said.llm_config.as_ref(),
-        embedding_config: said.embedding_config.as_ref(),
-        tool_rules: said.tool_rules.as_ref(),
-        metadata: said.metadata.as_ref(),
+        name: value.name.as_deref(),
+        description: value.description.as_deref(),
+        system: value.system.as_deref(),
+        agent_type: value.agent_type.as_deref(),
+        llm_config: value.llm_config.as_ref(),
+        embedding_config: value.embedding_config.as_ref(),
+        tool_rules: value.tool_rules.as_ref(),
+        metadata: value.metadata.as_ref(),
         state: agent.state,
         error_message: agent.error_message.as_deref(),
         last_active_at: agent.last_active_ms.map(rfc3339),
@@ -95,14 +96,18 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> View<'a> {
     path = "/api/v1/agents",
     tag = "agents",
     params(Page),
-    responses((status = 200, description = "A page of agents.", body = Vec<View>))
+    responses((status = 200, description = "A page of agents.", body = Vec<AgentView>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
-    let caller = reading(x, &right).await?;
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    right: Authorized<Subscribe>,
+) -> Result<ApiResponse, ErrorResponse> {
+    let caller = reader(x, &right).await?;
     let page = page(x, |_, _| Ok(false))?;
     let (agents, next) = agents::list(&caller, &page).await?;
-    let views: Vec<View<'_>> = agents.iter().map(|agent| view(&caller.principal.org_id, agent)).collect();
-    Ok(listed(&views, next.as_ref()))
+    let views: Vec<AgentView<'_>> =
+        agents.iter().map(|agent| view(&caller.principal.org_id, agent)).collect();
+    Ok(page_response(&views, next.as_ref()))
 }
 
 /// Creates an agent in the state `idle`. Publishes `agent_update` with the status `created`.
@@ -111,16 +116,20 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     path = "/api/v1/agents",
     tag = "agents",
     params(IdempotencyKey),
-    request_body = Saying,
-    responses((status = 201, description = "The new agent.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    request_body = AgentPatch,
+    responses((status = 201, description = "The new agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteOwned>,
-) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x, right).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let WriteRequest { x, right, caller, bytes, body: patch } =
+        write_request::<AgentPatch, WriteOwned>(x, right).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
-    made(x, &right, &bytes, answer, async |kept| agents::create(&caller, &right, saying, kept).await).await
+    create_once(x, &right, &bytes, answer, async |response_rows| {
+        agents::create(&caller, &right, patch, response_rows).await
+    })
+    .await
 }
 
 /// Gets an agent.
@@ -128,17 +137,17 @@ pub(in crate::http) async fn create(
     get,
     path = "/api/v1/agents/{id}",
     tag = "agents",
-    responses((status = 200, description = "The agent.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    responses((status = 200, description = "The agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = reading(x, &right).await?;
+    let caller = reader(x, &right).await?;
     let agent = agents::get(&caller, &unescaped(id)?).await?;
-    Ok(told(&caller.principal.org_id, &agent))
+    Ok(agent_response(&caller.principal.org_id, &agent))
 }
 
 /// Updates the given fields; `null` clears a field. Publishes `agent_update` with the agent's state.
@@ -147,17 +156,18 @@ pub(in crate::http) async fn get(
     path = "/api/v1/agents/{id}",
     tag = "agents",
     params(IfMatch),
-    request_body = Saying,
-    responses((status = 200, description = "The updated agent.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    request_body = AgentPatch,
+    responses((status = 200, description = "The updated agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = written::<Saying, WriteOwned>(x, right).await?;
-    let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
-    Ok(told(&caller.principal.org_id, &agent))
+) -> Result<ApiResponse, ErrorResponse> {
+    let WriteRequest { x, right, caller, body: patch, .. } =
+        write_request::<AgentPatch, WriteOwned>(x, right).await?;
+    let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(x)?, patch).await?;
+    Ok(agent_response(&caller.principal.org_id, &agent))
 }
 
 /// Deletes an agent. Its messages stay. Publishes `agent_update` with the status `deleted`.
@@ -169,28 +179,28 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The agent is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = writing(x, &right, 0).await?;
+    let caller = begin_write(x, &right, 0).await?;
     agents::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
-    Ok(Answer::empty())
+    Ok(ApiResponse::empty())
 }
 
-fn told(org_id: &str, agent: &Agent) -> Answer {
-    of_version(Answer::data(StatusCode::OK, view(org_id, agent)), agent.version)
+fn agent_response(org_id: &str, agent: &Agent) -> ApiResponse {
+    of_version(ApiResponse::data(StatusCode::OK, view(org_id, agent)), agent.version)
 }
 
 /// State of an agent.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AgentState)]
-struct StateView<'a> {
+struct AgentStatusView<'a> {
     /// Id of the agent.
     agent_id: &'a str,
     /// Current state.
-    state: State,
+    state: AgentStatus,
     /// Time when the state was last set.
     #[schema(format = DateTime)]
     last_active_at: Option<String>,
@@ -198,23 +208,23 @@ struct StateView<'a> {
     error_message: Option<&'a str>,
 }
 
-fn state_told(agent: &Agent) -> Answer {
-    let view = StateView {
+fn status_response(agent: &Agent) -> ApiResponse {
+    let view = AgentStatusView {
         agent_id: &agent.id,
         state: agent.state,
         last_active_at: agent.last_active_ms.map(rfc3339),
         error_message: agent.error_message.as_deref(),
     };
-    of_version(Answer::data(StatusCode::OK, view), agent.version)
+    of_version(ApiResponse::data(StatusCode::OK, view), agent.version)
 }
 
 /// New state of an agent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AgentStateChange)]
-struct StateBody {
+struct AgentStatusBody {
     /// New state.
-    state: State,
+    state: AgentStatus,
     /// Reason of the failure. Stored only with the state `error`.
     error_message: Option<String>,
 }
@@ -224,16 +234,16 @@ struct StateBody {
     get,
     path = "/api/v1/agents/{id}/state",
     tag = "agents",
-    responses((status = 200, description = "The agent's state.", body = StateView, headers(("ETag" = String, description = "Version of the resource."))))
+    responses((status = 200, description = "The agent's state.", body = AgentStatusView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get_state(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = reading(x, &right).await?;
-    Ok(state_told(&agents::get(&caller, &unescaped(id)?).await?))
+    let caller = reader(x, &right).await?;
+    Ok(status_response(&agents::get(&caller, &unescaped(id)?).await?))
 }
 
 /// Sets an agent's state, if the current state allows it. Publishes `agent_update`.
@@ -242,26 +252,27 @@ pub(in crate::http) async fn get_state(
     path = "/api/v1/agents/{id}/state",
     tag = "agents",
     params(IfMatch),
-    request_body = StateBody,
-    responses((status = 200, description = "The new state.", body = StateView, headers(("ETag" = String, description = "Version of the resource."))), (status = 409))
+    request_body = AgentStatusBody,
+    responses((status = 200, description = "The new state.", body = AgentStatusView, headers(("ETag" = String, description = "Version of the resource."))), (status = 409))
 )]
 pub(in crate::http) async fn set_state(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body, .. } = written::<StateBody, WriteOwned>(x, right).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let WriteRequest { x, right, caller, body, .. } =
+        write_request::<AgentStatusBody, WriteOwned>(x, right).await?;
     let version = if_match(x)?;
     let agent =
         agents::set_state(&caller, &right, &unescaped(id)?, version, body.state, body.error_message).await?;
-    Ok(state_told(&agent))
+    Ok(status_response(&agent))
 }
 
 /// A message to an agent.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = NewAgentMessage)]
-struct SayBody {
+struct NewAgentMessage {
     /// Text of the message.
     message: String,
     /// User whose conversation the message belongs to; the caller if absent.
@@ -278,17 +289,20 @@ struct SayBody {
     metadata: Option<Json>,
 }
 
-impl SayBody {
+impl NewAgentMessage {
     /// The fields that are stored in the message's metadata, next to the sender's own.
     fn notes(&self) -> Vec<(&'static str, Json)> {
-        fn note<T: Serialize>(name: &'static str, said: Option<&T>) -> Option<(&'static str, Json)> {
-            let json = serde_json::value::to_raw_value(said?).ok()?; // texts and booleans: this cannot fail
+        fn metadata_note<T: Serialize>(
+            name: &'static str,
+            value: Option<&T>,
+        ) -> Option<(&'static str, Json)> {
+            let json = serde_json::value::to_raw_value(value?).ok()?; // texts and booleans: this cannot fail
             Some((name, json))
         }
         let notes = [
-            note("memorizing", self.memorizing.as_ref()),
-            note("image_uris", self.image_uris.as_ref()),
-            note("voice_files", self.voice_files.as_ref()),
+            metadata_note("memorizing", self.memorizing.as_ref()),
+            metadata_note("image_uris", self.image_uris.as_ref()),
+            metadata_note("voice_files", self.voice_files.as_ref()),
         ];
         notes.into_iter().flatten().collect()
     }
@@ -297,7 +311,7 @@ impl SayBody {
 /// The stored message.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SentAgentMessage)]
-struct Said<'a> {
+struct SentMessage<'a> {
     /// Id of the message.
     message_id: &'a str,
     /// Always `null`. The agent's answer is delivered as events, since the daemon does not run agents.
@@ -312,19 +326,20 @@ struct Said<'a> {
     path = "/api/v1/agents/{id}/messages",
     tag = "messages",
     params(IdempotencyKey),
-    request_body = SayBody,
-    responses((status = 201, description = "The message is stored.", body = Said))
+    request_body = NewAgentMessage,
+    responses((status = 201, description = "The message is stored.", body = SentMessage))
 )]
-pub(in crate::http) async fn say(
-    x: &mut Exchange,
+pub(in crate::http) async fn send_message(
+    x: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let began = std::time::Instant::now();
-    let Written { x, right, caller, bytes, body, .. } = written::<SayBody, WriteAsUser>(x, right).await?;
+    let WriteRequest { x, right, caller, bytes, body, .. } =
+        write_request::<NewAgentMessage, WriteAsUser>(x, right).await?;
     let id = unescaped(id)?;
     // the path names the agent, so a missing one is 404, not 400
-    agents::exists(&caller, Kind::Message, &id).await?;
+    agents::exists(&caller, EventKind::Message, &id).await?;
     let notes = body.notes();
     let new = NewMessage {
         agent_id: Some(id),
@@ -334,13 +349,16 @@ pub(in crate::http) async fn say(
         text: None,
         model: None,
         tool_calls: None,
-        metadata: messages::noted(body.metadata, notes)?,
+        metadata: messages::with_notes(body.metadata, notes)?,
     };
     let took = OnceCell::new();
     let answer = |message: &messages::Message| {
         // Measured once: a repeated request receives the same response as this one.
         let processing_time_ms = *took.get_or_init(|| began.elapsed().as_millis() as u64);
-        created(Said { message_id: &message.id, response: None, processing_time_ms })
+        created(SentMessage { message_id: &message.id, response: None, processing_time_ms })
     };
-    made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
+    create_once(x, &right, &bytes, answer, async |response_rows| {
+        messages::create(&caller, &right, new, response_rows).await
+    })
+    .await
 }

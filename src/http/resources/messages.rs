@@ -5,21 +5,24 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteAsUser};
-use crate::outcome::Refusal;
-use crate::resource::agents::Json;
-use crate::resource::messages::{self, Message, NewMessage, Role};
+use crate::domain::agents::Json;
+use crate::domain::messages::{self, Message, NewMessage, Role};
+use crate::error_response::ErrorResponse;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, OfMessages, Page};
 use super::super::created;
-use super::super::exchange::Exchange;
-use super::super::respond::Answer;
-use super::{Written, listed, made, no_parameters, page, reading, unescaped, writing, written};
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
+use super::{
+    WriteRequest, begin_write, create_once, no_parameters, page, page_response, reader, unescaped,
+    write_request,
+};
 
 /// A message.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Message)]
-struct View<'a> {
+struct MessageView<'a> {
     /// Id: `msg-<uuid7>`.
     id: &'a str,
     /// Organization of the message.
@@ -45,8 +48,8 @@ struct View<'a> {
     created_at: String,
 }
 
-fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
-    View {
+fn view<'a>(org_id: &'a str, message: &'a Message) -> MessageView<'a> {
+    MessageView {
         id: &message.id,
         organization_id: org_id,
         agent_id: &message.agent_id,
@@ -66,10 +69,13 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> View<'a> {
     path = "/api/v1/messages",
     tag = "messages",
     params(Page, OfMessages),
-    responses((status = 200, description = "A page of messages.", body = Vec<View>))
+    responses((status = 200, description = "A page of messages.", body = Vec<MessageView>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
-    let caller = reading(x, &right).await?;
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    right: Authorized<Subscribe>,
+) -> Result<ApiResponse, ErrorResponse> {
+    let caller = reader(x, &right).await?;
     let (mut agent_id, mut user_id) = (None, None);
     let page = page(x, |name, value| {
         match name {
@@ -81,9 +87,9 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
         Ok(true)
     })?;
     let (messages, next) = messages::list(&caller, agent_id.as_deref(), user_id.as_deref(), &page).await?;
-    let views: Vec<View<'_>> =
+    let views: Vec<MessageView<'_>> =
         messages.iter().map(|message| view(&caller.principal.org_id, message)).collect();
-    Ok(listed(&views, next.as_ref()))
+    Ok(page_response(&views, next.as_ref()))
 }
 
 /// Creates a message to or from an existing agent. Publishes `message`.
@@ -93,16 +99,19 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     tag = "messages",
     params(IdempotencyKey),
     request_body = NewMessage,
-    responses((status = 201, description = "The new message.", body = View))
+    responses((status = 201, description = "The new message.", body = MessageView))
 )]
 pub(in crate::http) async fn create(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
-) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: new, .. } =
-        written::<NewMessage, WriteAsUser>(x, right).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let WriteRequest { x, right, caller, bytes, body: new, .. } =
+        write_request::<NewMessage, WriteAsUser>(x, right).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
-    made(x, &right, &bytes, answer, async |kept| messages::create(&caller, &right, new, kept).await).await
+    create_once(x, &right, &bytes, answer, async |response_rows| {
+        messages::create(&caller, &right, new, response_rows).await
+    })
+    .await
 }
 
 /// Gets a message.
@@ -110,17 +119,17 @@ pub(in crate::http) async fn create(
     get,
     path = "/api/v1/messages/{id}",
     tag = "messages",
-    responses((status = 200, description = "The message.", body = View))
+    responses((status = 200, description = "The message.", body = MessageView))
 )]
 pub(in crate::http) async fn get(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = reading(x, &right).await?;
+    let caller = reader(x, &right).await?;
     let message = messages::get(&caller, &unescaped(id)?).await?;
-    Ok(Answer::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
+    Ok(ApiResponse::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
 }
 
 /// Deletes a message. Publishes no event.
@@ -131,12 +140,12 @@ pub(in crate::http) async fn get(
     responses((status = 204, description = "The message is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = writing(x, &right, 0).await?;
+    let caller = begin_write(x, &right, 0).await?;
     messages::delete(&caller, &right, &unescaped(id)?).await?;
-    Ok(Answer::empty())
+    Ok(ApiResponse::empty())
 }

@@ -1,12 +1,12 @@
 //! `/agents`, `/memories`, `/messages`, `/tools` and `/presence`: request and response types. The rules are
-//! in [`crate::resource`].
+//! in [`crate::domain`].
 //!
 //! * Lists are newest first. The next page is selected by a cursor, or by `offset` for older clients.
 //! * `ETag` is the version of a resource. A change with an `If-Match` of another version is refused (RFC 9110
 //!   §13.1.1).
 
 pub(super) mod agents;
-pub(super) mod blocks;
+pub(super) mod core_memory;
 pub(super) mod memories;
 pub(super) mod messages;
 pub(super) mod presence;
@@ -22,127 +22,133 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{Authorized, Principal, Right, Subscribe};
-use crate::outcome::Refusal;
-use crate::resource::{Caller, Page, Position, ResourceError};
+use crate::domain::{Caller, PageRequest, PageStart, ResourceError};
+use crate::error_response::ErrorResponse;
 use crate::store::Rows;
 use crate::worker::Worker;
 
-use super::exchange::Exchange;
-use super::once::{self, Turn};
+use super::etag::{if_match, of_version};
+use super::idempotency::{self, KeyedRequest};
 use super::parameters::{
     OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
 };
-use super::respond::Answer;
-use super::version::{if_match, of_version};
+use super::request::ApiRequest;
+use super::response::ApiResponse;
 
 /// The caller of a request on this worker.
-type Asker<'a> = Caller<'a, Rc<Worker>>;
+type HttpCaller<'a> = Caller<'a, Rc<Worker>>;
 
 /// Returns the caller of a request that reads.
-async fn reading<'a>(x: &'a Exchange, right: &Authorized<Subscribe>) -> Result<Asker<'a>, Refusal> {
-    asking(x, right.principal().clone()).await
+async fn reader<'a>(
+    x: &'a ApiRequest,
+    right: &Authorized<Subscribe>,
+) -> Result<HttpCaller<'a>, ErrorResponse> {
+    caller(x, right.principal().clone()).await
 }
 
 /// A request that writes: the right it uses, and its body, both parsed and raw.
-struct Written<'a, T, R> {
-    x: &'a Exchange,
+struct WriteRequest<'a, T, R> {
+    x: &'a ApiRequest,
     right: Authorized<R>,
-    caller: Asker<'a>,
+    caller: HttpCaller<'a>,
     body: T,
     bytes: Bytes,
 }
 
 /// Reads a request that writes. It has a JSON body and no parameters.
-async fn written<T: DeserializeOwned, R: Right>(
-    x: &mut Exchange,
+async fn write_request<T: DeserializeOwned, R: Right>(
+    x: &mut ApiRequest,
     right: Authorized<R>,
-) -> Result<Written<'_, T, R>, Refusal> {
-    written_together(x, right, |_: &T| Ok(1)).await
+) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
+    batch_write_request(x, right, |_: &T| Ok(1)).await
 }
 
-/// Like [`written`], for a body with as many writes as `count` returns.
-async fn written_together<T: DeserializeOwned, R: Right>(
-    x: &mut Exchange,
+/// Like [`write_request`], for a body with as many writes as `count` returns.
+async fn batch_write_request<T: DeserializeOwned, R: Right>(
+    x: &mut ApiRequest,
     right: Authorized<R>,
-    count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T, R>, Refusal> {
+    count: impl FnOnce(&T) -> Result<usize, ErrorResponse>,
+) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
     no_parameters(x)?;
     let read = x.json_and_bytes().await?;
-    written_of(x, right, read, count).await
+    write_request_with(x, right, read, count).await
 }
 
-/// Like [`written`], for a body that may be an array.
-async fn written_from_array<T: DeserializeOwned, R: Right>(
-    x: &mut Exchange,
+/// Like [`write_request`], for a body that may be an array.
+async fn write_request_from_array<T: DeserializeOwned, R: Right>(
+    x: &mut ApiRequest,
     right: Authorized<R>,
-    count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T, R>, Refusal> {
+    count: impl FnOnce(&T) -> Result<usize, ErrorResponse>,
+) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
     no_parameters(x)?;
     let read = x.json_or_array().await?;
-    written_of(x, right, read, count).await
+    write_request_with(x, right, read, count).await
 }
 
-async fn written_of<T, R: Right>(
-    x: &Exchange,
+async fn write_request_with<T, R: Right>(
+    x: &ApiRequest,
     right: Authorized<R>,
     (body, bytes): (T, Bytes),
-    count: impl FnOnce(&T) -> Result<usize, Refusal>,
-) -> Result<Written<'_, T, R>, Refusal> {
+    count: impl FnOnce(&T) -> Result<usize, ErrorResponse>,
+) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
     let writes = count(&body)?;
-    let caller = writing_together(x, &right, bytes.len(), writes).await?;
-    Ok(Written { x, right, caller, body, bytes })
+    let caller = begin_batch_write(x, &right, bytes.len(), writes).await?;
+    Ok(WriteRequest { x, right, caller, body, bytes })
 }
 
 /// Returns the caller of a request that writes, with a body of `bytes`.
-async fn writing<'a, R: Right>(
-    x: &'a Exchange,
+async fn begin_write<'a, R: Right>(
+    x: &'a ApiRequest,
     right: &Authorized<R>,
     bytes: usize,
-) -> Result<Asker<'a>, Refusal> {
-    writing_together(x, right, bytes, 1).await
+) -> Result<HttpCaller<'a>, ErrorResponse> {
+    begin_batch_write(x, right, bytes, 1).await
 }
 
 /// Returns the caller of a request with several writes.
-async fn writing_together<'a, R: Right>(
-    x: &'a Exchange,
+async fn begin_batch_write<'a, R: Right>(
+    x: &'a ApiRequest,
     right: &Authorized<R>,
     bytes: usize,
     writes: usize,
-) -> Result<Asker<'a>, Refusal> {
+) -> Result<HttpCaller<'a>, ErrorResponse> {
     let now_ms = x.shared().clock.now_ms();
     x.shared().rates.publish(right.principal(), writes, now_ms)?;
     x.worker.enter(right.principal().tenant, bytes).await;
-    asking(x, right.principal().clone()).await
+    caller(x, right.principal().clone()).await
 }
 
-async fn asking(x: &Exchange, principal: Arc<Principal>) -> Result<Asker<'_>, Refusal> {
+async fn caller(x: &ApiRequest, principal: Arc<Principal>) -> Result<HttpCaller<'_>, ErrorResponse> {
     let tenant = x.tenant(&principal).await?;
     let rights = x.shared().auth.still_valid(&principal)?;
     let (tenants, auth) = (&x.shared().tenants, &x.shared().auth);
-    Ok(Caller { tenants, auth, tenant, principal, rights, notice: &x.worker })
+    Ok(Caller { tenants, auth, tenant, principal, rights, commit_waiter: &x.worker })
 }
 
 /// Creates something, once for the request's `Idempotency-Key`. `make` receives the function that returns the
 /// rows to add to its commit.
-async fn made<M, R: Right>(
-    x: &Exchange,
+async fn create_once<M, R: Right>(
+    x: &ApiRequest,
     right: &Authorized<R>,
     body: &[u8],
-    answer: impl Fn(&M) -> Answer,
+    answer: impl Fn(&M) -> ApiResponse,
     make: impl AsyncFnOnce(&dyn Fn(&M) -> Rows) -> Result<M, ResourceError>,
-) -> Result<Answer, Refusal> {
-    let once = match once::turn(x.shared(), x, right, body).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
+) -> Result<ApiResponse, ErrorResponse> {
+    let guard = match idempotency::begin(x.shared(), x, right, body).await? {
+        KeyedRequest::First(guard) => guard,
+        KeyedRequest::Repeat(answer) => return Ok(answer),
     };
-    let made = make(&|made: &M| once::kept(once.as_ref(), || answer(made))).await?;
+    let made = make(&|made: &M| idempotency::response_rows(guard.as_ref(), || answer(made))).await?;
     Ok(answer(&made))
 }
 
 /// Parses the page that the query selects. Every other parameter is passed to `other`, which returns true if
 /// it has handled it.
-fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>) -> Result<Page, Refusal> {
-    let mut page = Page { from: Position::Offset(0), descending: true, limit: PAGE_DEFAULT };
+fn page(
+    x: &ApiRequest,
+    mut other: impl FnMut(&str, &str) -> Result<bool, ErrorResponse>,
+) -> Result<PageRequest, ErrorResponse> {
+    let mut page = PageRequest { from: PageStart::Offset(0), descending: true, limit: PAGE_DEFAULT };
     let (mut offset, mut cursor) = (None, None);
     for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
@@ -151,11 +157,11 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
             ("offset", text) => offset = Some(number("offset", text, 0, OFFSET_MOST)? as usize),
             ("order", "asc") => page.descending = false,
             ("order", "desc") => page.descending = true,
-            ("order", _) => return Err(Refusal::bad_request("order: must be asc or desc")),
+            ("order", _) => return Err(ErrorResponse::bad_request("order: must be asc or desc")),
             ("cursor", text) => {
                 let position = position(text);
                 let refused =
-                    || Refusal::bad_request("cursor: is not a cursor of this list; start without one");
+                    || ErrorResponse::bad_request("cursor: is not a cursor of this list; start without one");
                 cursor = Some(position.ok_or_else(refused)?);
             }
             (name, value) if other(name, value)? => {}
@@ -163,33 +169,35 @@ fn page(x: &Exchange, mut other: impl FnMut(&str, &str) -> Result<bool, Refusal>
         }
     }
     page.from = match (cursor, offset) {
-        (Some(_), Some(_)) => return Err(Refusal::bad_request("cursor and offset cannot be given together")),
+        (Some(_), Some(_)) => {
+            return Err(ErrorResponse::bad_request("cursor and offset cannot be given together"));
+        }
         (Some(position), None) => position,
-        (None, offset) => Position::Offset(offset.unwrap_or_default()),
+        (None, offset) => PageStart::Offset(offset.unwrap_or_default()),
     };
     Ok(page)
 }
 
-fn position(text: &str) -> Option<Position> {
+fn position(text: &str) -> Option<PageStart> {
     let raw = URL_SAFE_NO_PAD.decode(text).ok()?;
     let (number, id) = raw.split_at_checked(8)?;
     let id =
         String::from_utf8(id.to_vec()).ok().filter(|id| (1..=crate::event::ID_BYTES).contains(&id.len()))?;
-    Some(Position::After(u64::from_be_bytes(number.try_into().ok()?), id))
+    Some(PageStart::After(u64::from_be_bytes(number.try_into().ok()?), id))
 }
 
-fn cursor(position: &Position) -> Option<String> {
+fn cursor(position: &PageStart) -> Option<String> {
     match position {
-        Position::Offset(_) => None,
-        Position::After(number, id) => {
+        PageStart::Offset(_) => None,
+        PageStart::After(number, id) => {
             Some(URL_SAFE_NO_PAD.encode([&number.to_be_bytes()[..], id.as_bytes()].concat()))
         }
     }
 }
 
 /// Returns 200 with a page and the cursor of the next one.
-fn listed(rows: &[impl Serialize], next: Option<&Position>) -> Answer {
-    Answer::list(rows, next.and_then(cursor))
+fn page_response(rows: &[impl Serialize], next: Option<&PageStart>) -> ApiResponse {
+    ApiResponse::list(rows, next.and_then(cursor))
 }
 
 #[cfg(test)]
@@ -198,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_position_comes_back_from_its_cursor_and_nothing_else_does() {
-        let at = Position::After(7, "agent-1".into());
+        let at = PageStart::After(7, "agent-1".into());
         let text = cursor(&at).expect("a cursor");
         assert_eq!(position(&text), Some(at));
         for bad in ["", "AAAA", "%", &text[..10], &format!("{text}!")] {

@@ -8,16 +8,16 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe};
 use crate::connection::presence::PresentPage;
-use crate::event::{Kind, presence_channel};
-use crate::outcome::Refusal;
-use crate::resource::Position;
+use crate::domain::PageStart;
+use crate::error_response::ErrorResponse;
+use crate::event::{EventKind, presence_channel};
 use crate::time::rfc3339;
 
 use super::super::api::parameters::OfPresence;
-use super::super::exchange::Exchange;
 use super::super::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
-use super::super::respond::Answer;
-use super::{cursor, position, reading};
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
+use super::{cursor, position, reader};
 
 /// Maximum of users that one request may name.
 const NAMED: usize = PAGE_MOST as usize;
@@ -52,7 +52,7 @@ struct PresenceList<'a> {
 }
 
 /// The query of a request.
-struct Asked {
+struct PresenceQuery {
     limit: usize,
     after: Option<String>,
     users: Option<BTreeSet<Box<str>>>,
@@ -66,14 +66,17 @@ struct Asked {
     params(OfPresence),
     responses((status = 200, description = "A page of users.", body = PresenceList))
 )]
-pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
-    let caller = reading(x, &right).await?;
-    let asked = asked(x)?;
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    right: Authorized<Subscribe>,
+) -> Result<ApiResponse, ErrorResponse> {
+    let caller = reader(x, &right).await?;
+    let query = presence_query(x)?;
     let narrowing = &caller.rights.narrowing;
-    let shown = |sub: &str| narrowing.permits(Kind::Custom, None, Some(&presence_channel(sub)));
+    let shown = |sub: &str| narrowing.permits(EventKind::Custom, None, Some(&presence_channel(sub)));
     let (admission, tenant) = (&x.shared().admission, caller.tenant.id());
     let page =
-        admission.presence().page(tenant, asked.after.as_deref(), asked.limit, asked.users.as_ref(), shown);
+        admission.presence().page(tenant, query.after.as_deref(), query.limit, query.users.as_ref(), shown);
     let enabled = page.is_some();
     let PresentPage { users, next } = page.unwrap_or_default();
     let data = users
@@ -85,22 +88,22 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
             since: rfc3339(user.since_ms),
         })
         .collect();
-    let next_cursor = next.and_then(|sub| cursor(&Position::After(0, sub.as_ref().to_owned())));
+    let next_cursor = next.and_then(|sub| cursor(&PageStart::After(0, sub.as_ref().to_owned())));
     let list = PresenceList { data, next_cursor, enabled, success: true };
     // texts and numbers: this cannot fail
-    Ok(Answer::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default()))
+    Ok(ApiResponse::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default()))
 }
 
-fn asked(x: &Exchange) -> Result<Asked, Refusal> {
-    let mut asked = Asked { limit: PAGE_DEFAULT, after: None, users: None };
+fn presence_query(x: &ApiRequest) -> Result<PresenceQuery, ErrorResponse> {
+    let mut query = PresenceQuery { limit: PAGE_DEFAULT, after: None, users: None };
     for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("limit" | "cursor" | "user_id", "") => {}
-            ("limit", text) => asked.limit = number("limit", text, 1, PAGE_MOST)? as usize,
+            ("limit", text) => query.limit = number("limit", text, 1, PAGE_MOST)? as usize,
             ("cursor", text) => match position(text) {
-                Some(Position::After(0, sub)) => asked.after = Some(sub),
+                Some(PageStart::After(0, sub)) => query.after = Some(sub),
                 _ => {
-                    return Err(Refusal::bad_request(
+                    return Err(ErrorResponse::bad_request(
                         "cursor: is not a cursor of this list; start without one",
                     ));
                 }
@@ -108,12 +111,14 @@ fn asked(x: &Exchange) -> Result<Asked, Refusal> {
             ("user_id", names) => {
                 let names: BTreeSet<Box<str>> = names.split(',').map(Box::from).collect();
                 if names.len() > NAMED {
-                    return Err(Refusal::bad_request(format!("user_id: must name at most {NAMED} users")));
+                    return Err(ErrorResponse::bad_request(format!(
+                        "user_id: must name at most {NAMED} users"
+                    )));
                 }
-                asked.users = Some(names);
+                query.users = Some(names);
             }
             (name, _) => return Err(unknown(name)),
         }
     }
-    Ok(asked)
+    Ok(query)
 }

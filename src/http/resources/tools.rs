@@ -5,25 +5,25 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteOwned};
-use crate::outcome::Refusal;
-use crate::resource::agents::Json;
-use crate::resource::tools::{self, Saying, Tool};
+use crate::domain::agents::Json;
+use crate::domain::tools::{self, Tool, ToolPatch};
+use crate::error_response::ErrorResponse;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
 use super::super::created;
-use super::super::exchange::Exchange;
 use super::super::parameters::boolean;
-use super::super::respond::Answer;
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
 use super::{
-    Written, asking, if_match, listed, made, no_parameters, of_version, page, reading, unescaped, writing,
-    written,
+    WriteRequest, begin_write, caller, create_once, if_match, no_parameters, of_version, page, page_response,
+    reader, unescaped, write_request,
 };
 
 /// A tool.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Tool)]
-struct View<'a> {
+struct ToolView<'a> {
     /// Id: `tool-<uuid7>`.
     id: &'a str,
     /// Organization of the tool.
@@ -55,26 +55,26 @@ struct View<'a> {
     updated_at: String,
 }
 
-fn view<'a>(org_id: &'a str, tool: &'a Tool) -> View<'a> {
-    let said = &tool.said;
-    View {
+fn view<'a>(org_id: &'a str, tool: &'a Tool) -> ToolView<'a> {
+    let fields = &tool.fields;
+    ToolView {
         id: &tool.id,
         organization_id: org_id,
         owner: tool.owner.as_deref(),
         name: &tool.name,
-        description: said.description.as_deref(),
-        json_schema: said.json_schema.as_ref(),
-        source_type: said.source_type.as_deref(),
-        source_code: said.source_code.as_deref(),
-        tags: &said.tags,
-        metadata: said.metadata.as_ref(),
+        description: fields.description.as_deref(),
+        json_schema: fields.json_schema.as_ref(),
+        source_type: fields.source_type.as_deref(),
+        source_code: fields.source_code.as_deref(),
+        tags: &fields.tags,
+        metadata: fields.metadata.as_ref(),
         created_at: rfc3339(tool.created_ms),
         updated_at: rfc3339(tool.updated_ms),
     }
 }
 
-fn told(org_id: &str, tool: &Tool) -> Answer {
-    of_version(Answer::data(StatusCode::OK, view(org_id, tool)), tool.version)
+fn tool_response(org_id: &str, tool: &Tool) -> ApiResponse {
+    of_version(ApiResponse::data(StatusCode::OK, view(org_id, tool)), tool.version)
 }
 
 /// Lists tools, newest first: all, or those with any or all of the given tags.
@@ -83,10 +83,13 @@ fn told(org_id: &str, tool: &Tool) -> Answer {
     path = "/api/v1/tools",
     tag = "tools",
     params(Page, OfTools),
-    responses((status = 200, description = "A page of tools.", body = Vec<View>))
+    responses((status = 200, description = "A page of tools.", body = Vec<ToolView>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
-    let caller = reading(x, &right).await?;
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    right: Authorized<Subscribe>,
+) -> Result<ApiResponse, ErrorResponse> {
+    let caller = reader(x, &right).await?;
     let (mut tags, mut match_all) = (Vec::new(), false);
     let page = page(x, |name, value| {
         match name {
@@ -97,8 +100,8 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
         Ok(true)
     })?;
     let (tools, next) = tools::list(&caller, tags, match_all, &page).await?;
-    let views: Vec<View<'_>> = tools.iter().map(|tool| view(&caller.principal.org_id, tool)).collect();
-    Ok(listed(&views, next.as_ref()))
+    let views: Vec<ToolView<'_>> = tools.iter().map(|tool| view(&caller.principal.org_id, tool)).collect();
+    Ok(page_response(&views, next.as_ref()))
 }
 
 /// Creates a tool. Publishes no event.
@@ -107,16 +110,20 @@ pub(in crate::http) async fn list(x: &Exchange, right: Authorized<Subscribe>) ->
     path = "/api/v1/tools",
     tag = "tools",
     params(IdempotencyKey),
-    request_body = Saying,
-    responses((status = 201, description = "The new tool.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    request_body = ToolPatch,
+    responses((status = 201, description = "The new tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteOwned>,
-) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, bytes, body: saying } = written::<Saying, WriteOwned>(x, right).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let WriteRequest { x, right, caller, bytes, body: patch } =
+        write_request::<ToolPatch, WriteOwned>(x, right).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
-    made(x, &right, &bytes, answer, async |kept| tools::create(&caller, &right, saying, kept).await).await
+    create_once(x, &right, &bytes, answer, async |response_rows| {
+        tools::create(&caller, &right, patch, response_rows).await
+    })
+    .await
 }
 
 /// Gets a tool.
@@ -124,17 +131,17 @@ pub(in crate::http) async fn create(
     get,
     path = "/api/v1/tools/{id}",
     tag = "tools",
-    responses((status = 200, description = "The tool.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    responses((status = 200, description = "The tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = reading(x, &right).await?;
+    let caller = reader(x, &right).await?;
     let tool = tools::get(&caller, &unescaped(id)?).await?;
-    Ok(told(&caller.principal.org_id, &tool))
+    Ok(tool_response(&caller.principal.org_id, &tool))
 }
 
 /// Updates the given fields; `null` clears a field.
@@ -143,17 +150,18 @@ pub(in crate::http) async fn get(
     path = "/api/v1/tools/{id}",
     tag = "tools",
     params(IfMatch),
-    request_body = Saying,
-    responses((status = 200, description = "The updated tool.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    request_body = ToolPatch,
+    responses((status = 200, description = "The updated tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<Answer, Refusal> {
-    let Written { x, right, caller, body: saying, .. } = written::<Saying, WriteOwned>(x, right).await?;
-    let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(x)?, saying).await?;
-    Ok(told(&caller.principal.org_id, &tool))
+) -> Result<ApiResponse, ErrorResponse> {
+    let WriteRequest { x, right, caller, body: patch, .. } =
+        write_request::<ToolPatch, WriteOwned>(x, right).await?;
+    let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(x)?, patch).await?;
+    Ok(tool_response(&caller.principal.org_id, &tool))
 }
 
 /// Deletes a tool.
@@ -165,14 +173,14 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The tool is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let caller = writing(x, &right, 0).await?;
+    let caller = begin_write(x, &right, 0).await?;
     tools::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
-    Ok(Answer::empty())
+    Ok(ApiResponse::empty())
 }
 
 /// Always refuses: the daemon does not run tools, because it has no sandbox for them.
@@ -183,11 +191,11 @@ pub(in crate::http) async fn delete(
     responses((status = 501))
 )]
 pub(in crate::http) async fn execute(
-    x: &Exchange,
+    x: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<Answer, Refusal> {
-    let caller = asking(x, right.principal().clone()).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let caller = caller(x, right.principal().clone()).await?;
     tools::get(&caller, &unescaped(id)?).await?;
-    Err(Refusal::not_implemented("the daemon does not run tools; run it in your own sandbox"))
+    Err(ErrorResponse::not_implemented("the daemon does not run tools; run it in your own sandbox"))
 }

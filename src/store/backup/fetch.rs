@@ -13,14 +13,14 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 
 use super::manifest::{self, Manifest, ROWS, journal_of};
-use super::{BESIDE, BackupError, Progress, Since, private_file};
+use super::{BESIDE, BackupError, BackupStart, ProgressSink, private_file};
 use crate::store::disk::{Disk, Io};
 use crate::store::journal::{self, Extent, JournalError, Position, Visit};
 use crate::store::state::{private_dir, sync_dir};
 
 /// A backup that was created or extended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
+pub struct BackupSummary {
     /// Its manifest now.
     pub manifest: Manifest,
     /// Bytes of the journal that were added.
@@ -32,19 +32,19 @@ pub struct Made {
 }
 
 /// What to do at the target.
-pub(super) enum Plan {
+pub(super) enum FetchPlan {
     /// There is nothing: make a full backup.
     Whole,
     /// There is a backup: add what came since.
-    Add(Box<Manifest>, Since),
+    Add(Box<Manifest>, BackupStart),
 }
 
-impl Plan {
+impl FetchPlan {
     /// Decides what to do with the target `to`.
     ///
     /// # Errors
     /// [`BackupError::Taken`], or what is wrong with the existing backup.
-    pub(super) fn of(to: &Path) -> Result<Plan, BackupError> {
+    pub(super) fn of(to: &Path) -> Result<FetchPlan, BackupError> {
         // Creating `a` for `a/../b` would resolve to whatever `b` is, which was not checked.
         let leads_back = to.components().any(|part| part == Component::ParentDir);
         if leads_back && !to.parent().is_some_and(Path::exists) {
@@ -52,19 +52,19 @@ impl Plan {
         }
         if to.join(manifest::NAME).exists() {
             let manifest = Manifest::read(to)?;
-            let since = Since { journal: manifest.journal.clone(), position: manifest.last() };
-            return Ok(Plan::Add(Box::new(manifest), since));
+            let since = BackupStart { journal: manifest.journal.clone(), position: manifest.last() };
+            return Ok(FetchPlan::Add(Box::new(manifest), since));
         }
         match is_empty(to).map_err(|error| BackupError::io(to, &error))? {
-            true => Ok(Plan::Whole),
+            true => Ok(FetchPlan::Whole),
             false => Err(BackupError::Taken { path: to.to_owned() }),
         }
     }
 
-    pub(super) fn since(&self) -> Option<&Since> {
+    pub(super) fn since(&self) -> Option<&BackupStart> {
         match self {
-            Plan::Whole => None,
-            Plan::Add(_, since) => Some(since),
+            FetchPlan::Whole => None,
+            FetchPlan::Add(_, since) => Some(since),
         }
     }
 }
@@ -99,33 +99,37 @@ pub(super) fn is_empty(dir: &Path) -> io::Result<bool> {
 ///
 /// # Errors
 /// [`BackupError`]; an existing backup is unchanged.
-pub fn copy_stage(stage: &Path, to: &Path, progress: &mut dyn Progress) -> Result<Made, BackupError> {
+pub fn copy_stage(
+    stage: &Path,
+    to: &Path,
+    progress: &mut dyn ProgressSink,
+) -> Result<BackupSummary, BackupError> {
     if let Some(dir) = stage.parent() {
         must_be_outside(dir, to)?;
     }
-    let plan = Plan::of(to)?;
+    let plan = FetchPlan::of(to)?;
     let new = Manifest::read(stage)?;
     let failed = |error: io::Error| BackupError::io(to, &error);
     private_dir(to).map_err(failed)?;
     private_dir(&journal_of(to)).map_err(failed)?;
     let mut made = match plan {
-        Plan::Whole => {
+        FetchPlan::Whole => {
             let len = fs::metadata(stage.join(ROWS)).map_err(failed)?.len();
             link_or_copy(&stage.join(ROWS), &to.join(ROWS), len).map_err(failed)?;
-            Made {
+            BackupSummary {
                 added_bytes: new.journal_bytes(),
                 manifest: new.clone(),
                 was_there: false,
                 damaged: Vec::new(),
             }
         }
-        Plan::Add(was, _) => {
+        FetchPlan::Add(was, _) => {
             if was.journal != new.journal || new.from != was.last {
                 return Err(BackupError::Other);
             }
             let segments = [&was.segments[..], &new.segments].concat();
             let manifest = Manifest { last: new.last, last_ms: new.last_ms, segments, ..*was };
-            Made { added_bytes: new.journal_bytes(), manifest, was_there: true, damaged: Vec::new() }
+            BackupSummary { added_bytes: new.journal_bytes(), manifest, was_there: true, damaged: Vec::new() }
         }
     };
     copy_segments((&journal_of(stage), &journal_of(to)), &new.segments, link_or_copy, progress)?;
@@ -146,7 +150,7 @@ fn check_records(
     journal: &Path,
     new: &Manifest,
     was_there: bool,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<Vec<String>, BackupError> {
     let (mut damaged, mut done, mut cancelled) = (Vec::new(), 0, None);
     let extent = Extent { from: new.from(), until: Some(new.journal_end()), is_whole: !was_there };
@@ -155,7 +159,7 @@ fn check_records(
             Visit::Damaged(error) => damaged.push(error.to_string()),
             Visit::Segment(segment) => {
                 done += segment.end.0.saturating_sub(segment.first.0);
-                if let Err(error) = progress.at("bytes checked", done, new.journal_bytes()) {
+                if let Err(error) = progress.report("bytes checked", done, new.journal_bytes()) {
                     cancelled = Some(error);
                     return Err(JournalError::Io("cancelled".into()));
                 }
@@ -176,11 +180,11 @@ pub(super) fn copy_segments(
     (from, to): (&Path, &Path),
     segments: &[(u64, u64)],
     bring: fn(&Path, &Path, u64) -> io::Result<()>,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<(), BackupError> {
     let (of, mut done) = (segments.iter().map(|(first, end)| end.saturating_sub(*first)).sum(), 0);
     for (first, end) in segments {
-        progress.at("bytes of segments", done, of)?;
+        progress.report("bytes of segments", done, of)?;
         let (from, len) = journal::file_of(from, Position(*first), Position(*end));
         let (to, _) = journal::file_of(to, Position(*first), Position(*end));
         bring(&from, &to, len).map_err(|error| match error.kind() {

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-pub use self::fetch::{Made, copy_stage, must_be_outside};
+pub use self::fetch::{BackupSummary, copy_stage, must_be_outside};
 pub use self::manifest::Manifest;
 pub use self::restore::{Restored, Until, restore};
 pub use self::stage::StageStatus;
@@ -44,7 +44,7 @@ use self::manifest::{FORMAT, ROWS, journal_of};
 use super::disk::Disk;
 use super::engine::{Engine, EngineError, EngineOptions};
 use super::journal::{self, JournalError, Position};
-use super::keys::{self, Kind, Meta};
+use super::keys::{self, KeyKind, MetaKey};
 use super::state::{private_dir, sync_dir};
 use super::{OpenError, Shared, engine, lock, recover};
 use crate::time::Clock;
@@ -62,16 +62,16 @@ const LOOKED_EVERY: u64 = 64 * ROWS_AT_ONCE as u64;
 const BESIDE: [&str; 1] = ["auth.key"];
 
 /// Receives the progress of an operation.
-pub trait Progress {
+pub trait ProgressSink {
     /// Called when `done` of `of` steps of `what` are done; `of` is 0 if the total is unknown.
     ///
     /// # Errors
     /// [`BackupError::Cancelled`] to stop the operation.
-    fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError>;
+    fn report(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError>;
 }
 
-impl<F: FnMut(&'static str, u64, u64)> Progress for F {
-    fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
+impl<F: FnMut(&'static str, u64, u64)> ProgressSink for F {
+    fn report(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
         self(what, done, of);
         Ok(())
     }
@@ -222,17 +222,17 @@ fn private_file(path: &Path) -> io::Result<File> {
 }
 
 /// What is backed up: an engine that is used only here, or that of a running store.
-enum Source<'a> {
+enum BackupSource<'a> {
     Stopped(&'a Engine),
     Running { shared: &'a Shared, epoch: u32 },
 }
 
-impl Source<'_> {
+impl BackupSource<'_> {
     /// Calls `read` with the engine. The engine of a running store is held only for that time.
     fn with<T>(&self, read: impl FnOnce(&Engine) -> Result<T, BackupError>) -> Result<T, BackupError> {
         match self {
-            Source::Stopped(engine) => read(engine),
-            Source::Running { shared, epoch } => {
+            BackupSource::Stopped(engine) => read(engine),
+            BackupSource::Running { shared, epoch } => {
                 let engine = shared.engine.read();
                 // A store that was opened again may have undone what was read before.
                 let same = shared.epoch.load(Relaxed) == *epoch;
@@ -242,10 +242,10 @@ impl Source<'_> {
     }
 }
 
-impl Source<'_> {
+impl BackupSource<'_> {
     /// Checks the free space: a running store must not have to stop publishing because of its backup.
     fn check_room(&self) -> Result<(), BackupError> {
-        let Source::Running { shared, .. } = self else { return Ok(()) };
+        let BackupSource::Running { shared, .. } = self else { return Ok(()) };
         let options = &shared.options;
         let least = options.reserve_bytes.saturating_add(options.reserve_bytes / 8).saturating_add(ROOM);
         match options.io.space(&options.dir) {
@@ -257,7 +257,7 @@ impl Source<'_> {
 
 /// The part of the journal to add to an existing backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Since {
+pub(super) struct BackupStart {
     /// The journal's id, hexadecimal.
     pub(super) journal: String,
     /// Where the existing backup ends.
@@ -273,16 +273,16 @@ pub fn backup(
     dir: &Path,
     to: &Path,
     clock: &dyn Clock,
-    progress: &mut dyn Progress,
-) -> Result<Made, BackupError> {
+    progress: &mut dyn ProgressSink,
+) -> Result<BackupSummary, BackupError> {
     fetch::must_be_outside(dir, to)?;
     let _lock = lock::take_lock(dir)?;
     super::compact::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
     let engine = super::migrate::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
-    let plan = fetch::Plan::of(to)?;
+    let plan = fetch::FetchPlan::of(to)?;
     let stage = dir.join(stage::NAME);
     stage::clear_stage(dir).map_err(|error| BackupError::io(&stage, &error))?;
-    let made = make(&Source::Stopped(&engine), dir, plan.since(), &|| clock.now_ms(), progress)
+    let made = make(&BackupSource::Stopped(&engine), dir, plan.since(), &|| clock.now_ms(), progress)
         .and_then(|()| fetch::copy_stage(&stage, to, progress));
     let cleared = stage::clear_stage(dir).map_err(|error| BackupError::io(&stage, &error));
     made.and_then(|made| cleared.map(|()| made))
@@ -290,11 +290,11 @@ pub fn backup(
 
 /// Makes the backup of the store in `dir` in its stage: full, or what came `since`.
 fn make(
-    source: &Source<'_>,
+    source: &BackupSource<'_>,
     dir: &Path,
-    since: Option<&Since>,
+    since: Option<&BackupStart>,
     now_ms: &dyn Fn() -> u64,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<(), BackupError> {
     let stage = dir.join(stage::NAME);
     let failed = |error: io::Error| BackupError::io(&stage, &error);
@@ -306,7 +306,7 @@ fn make(
         Some(since) if since.journal != id => return Err(BackupError::Other),
         Some(since) => (since.position, 0),
         None => {
-            progress.at("writing the state to disk", 0, 0)?;
+            progress.report("writing the state to disk", 0, 0)?;
             let from = source.with(|engine| Ok(engine.check_point()?))?;
             (from, export(source, &stage.join(ROWS), progress)?)
         }
@@ -343,12 +343,16 @@ fn make(
 }
 
 /// Writes the rows to a file. Returns their number.
-fn export(source: &Source<'_>, path: &Path, progress: &mut dyn Progress) -> Result<u64, BackupError> {
+fn export(
+    source: &BackupSource<'_>,
+    path: &Path,
+    progress: &mut dyn ProgressSink,
+) -> Result<u64, BackupError> {
     let failed = |error: io::Error| BackupError::io(path, &error);
     let mut writer = rows_file::Writer::create(path).map_err(failed)?;
     let (mut lower, mut looked_at) = (Bound::Unbounded, None);
     loop {
-        progress.at("rows", writer.rows, 0)?;
+        progress.report("rows", writer.rows, 0)?;
         if looked_at.is_none_or(|at| writer.rows - at >= LOOKED_EVERY) {
             source.check_room()?;
             looked_at = Some(writer.rows);
@@ -373,17 +377,17 @@ fn export(source: &Source<'_>, path: &Path, progress: &mut dyn Progress) -> Resu
 
 /// Returns true if a row has an absolute value and is not the state's position.
 fn is_exported(key: &[u8]) -> bool {
-    let of_its_own = [Meta::Position, Meta::Journal].map(keys::meta);
-    keys::kind_of(key) != Some(Kind::Segment) && !of_its_own.iter().any(|own| own == key)
+    let of_its_own = [MetaKey::Position, MetaKey::Journal].map(keys::meta);
+    keys::kind_of(key) != Some(KeyKind::Segment) && !of_its_own.iter().any(|own| own == key)
 }
 
 /// Seals the journal and links every segment into the stage of `dir`; only those that came `since` if it is
 /// given.
 fn link(
-    source: &Source<'_>,
+    source: &BackupSource<'_>,
     dir: &Path,
-    since: Option<&Since>,
-    progress: &mut dyn Progress,
+    since: Option<&BackupStart>,
+    progress: &mut dyn ProgressSink,
 ) -> Result<Vec<(u64, u64)>, BackupError> {
     let listed = source.with(|engine| {
         engine.journal().seal()?;
@@ -407,7 +411,7 @@ fn link(
     let (of, mut done) = (segments.iter().map(|segment| segment.end.0 - segment.first.0).sum(), 0);
     let to = journal_of(&dir.join(stage::NAME));
     for segment in &segments {
-        progress.at("bytes of segments", done, of)?;
+        progress.report("bytes of segments", done, of)?;
         let (from, _) = journal::file_of(&engine::journal_path(dir), segment.first, segment.end);
         let (to, len) = journal::file_of(&to, segment.first, segment.end);
         source

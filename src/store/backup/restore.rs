@@ -18,13 +18,13 @@ use std::sync::Arc;
 
 use super::fetch::{copy, copy_segments};
 use super::manifest::{Manifest, ROWS, journal_of};
-use super::{BESIDE, BackupError, Progress, private_file, rows_file};
+use super::{BESIDE, BackupError, ProgressSink, private_file, rows_file};
 use crate::store::applier::position_row;
 use crate::store::disk::{Disk, Io};
 use crate::store::engine::{self, live_change, piece_of, position_key};
 use crate::store::journal::{self, Change, Extent, JournalError, Position, Record, Visit};
-use crate::store::keys::{self, Meta};
-use crate::store::live::Live;
+use crate::store::keys::{self, MetaKey};
+use crate::store::live_bytes::LiveBytes;
 use crate::store::lock::lock_any;
 use crate::store::log_entry::LogEntry;
 use crate::store::memtable;
@@ -69,7 +69,7 @@ pub fn restore(
     from: &Path,
     dir: &Path,
     until: Until,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<Restored, BackupError> {
     let manifest = Manifest::read(from)?;
     in_range(&manifest, until)?;
@@ -165,7 +165,7 @@ fn fill(
     (journal, path): (&Path, &Path),
     manifest: &Manifest,
     until: Until,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<Restored, BackupError> {
     let io: Arc<dyn Io> = Arc::new(Disk);
     let state = State::open(path, CACHE_BYTES, io.clone())?;
@@ -183,7 +183,7 @@ fn fill(
     }
     count_live(journal, &state, position, progress)?;
     let identity = Value::from(recover::identity_row()?);
-    state.write(&keys::meta(Meta::Identity), Some(&identity))?;
+    state.write(&keys::meta(MetaKey::Identity), Some(&identity))?;
     state.write(&position_key(), Some(&position_row(position)))?;
     state.sync()?;
     Ok(Restored { rows, records, position: position.0 })
@@ -194,14 +194,14 @@ pub(super) fn take_rows(
     from: &Path,
     manifest: &Manifest,
     state: &State,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<u64, BackupError> {
     let path = from.join(ROWS);
     let mut done = 0;
     let rows = rows_file::Reader::open(&path)?.read(&mut |key, value| {
         state.write(key, Some(&Value::from(value)))?;
         done += 1;
-        if done % TOLD_EVERY == 1 { progress.at("rows", done, manifest.rows) } else { Ok(()) }
+        if done % TOLD_EVERY == 1 { progress.report("rows", done, manifest.rows) } else { Ok(()) }
     })?;
     if rows != manifest.rows {
         let what = format!("it holds {rows} rows instead of {}", manifest.rows);
@@ -217,7 +217,7 @@ pub(super) fn replay(
     manifest: &Manifest,
     until: Until,
     state: &State,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<(u64, Position), BackupError> {
     let from = manifest.from();
     if manifest.segments.is_empty() {
@@ -231,7 +231,7 @@ pub(super) fn replay(
             Err(JournalError::Missing { from: position, to: manifest.last(), dir: journal.to_owned() })
         }
         Visit::Segment(segment) => {
-            if let Err(error) = progress.at("bytes of the journal", done, manifest.journal_bytes()) {
+            if let Err(error) = progress.report("bytes of the journal", done, manifest.journal_bytes()) {
                 failed = Some(error);
                 return Err(JournalError::Io("cancelled".into()));
             }
@@ -302,12 +302,12 @@ fn count_live(
     journal: &Path,
     state: &State,
     end: Position,
-    progress: &mut dyn Progress,
+    progress: &mut dyn ProgressSink,
 ) -> Result<(), BackupError> {
     let firsts = journal::first_positions(journal).map_err(|error| BackupError::io(journal, &error))?;
-    let mut live: BTreeMap<Position, memtable::Change> = BTreeMap::new();
+    let mut live: BTreeMap<Position, memtable::LiveBytesChange> = BTreeMap::new();
     let mut done = 0;
-    let bounds = crate::store::keys::kind_range(keys::Kind::Log);
+    let bounds = crate::store::keys::kind_range(keys::KeyKind::Log);
     for row in state.between((Bound::Included(&bounds.0), Bound::Excluded(&bounds.1)))? {
         let (key, value) = row?;
         let damaged = || BackupError::Store("a row of the log is damaged: use another backup".into());
@@ -317,10 +317,10 @@ fn count_live(
         *live.entry(*segment).or_default() += live_change(&piece, 1);
         done += 1;
         if done % TOLD_EVERY == 1 {
-            progress.at("pieces of logs", done, 0)?;
+            progress.report("pieces of logs", done, 0)?;
         }
     }
-    for (key, value) in Live::default().apply(live.iter(), end) {
+    for (key, value) in LiveBytes::default().apply(live.iter(), end) {
         state.write(&key, value.as_ref())?;
     }
     Ok(())

@@ -3,53 +3,55 @@
 //!
 //! It checks one row at a time; `verify.rs` checks whether rows agree with each other.
 
-use crate::store::daily;
-use crate::store::keys::{self, Kind, Meta};
-use crate::store::live::Counts;
+use crate::store::dedup;
+use crate::store::keys::{self, KeyKind, MetaKey};
+use crate::store::list_index;
+use crate::store::live_bytes::SegmentCounts;
 use crate::store::log_entry::LogEntry;
-use crate::store::places;
-use crate::store::records::{self, ApiKey, DisabledUser, Organization, Revoked, UserSince};
-use crate::store::recover::Recovered;
-use crate::store::terms::Mark;
+use crate::store::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
+use crate::store::recover::RecoveredLog;
+use crate::store::terms::PostingPayload;
 use crate::store::usage::Usage;
 
 /// Version byte of the values that have nothing else in common.
 const VERSION: u8 = 1;
 
 /// Returns the kind of a sound row, or what is wrong with the row.
-pub(super) fn check(key: &[u8], value: &[u8]) -> Result<Kind, &'static str> {
+pub(super) fn check(key: &[u8], value: &[u8]) -> Result<KeyKind, &'static str> {
     let (kind, _, tail) = keys::parse(key).map_err(|_| "its key is of no known kind")?;
     let is_sound = match kind {
-        Kind::Meta => is_meta(tail, value),
-        Kind::Log => LogEntry::read(value).is_ok(),
-        Kind::Counters => Recovered::read(value).is_some(),
-        Kind::Organization => records::read::<Organization>(key, value).is_ok(),
-        Kind::ApiKey => records::read::<ApiKey>(key, value).is_ok(),
-        Kind::Revoked => records::read::<Revoked>(key, value).is_ok(),
-        Kind::DisabledUser => records::read::<DisabledUser>(key, value).is_ok(),
-        Kind::UserSince => records::read::<UserSince>(key, value).is_ok(),
-        Kind::Idempotency => daily::read_idempotency(value).is_some(),
-        Kind::MessageId => daily::read_message_id(value).is_some(),
-        Kind::Expiry | Kind::Secret | Kind::Row => value.first() == Some(&VERSION),
-        Kind::Place | Kind::Erase | Kind::EraseUser => value.is_empty() || value.first() == Some(&VERSION),
-        Kind::Run => places::decode(key, value, |_, _| false, &mut Vec::new()).is_ok(),
-        Kind::Term => value.len() == Mark::LEN,
-        Kind::Usage => Usage::read(value).is_some(),
-        Kind::Segment => Counts::read(value).is_some(),
+        KeyKind::Meta => is_meta(tail, value),
+        KeyKind::Log => LogEntry::read(value).is_ok(),
+        KeyKind::Counters => RecoveredLog::read(value).is_some(),
+        KeyKind::Organization => records::read::<Organization>(key, value).is_ok(),
+        KeyKind::ApiKey => records::read::<ApiKey>(key, value).is_ok(),
+        KeyKind::Revoked => records::read::<RevokedToken>(key, value).is_ok(),
+        KeyKind::DisabledUser => records::read::<DisabledUser>(key, value).is_ok(),
+        KeyKind::UserSince => records::read::<TokensValidSince>(key, value).is_ok(),
+        KeyKind::Idempotency => dedup::read_idempotency(value).is_some(),
+        KeyKind::MessageId => dedup::read_message_id(value).is_some(),
+        KeyKind::Expiry | KeyKind::Secret | KeyKind::Row => value.first() == Some(&VERSION),
+        KeyKind::ListEntry | KeyKind::Erase | KeyKind::EraseUser => {
+            value.is_empty() || value.first() == Some(&VERSION)
+        }
+        KeyKind::ListRun => list_index::decode(key, value, |_, _| false, &mut Vec::new()).is_ok(),
+        KeyKind::Term => value.len() == PostingPayload::LEN,
+        KeyKind::Usage => Usage::read(value).is_some(),
+        KeyKind::Segment => SegmentCounts::read(value).is_some(),
     };
     if is_sound { Ok(kind) } else { Err("its value cannot be read") }
 }
 
 fn is_meta(tail: &[u8], value: &[u8]) -> bool {
-    let is = |row: Meta| tail == [row as u8];
+    let is = |row: MetaKey| tail == [row as u8];
     let len = match () {
-        () if is(Meta::Schema) => return value.len() == 4,
-        () if is(Meta::Identity) => 1 + 20,
-        () if is(Meta::Epoch) => 1 + 4,
-        () if is(Meta::Scopes) => 1 + 1,
-        () if is(Meta::Usage) => 1,
-        () if is(Meta::Position) => 1 + 8,
-        () if is(Meta::Journal) => 1 + 16,
+        () if is(MetaKey::Schema) => return value.len() == 4,
+        () if is(MetaKey::Identity) => 1 + 20,
+        () if is(MetaKey::Epoch) => 1 + 4,
+        () if is(MetaKey::Scopes) => 1 + 1,
+        () if is(MetaKey::Usage) => 1,
+        () if is(MetaKey::Position) => 1 + 8,
+        () if is(MetaKey::Journal) => 1 + 16,
         () => return false,
     };
     value.len() == len && value.first() == Some(&VERSION)

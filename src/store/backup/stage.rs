@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{BackupError, Progress, Since, Source, make};
+use super::{BackupError, BackupSource, BackupStart, ProgressSink, make};
 use crate::store::journal::Position;
 use crate::store::space::StoreState;
 use crate::store::{Shared, Store};
@@ -83,7 +83,7 @@ impl Store {
     /// [`BackupError::Busy`] while another backup is in progress.
     pub fn start_backup(&self, since: Option<(String, u64)>) -> Result<(), BackupError> {
         let shared = self.shared().clone();
-        let since = since.map(|(journal, position)| Since { journal, position: Position(position) });
+        let since = since.map(|(journal, position)| BackupStart { journal, position: Position(position) });
         {
             let mut inner = shared.stage.status.lock();
             if matches!(inner.status, StageStatus::Running { .. }) || inner.dropped {
@@ -131,11 +131,11 @@ struct Job<'s> {
 }
 
 impl Job<'_> {
-    fn run(&self, since: Option<&Since>) {
+    fn run(&self, since: Option<&BackupStart>) {
         let (shared, dir) = (self.shared, &self.shared.options.dir);
         let made = clear_stage(dir).map_err(|error| BackupError::io(dir, &error)).and_then(|()| {
             let epoch = shared.epoch.load(std::sync::atomic::Ordering::Relaxed);
-            let source = Source::Running { shared, epoch };
+            let source = BackupSource::Running { shared, epoch };
             let work = || make(&source, dir, since, &|| shared.options.clock.now_ms(), &mut Watched(shared));
             // sled may panic on an IO error.
             catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(BackupError::Reopened))
@@ -182,8 +182,8 @@ impl Job<'_> {
 /// Records the progress.
 struct Watched<'s>(&'s Shared);
 
-impl Progress for Watched<'_> {
-    fn at(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
+impl ProgressSink for Watched<'_> {
+    fn report(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
         let mut inner = self.0.stage.status.lock();
         if inner.dropped || self.0.queue.is_closing() {
             return Err(BackupError::Cancelled);

@@ -15,19 +15,19 @@ use std::sync::Arc;
 use super::manifest::{self, Manifest, journal_of};
 use super::restore::{Until, replay, take_rows};
 use super::view::View;
-use super::{BackupError, Progress, row_check};
+use super::{BackupError, ProgressSink, row_check};
 use crate::ids::{Sequence, TenantId};
 use crate::store::disk::{Disk, Io};
 use crate::store::engine::{self, live_change, piece_of};
 use crate::store::journal::{self, Change, Extent, JournalError, Piece, Position, Record, Visit};
-use crate::store::keys::{self, Kind, Meta};
-use crate::store::live::Counts;
+use crate::store::keys::{self, KeyKind, MetaKey};
+use crate::store::live_bytes::SegmentCounts;
 use crate::store::log_entry::LogEntry;
-use crate::store::pack;
+use crate::store::piece;
 use crate::store::records::{self, Organization};
-use crate::store::recover::{self, Recovered};
+use crate::store::recover::{self, RecoveredLog};
 use crate::store::state::{State, guard_damaged};
-use crate::store::usage::{self, Difference, Usage, counted};
+use crate::store::usage::{self, Difference, Usage, counted_key};
 use crate::store::{applier, lock, memtable};
 
 /// Problems that are listed; further ones are only counted.
@@ -72,7 +72,7 @@ impl Verified {
 ///
 /// # Errors
 /// [`BackupError`] if it could not be read. What is wrong with it is in [`Verified::problems`].
-pub fn verify(dir: &Path, progress: &mut dyn Progress) -> Result<Verified, BackupError> {
+pub fn verify(dir: &Path, progress: &mut dyn ProgressSink) -> Result<Verified, BackupError> {
     let mut found = Verified::default();
     let result = match dir.join(manifest::NAME).exists() {
         true => {
@@ -110,12 +110,12 @@ impl Drop for Temporary {
     }
 }
 
-fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Result<(), BackupError> {
+fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -> Result<(), BackupError> {
     let manifest = Manifest::read(dir)?;
     let name = format!("nervewire-verify-{}-{}", std::process::id(), crate::ids::fresh("v"));
     let temporary = Temporary(std::env::temp_dir().join(name));
     let state = State::open(&temporary.0, CACHE_BYTES, disk())?;
-    let check = |progress: &mut dyn Progress| {
+    let check = |progress: &mut dyn ProgressSink| {
         take_rows(dir, &manifest, &state, progress)?;
         replay(&journal_of(dir), &manifest, Until::End, &state, progress)
     };
@@ -132,9 +132,9 @@ fn backup(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Resu
     }
 }
 
-fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Result<(), BackupError> {
+fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -> Result<(), BackupError> {
     let state = State::open(&engine::path(dir), CACHE_BYTES, disk())?;
-    let layout = state.get(&keys::meta(Meta::Schema))?.and_then(|row| row.first_chunk().copied());
+    let layout = state.get(&keys::meta(MetaKey::Schema))?.and_then(|row| row.first_chunk().copied());
     // If there is no such row, it is reported as missing later.
     if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != recover::SCHEMA) {
         let known = recover::SCHEMA;
@@ -175,7 +175,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn Progress) -> Re
 }
 
 /// How live counts differ from their rows, by segment; `None` is for pieces that no segment holds.
-type Changes = HashMap<Option<Position>, memtable::Change>;
+type Changes = HashMap<Option<Position>, memtable::LiveBytesChange>;
 
 fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
     let after = firsts.partition_point(|first| *first <= piece.position);
@@ -186,7 +186,7 @@ fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
 #[derive(Default)]
 struct Log {
     /// Its counters row, if there is one that can be read.
-    row: Option<Recovered>,
+    row: Option<RecoveredLog>,
     events: u64,
     bytes: u64,
     /// The part of the counts that the row includes: it may be behind by some pieces.
@@ -202,7 +202,7 @@ struct Verifier<'f> {
     found: &'f mut Verified,
     /// Positions of pieces that a log's row points at and that a record confirms.
     confirmed: Vec<u64>,
-    live: BTreeMap<Position, Counts>,
+    live: BTreeMap<Position, SegmentCounts>,
 }
 
 impl<'f> Verifier<'f> {
@@ -213,20 +213,20 @@ impl<'f> Verifier<'f> {
     }
 
     /// Checks everything. `changes` is how live counts differ from their rows, if there are such rows.
-    fn run(&mut self, changes: Option<&Changes>, progress: &mut dyn Progress) -> Result<(), BackupError> {
+    fn run(&mut self, changes: Option<&Changes>, progress: &mut dyn ProgressSink) -> Result<(), BackupError> {
         self.read_journal(true, progress)?;
         self.confirmed.sort_unstable();
         self.read_rows(changes, progress)
     }
 
-    fn read_journal(&mut self, hold_rows: bool, progress: &mut dyn Progress) -> Result<(), BackupError> {
+    fn read_journal(&mut self, hold_rows: bool, progress: &mut dyn ProgressSink) -> Result<(), BackupError> {
         let (mut failed, mut done) = (None, 0);
         let (journal, extent) = (self.journal.clone(), self.extent);
         let visit = &mut |visit: Visit<'_>| match visit {
             Visit::Segment(segment) => {
                 self.found.segments += 1;
                 done += segment.bytes;
-                progress.at("bytes of the journal", done, 0).map_err(|error| {
+                progress.report("bytes of the journal", done, 0).map_err(|error| {
                     failed = Some(error);
                     JournalError::Io("cancelled".into())
                 })
@@ -289,14 +289,14 @@ impl<'f> Verifier<'f> {
         if journal::crc(bytes) != piece.crc {
             return Err("its checksum does not match");
         }
-        let head = pack::check(bytes).map_err(|_| "its events cannot be read")?;
+        let head = piece::check(bytes).map_err(|_| "its events cannot be read")?;
         if head != entry.head { Err("its row disagrees with it") } else { Ok(()) }
     }
 
     fn read_rows(
         &mut self,
         changes: Option<&Changes>,
-        progress: &mut dyn Progress,
+        progress: &mut dyn ProgressSink,
     ) -> Result<(), BackupError> {
         let (mut logs, mut kept) = (HashMap::<TenantId, Log>::new(), HashMap::<TenantId, Difference>::new());
         let (mut usages, mut segments) = (HashMap::new(), BTreeMap::new());
@@ -306,7 +306,7 @@ impl<'f> Verifier<'f> {
         self.view.each(&mut |key, value| {
             rows += 1;
             if rows % TOLD_EVERY == 1 {
-                progress.at("rows", rows, 0)?;
+                progress.report("rows", rows, 0)?;
             }
             let kind = match row_check::check(key, value) {
                 Ok(kind) => kind,
@@ -319,24 +319,24 @@ impl<'f> Verifier<'f> {
             if tenant.0 != 0 {
                 tenants.insert(tenant);
             }
-            if let Some((kind, tenant)) = counted(key) {
-                kept.entry(tenant).or_default().note(kind, key.len(), None, Some(value.len()));
+            if let Some((kind, tenant)) = counted_key(key) {
+                kept.entry(tenant).or_default().add(kind, key.len(), None, Some(value.len()));
             }
             match kind {
-                Kind::Meta => drop(metas.insert(key.to_vec())),
-                Kind::Organization => {
+                KeyKind::Meta => drop(metas.insert(key.to_vec())),
+                KeyKind::Organization => {
                     organizations.insert(tenant);
                     let row = records::read::<Organization>(key, value);
                     existing += u64::from(row.is_ok_and(|row| !row.deleted));
                 }
-                Kind::Erase => drop(erased.insert(tenant)),
-                Kind::Usage => drop(usages.insert(tenant, Usage::read(value).unwrap_or_default())),
-                Kind::Counters => drop(Recovered::read(value).map(|row| counters.insert(tenant, row))),
-                Kind::Segment => {
+                KeyKind::Erase => drop(erased.insert(tenant)),
+                KeyKind::Usage => drop(usages.insert(tenant, Usage::read(value).unwrap_or_default())),
+                KeyKind::Counters => drop(RecoveredLog::read(value).map(|row| counters.insert(tenant, row))),
+                KeyKind::Segment => {
                     let first = key.last_chunk().map(|first| Position(u64::from_be_bytes(*first)));
-                    segments.insert(first, Counts::read(value).unwrap_or_default());
+                    segments.insert(first, SegmentCounts::read(value).unwrap_or_default());
                 }
-                Kind::Log => {
+                KeyKind::Log => {
                     if let Err(what) = self.log_row(key, value, &mut logs)? {
                         problems.push(format!("the row {}: {what}", name(key)));
                     }
@@ -346,8 +346,8 @@ impl<'f> Verifier<'f> {
             Ok(())
         })?;
         self.found.rows = rows;
-        for row in [Meta::Schema, Meta::Identity, Meta::Epoch] {
-            let is_needed = row != Meta::Epoch || !tenants.is_empty();
+        for row in [MetaKey::Schema, MetaKey::Identity, MetaKey::Epoch] {
+            let is_needed = row != MetaKey::Epoch || !tenants.is_empty();
             if is_needed && !metas.contains(&keys::meta(row)) {
                 problems.push(format!("the row {row:?} of the store itself is missing"));
             }
@@ -366,15 +366,15 @@ impl<'f> Verifier<'f> {
         problems.extend(without_log.map(|(tenant, row)| {
             format!("the log of organization {} has no events, its counters say {}", tenant.0, row.events)
         }));
-        if self.view.get(&keys::meta(Meta::Usage))?.as_deref() == Some(&[usage::VERSION]) {
+        if self.view.get(&keys::meta(MetaKey::Usage))?.as_deref() == Some(&[usage::VERSION]) {
             let all: HashSet<TenantId> = kept.keys().chain(usages.keys()).copied().collect();
             for tenant in all {
                 let counted = kept.get(&tenant).copied().unwrap_or_default().applied_to(Usage::default());
-                let said = usages.get(&tenant).copied().unwrap_or_default();
-                if counted != said {
+                let stored = usages.get(&tenant).copied().unwrap_or_default();
+                if counted != stored {
                     problems.push(format!(
                         "organization {} keeps {} resources and {} bytes, its usage says {} and {}",
-                        tenant.0, counted.rows, counted.bytes, said.rows, said.bytes
+                        tenant.0, counted.rows, counted.bytes, stored.rows, stored.bytes
                     ));
                 }
             }
@@ -403,8 +403,8 @@ impl<'f> Verifier<'f> {
         let log = match logs.entry(tenant) {
             std::collections::hash_map::Entry::Occupied(log) => log.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => {
-                let row = self.view.get(&keys::key(Kind::Counters, tenant, &[]))?;
-                let row = row.and_then(|row| Recovered::read(&row));
+                let row = self.view.get(&keys::key(KeyKind::Counters, tenant, &[]))?;
+                let row = row.and_then(|row| RecoveredLog::read(&row));
                 new.insert(Log { row, ..Log::default() })
             }
         };
@@ -430,19 +430,23 @@ impl<'f> Verifier<'f> {
         }))
     }
 
-    fn live_problems(&self, rows: &BTreeMap<Option<Position>, Counts>, changes: &Changes) -> Vec<String> {
+    fn live_problems(
+        &self,
+        rows: &BTreeMap<Option<Position>, SegmentCounts>,
+        changes: &Changes,
+    ) -> Vec<String> {
         let of_changes = changes.keys().copied();
         let all: HashSet<Option<Position>> =
             rows.keys().copied().chain(of_changes).chain(self.live.keys().copied().map(Some)).collect();
         let problem = |segment: Option<Position>| {
-            let said = rows.get(&segment).copied().unwrap_or_default();
-            let said = said.after(changes.get(&segment).copied().unwrap_or_default());
+            let stored = rows.get(&segment).copied().unwrap_or_default();
+            let stored = stored.after(changes.get(&segment).copied().unwrap_or_default());
             let found = segment.and_then(|segment| self.live.get(&segment)).copied().unwrap_or_default();
-            (said != found).then(|| {
+            (stored != found).then(|| {
                 let at = segment.map_or("?".into(), |segment| segment.to_string());
                 format!(
                     "the segment at {at} has {} live pieces of {} bytes, its row says {} of {}",
-                    found.pieces, found.bytes, said.pieces, said.bytes
+                    found.pieces, found.bytes, stored.pieces, stored.bytes
                 )
             })
         };

@@ -14,9 +14,9 @@
 //! what they mean.
 
 mod check;
-pub mod door;
 mod error;
 mod handles;
+pub mod harness;
 mod newest;
 mod record;
 mod recover;
@@ -321,7 +321,7 @@ impl Journal {
 impl Drop for Journal {
     fn drop(&mut self) {
         let mut writer = self.writer.lock();
-        self.take_back(&mut writer);
+        self.truncate_to_durable(&mut writer);
     }
 }
 

@@ -38,14 +38,14 @@ pub(crate) enum RecordKind {
     /// Changes of requests, committed together.
     Commit = 1,
     /// Changes by the store itself: trimming, collecting, erasing, moving pieces.
-    Upkeep = 2,
+    Maintenance = 2,
 }
 
 impl RecordKind {
     fn of(ordinal: u8) -> Option<RecordKind> {
         match ordinal {
             1 => Some(RecordKind::Commit),
-            2 => Some(RecordKind::Upkeep),
+            2 => Some(RecordKind::Maintenance),
             _ => None,
         }
     }

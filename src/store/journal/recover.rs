@@ -31,7 +31,7 @@ use super::{JournalError, Options, Position, Segment, newest};
 const REWRITE: usize = 1 << 20;
 
 /// The result of an opening.
-pub(super) struct Found {
+pub(super) struct RecoveredJournal {
     pub(super) id: [u8; 16],
     pub(super) segments: BTreeMap<Position, Segment>,
     pub(super) end: Position,
@@ -44,14 +44,14 @@ pub(super) struct Found {
 }
 
 /// One segment file of the directory.
-struct Listed {
+struct SegmentFile {
     header: segment::Header,
     file: Arc<File>,
     /// Length of the file in bytes.
     len: u64,
 }
 
-impl Listed {
+impl SegmentFile {
     /// The position at which its file ends.
     fn file_end(&self) -> Position {
         Position(self.header.first.0.saturating_add(self.len.saturating_sub(segment::HEADER)))
@@ -64,26 +64,26 @@ pub(super) fn recover(
     options: &Options,
     from: Position,
     replay: &mut dyn FnMut(&Record<'_>) -> Result<(), JournalError>,
-) -> Result<Found, JournalError> {
+) -> Result<RecoveredJournal, JournalError> {
     prepare(options)?;
-    let mut listed = list(options)?;
-    if listed.is_empty() {
+    let mut files = list(options)?;
+    if files.is_empty() {
         let noted = options.id.and_then(|id| newest::read(&*options.io, &options.dir, &id));
         if from != Position(0) || noted.is_some() {
             return Err(JournalError::Missing { from: Position(0), to: from, dir: options.dir.clone() });
         }
-        listed.push(first_segment(options)?);
+        files.push(first_segment(options)?);
     }
-    let segments = extents(&listed);
+    let segments = extents(&files);
     let missing = |from, to| JournalError::Missing { from, to, dir: options.dir.clone() };
-    let begin = listed.partition_point(|one| one.header.first <= from);
-    let (Some(needed), Some(oldest)) = (begin.checked_sub(1).and_then(|at| listed.get(at..)), listed.first())
+    let begin = files.partition_point(|one| one.header.first <= from);
+    let (Some(needed), Some(oldest)) = (begin.checked_sub(1).and_then(|at| files.get(at..)), files.first())
     else {
-        let to = listed.first().map_or(from, |oldest| oldest.header.first);
+        let to = files.first().map_or(from, |oldest| oldest.header.first);
         return Err(missing(from, to));
     };
     let id = oldest.header.id;
-    let last = listed.last().map_or(from, |last| last.header.first);
+    let last = files.last().map_or(from, |last| last.header.first);
     let noted = newest::read(&*options.io, &options.dir, &id);
     if let Some(gone) = noted.filter(|noted| *noted > last) {
         return Err(missing(gone, gone));
@@ -93,7 +93,7 @@ pub(super) fn recover(
     {
         forget_pages(options, last)?;
     }
-    let mut state = Walk { from, id, epoch: 0, end: from, synced: from, is_torn: false };
+    let mut state = SegmentWalk { from, id, epoch: 0, end: from, synced: from, is_torn: false };
     for (one, next) in needed.iter().zip(needed.iter().skip(1).map(Some).chain([None])) {
         state.segment(options, one, next, replay)?;
     }
@@ -106,12 +106,19 @@ pub(super) fn recover(
     if noted != Some(last.header.first) {
         newest::note(&*options.io, &options.dir, &id, last.header.first);
     }
-    Ok(Found { id, segments, end: state.end, epoch: state.epoch, file: last.file.clone(), allocated })
+    Ok(RecoveredJournal {
+        id,
+        segments,
+        end: state.end,
+        epoch: state.epoch,
+        file: last.file.clone(),
+        allocated,
+    })
 }
 
 /// Drops the kernel's cached pages of the last segment: after a failed sync it may mark pages clean that the
 /// disk does not have. Earlier segments were synced completely before this one was created.
-fn forget_pages(options: &Options, last: &Listed) -> Result<(), JournalError> {
+fn forget_pages(options: &Options, last: &SegmentFile) -> Result<(), JournalError> {
     // Pages that are still dirty cannot be dropped.
     options.io.sync_all(&last.file).map_err(|error| JournalError::sync(&error))?;
     options.io.drop_pages(&last.file).map_err(|error| JournalError::io(&error))
@@ -137,7 +144,7 @@ fn prepare(options: &Options) -> Result<(), JournalError> {
 
 /// All segments, in the order of their positions; they must be of one journal. Files without a segment's name
 /// are left alone.
-fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
+fn list(options: &Options) -> Result<Vec<SegmentFile>, JournalError> {
     let io = &*options.io;
     let mut firsts = Vec::new();
     for entry in fs::read_dir(&options.dir).map_err(|error| JournalError::io(&error))? {
@@ -145,7 +152,7 @@ fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
         firsts.extend(entry.file_name().to_str().and_then(segment::first_of));
     }
     firsts.sort_unstable();
-    let mut listed: Vec<Listed> = Vec::with_capacity(firsts.len());
+    let mut files: Vec<SegmentFile> = Vec::with_capacity(firsts.len());
     for (at, first) in firsts.iter().enumerate() {
         let is_last = at + 1 == firsts.len();
         let path = segment::path(&options.dir, *first);
@@ -159,40 +166,40 @@ fn list(options: &Options) -> Result<Vec<Listed>, JournalError> {
                 tracing::warn!(file = %path.display(), "removed an empty segment of the journal");
                 io.remove(&path).map_err(|error| JournalError::io(&error))?;
                 io.sync_dir(&options.dir).map_err(|error| JournalError::sync(&error))?;
-                return reopen_last(options, listed);
+                return reopen_last(options, files);
             }
             other => other?,
         };
         if options.id.is_some_and(|id| header.id != id) {
             return Err(JournalError::damaged(*first, "it is of another store than the state", &path));
         }
-        if listed.last().is_some_and(|before| before.header.id != header.id) {
+        if files.last().is_some_and(|before| before.header.id != header.id) {
             return Err(JournalError::damaged(*first, "the segment is of another journal", &path));
         }
-        if listed.last().is_some_and(|before| before.header.epoch > header.epoch) {
+        if files.last().is_some_and(|before| before.header.epoch > header.epoch) {
             return Err(JournalError::damaged(
                 *first,
                 "the segment's epoch is older than the one before",
                 &path,
             ));
         }
-        listed.push(Listed { header, file: Arc::new(file), len });
+        files.push(SegmentFile { header, file: Arc::new(file), len });
     }
-    Ok(listed)
+    Ok(files)
 }
 
 /// Opens the last of `listed` for writing.
-fn reopen_last(options: &Options, mut listed: Vec<Listed>) -> Result<Vec<Listed>, JournalError> {
-    if let Some(last) = listed.last_mut() {
+fn reopen_last(options: &Options, mut files: Vec<SegmentFile>) -> Result<Vec<SegmentFile>, JournalError> {
+    if let Some(last) = files.last_mut() {
         let path = segment::path(&options.dir, last.header.first);
         last.file = Arc::new(options.io.open(&path, true).map_err(|error| JournalError::io(&error))?);
         options.io.read_ahead(&last.file, false);
     }
-    Ok(listed)
+    Ok(files)
 }
 
 /// Creates the first segment of a new journal.
-fn first_segment(options: &Options) -> Result<Listed, JournalError> {
+fn first_segment(options: &Options) -> Result<SegmentFile, JournalError> {
     let id = match options.id {
         Some(id) => id,
         None => {
@@ -206,22 +213,22 @@ fn first_segment(options: &Options) -> Result<Listed, JournalError> {
     let (file, _) = segment::make(io, &options.dir, &header, segment::HEADER, options.segment_bytes)?;
     segment::publish(io, &options.dir, header.first)?;
     let len = file.metadata().map_err(|error| JournalError::io(&error))?.len();
-    Ok(Listed { header, file: Arc::new(file), len })
+    Ok(SegmentFile { header, file: Arc::new(file), len })
 }
 
 /// The positions that each segment holds. If the next segment is missing (before `from` they may be removed
 /// in any order), a segment ends with its file.
-fn extents(listed: &[Listed]) -> BTreeMap<Position, Segment> {
-    let next = listed.iter().skip(1).map(|next| Some(next.header.first)).chain([None]);
-    let extent = |(one, next): (&Listed, Option<Position>)| {
+fn extents(files: &[SegmentFile]) -> BTreeMap<Position, Segment> {
+    let next = files.iter().skip(1).map(|next| Some(next.header.first)).chain([None]);
+    let extent = |(one, next): (&SegmentFile, Option<Position>)| {
         let end = next.map(|next| next.min(one.file_end()));
         (one.header.first, Segment { end, bytes: one.len })
     };
-    listed.iter().zip(next).map(extent).collect()
+    files.iter().zip(next).map(extent).collect()
 }
 
 /// The state of reading the segments from `from` on.
-struct Walk {
+struct SegmentWalk {
     from: Position,
     id: [u8; 16],
     /// The newest epoch so far.
@@ -234,13 +241,13 @@ struct Walk {
     is_torn: bool,
 }
 
-impl Walk {
+impl SegmentWalk {
     /// Reads one segment; `next` is the one that follows it.
     fn segment(
         &mut self,
         options: &Options,
-        one: &Listed,
-        next: Option<&Listed>,
+        one: &SegmentFile,
+        next: Option<&SegmentFile>,
         replay: &mut dyn FnMut(&Record<'_>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         let first = one.header.first;
@@ -346,7 +353,7 @@ impl Walk {
 
 /// Cuts what comes after the end, reserves more space, and makes the last records durable. Returns how many
 /// bytes are reserved.
-fn settle(options: &Options, last: &Listed, state: &Walk) -> Result<u64, JournalError> {
+fn settle(options: &Options, last: &SegmentFile, state: &SegmentWalk) -> Result<u64, JournalError> {
     let io = &*options.io;
     let first = last.header.first;
     let path = segment::path(&options.dir, first);

@@ -136,7 +136,7 @@ impl Journal {
         if self.end() == writer.first {
             return Ok(());
         }
-        let next = NewRecord::new(RecordKind::Upkeep, writer.epoch, self.end());
+        let next = NewRecord::new(RecordKind::Maintenance, writer.epoch, self.end());
         self.roll(&mut writer, &next)
     }
 
@@ -147,7 +147,7 @@ impl Journal {
 
     /// Releases the reserved space of the last segment beyond its end, if the disk allows it, when the
     /// journal is closed.
-    pub(crate) fn give_back(&self) {
+    pub(crate) fn release_preallocated(&self) {
         let mut writer = self.writer.lock();
         if writer.failed.is_none() && !writer.is_sealed {
             self.cut(&mut writer, self.end());
@@ -185,7 +185,7 @@ impl Journal {
     pub(crate) fn probe(&self) -> Result<(), JournalError> {
         let _syncing = self.syncing.lock();
         let mut writer = self.writer.lock();
-        self.take_back(&mut writer);
+        self.truncate_to_durable(&mut writer);
         match writer.failed.clone().filter(|_| writer.is_uncut) {
             Some(error) => Err(error),
             None => self.options.io.sync_all(&writer.file).map_err(|error| JournalError::sync(&error)),
@@ -195,7 +195,7 @@ impl Journal {
     /// Returns the error of the failed sync, if there was one.
     fn check(&self, writer: &mut Writer) -> Result<(), JournalError> {
         let Some(error) = writer.failed.clone() else { return Ok(()) };
-        self.take_back(writer);
+        self.truncate_to_durable(writer);
         Err(error)
     }
 
@@ -203,14 +203,14 @@ impl Journal {
     fn fail(&self, writer: &mut Writer, error: JournalError) -> JournalError {
         self.end.store(self.durable().0, Release); // before the cut, so that readers refuse what is cut off
         (writer.failed, writer.is_uncut) = (Some(error.clone()), true);
-        self.take_back(writer);
+        self.truncate_to_durable(writer);
         error
     }
 
     /// Cuts the journal back to what is durable after a failed sync, so that nothing else is there when it is
     /// opened again. It is tried until it succeeds: with every call that is refused, and last when the
     /// journal is dropped.
-    pub(super) fn take_back(&self, writer: &mut Writer) {
+    pub(super) fn truncate_to_durable(&self, writer: &mut Writer) {
         if writer.is_uncut {
             let is_cut = self.cut(writer, self.durable()) && self.options.io.sync_all(&writer.file).is_ok();
             writer.is_uncut = !is_cut;

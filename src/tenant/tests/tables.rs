@@ -41,7 +41,7 @@ impl World {
         [
             ("auth", self.auth.entries() as u64),
             ("tenants", self.tenants.len() as u64),
-            ("keys under way", self.tenants.inflight.len() as u64),
+            ("keys under way", self.tenants.key_locks.len() as u64),
             ("bytes in rings", self.tenants.ring_bytes() as u64),
             ("logs", self.tenants.store().logs_in_memory() as u64),
             ("the committer's", stats.committer_entries.load(Relaxed)),
@@ -63,16 +63,17 @@ impl World {
         self.auth.revoke_token(&manage, Some(&id), "foreign").await.expect("revoked");
         let open = self.tenants.open(tenant).await.expect("open");
         let json = r#"{"type":"message","agent_id":"a","user_id":"ann","message_id":"m","content":"c"}"#;
-        let key = idempotency::Keyed { scope: [1; 32], body: [2; 32] };
+        let key = idempotency::DedupKey { scope: [1; 32], body: [2; 32] };
         let draft = |json: &str| {
             let mut draft = self.tenants.draft(0, 0);
             draft.push(&mut Event::parse(json).expect("valid"));
             draft
         };
         let options = PublishOptions { durable: true, key: Some(key) };
-        let published = self.tenants.publish_events(Actor::daemon(), &open, draft(json), options, &Told);
+        let published =
+            self.tenants.publish_events(Actor::daemon(), &open, draft(json), options, &ChannelWaiter);
         published.await.expect("published");
-        open.learn(scope(&[b"known"]));
+        open.remember_known(scope(&[b"known"]));
         let mut rows = Rows::new();
         rows.put_row(tenant, Table::Messages, "id", b"row").expect("short");
         rows.erase_user(tenant, "ann").expect("short");
@@ -80,8 +81,13 @@ impl World {
         self.auth.delete_organization(&operate, &id).await.expect("deleted");
         // A request that has passed all checks before the deletion finds nothing to write to.
         let late = draft(r#"{"type":"custom","channel":"c","data":1}"#);
-        let late =
-            self.tenants.publish_events(Actor::daemon(), &open, late, PublishOptions::default(), &Told);
+        let late = self.tenants.publish_events(
+            Actor::daemon(),
+            &open,
+            late,
+            PublishOptions::default(),
+            &ChannelWaiter,
+        );
         assert!(matches!(late.await, Err(publish::PublishError::Commit(CommitError::Deleted))));
     }
 }
@@ -100,7 +106,7 @@ async fn a_thousand_organizations_that_come_and_go_leave_no_entry_in_any_table()
     while world.entries() != before {
         let patience = std::time::Duration::from_secs(30);
         assert!(since.elapsed() < patience, "{:?} are left of {before:?}", world.entries());
-        world.tenants.sweep();
+        world.tenants.release_idle();
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let tombstones = world.tenants.store().stats().tombstones.load(Relaxed);

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicU64;
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::auth::{Authorized, Change, Manage, NewToken};
+use crate::auth::{AuthChange, Authorized, Manage, NewToken};
 use crate::filter::Narrowing;
-use crate::worker::mail::Listed;
-use crate::worker::scan::{self, Found, Selector};
+use crate::worker::mail::ConnectionInfo;
+use crate::worker::scan::{self, ConnectionSelector, FoundConnection};
 
 /// Each reading of this clock takes longer than a share of a turn, so a turn does no more than it must.
 #[derive(Default)]
@@ -42,7 +42,7 @@ impl Bench {
         let mut headers = HeaderMap::new();
         let bearer = format!("Bearer {}", token.token.expose());
         headers.insert("authorization", HeaderValue::from_str(&bearer).expect("ascii"));
-        let cx = RequestContext::of(&headers, None, &Method::GET, None, Use::Stream);
+        let cx = RequestContext::of(&headers, None, &Method::GET, None, CredentialUse::Stream);
         (auth.authenticate(&auth.present(&headers, ""), &cx).expect("a principal"), token.jti)
     }
 
@@ -59,8 +59,8 @@ impl Bench {
         state.connection(token).is_some_and(|connection| !connection.flags.closing)
     }
 
-    fn organization(&self, of: usize) -> Selector {
-        Selector {
+    fn organization(&self, of: usize) -> ConnectionSelector {
+        ConnectionSelector {
             tenant: self.principals[of].tenant,
             id: None,
             user: None,
@@ -71,7 +71,7 @@ impl Bench {
 
     fn list(
         &self,
-        selector: Selector,
+        selector: ConnectionSelector,
         after: Option<u64>,
         most: usize,
     ) -> oneshot::Receiver<scan_result::Found> {
@@ -86,7 +86,7 @@ impl Bench {
 }
 
 mod scan_result {
-    pub(super) type Found = Result<Vec<super::Found>, super::scan::Busy>;
+    pub(super) type Found = Result<Vec<super::FoundConnection>, super::scan::ScanQueueFull>;
 }
 
 /// A change of one user rechecks that user's connections of every kind and no others. Those of a disabled
@@ -100,21 +100,21 @@ fn a_change_rechecks_the_connections_it_concerns_and_no_others() {
         let (ann, _) = bench.user(0, "ann");
         let (bob, _) = bench.user(0, "bob");
         let (namesake, _) = bench.user(1, "ann");
-        others.push(bench.connect_as(bob, Transport::Ws, None, Start::NOW));
-        others.push(bench.connect_as(namesake, Transport::Ws, Some(Filter::default()), Start::NOW));
-        let live = bench.connect_as(ann.clone(), Transport::Ws, Some(Filter::default()), Start::NOW);
-        let publisher = bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW);
-        let mut behind = bench.connect_as(ann, Transport::Sse, Some(Filter::default()), Start::NOW);
+        others.push(bench.connect_as(bob, Transport::Ws, None, ResolvedStart::NOW));
+        others.push(bench.connect_as(namesake, Transport::Ws, Some(Filter::default()), ResolvedStart::NOW));
+        let live = bench.connect_as(ann.clone(), Transport::Ws, Some(Filter::default()), ResolvedStart::NOW);
+        let publisher = bench.connect_as(ann.clone(), Transport::Ws, None, ResolvedStart::NOW);
+        let mut behind = bench.connect_as(ann, Transport::Sse, Some(Filter::default()), ResolvedStart::NOW);
         bench.idle();
         for _ in 0..40 {
             bench.publish(0, &"x".repeat(4_000)).await;
         }
         bench.idle();
         let is_behind = bench.worker.state.borrow_mut().connection(behind.0).map(|it| it.mode);
-        assert_eq!(is_behind, Some(crate::connection::Mode::Behind));
+        assert_eq!(is_behind, Some(crate::connection::ReadMode::Behind));
 
         auth.set_disabled(&bench.manager(0), None, "ann", None, true).await.expect("disabled");
-        bench.mail(Mail::Recheck(Change::UserDisabled(bench.principals[0].tenant, "ann".into(), true)));
+        bench.mail(Mail::Recheck(AuthChange::UserDisabled(bench.principals[0].tenant, "ann".into(), true)));
         bench.idle();
         assert_eq!(bench.rechecked(), 3);
         assert!([live.0, publisher.0, behind.0].into_iter().all(|token| !bench.is_open(token)));
@@ -131,25 +131,25 @@ fn many_changes_are_one_recheck() {
         let (ann, jti) = bench.user(0, "ann");
         let tenant = ann.tenant;
         let held: Vec<_> =
-            (0..5).map(|_| bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW)).collect();
+            (0..5).map(|_| bench.connect_as(ann.clone(), Transport::Ws, None, ResolvedStart::NOW)).collect();
         let (bob, _) = bench.user(0, "bob");
-        let _bob = bench.connect_as(bob, Transport::Ws, None, Start::NOW);
+        let _bob = bench.connect_as(bob, Transport::Ws, None, ResolvedStart::NOW);
         bench.idle();
-        let note = |change: Change| bench.worker.state.borrow_mut().scans.recheck(&change);
+        let note = |change: AuthChange| bench.worker.state.borrow_mut().scans.recheck(&change);
         for disabled in [true, false].repeat(500) {
-            note(Change::UserDisabled(tenant, "ann".into(), disabled));
-            note(Change::TokensEnded(tenant, "nobody".into()));
+            note(AuthChange::UserDisabled(tenant, "ann".into(), disabled));
+            note(AuthChange::TokensEnded(tenant, "nobody".into()));
         }
         bench.idle();
         assert_eq!(bench.rechecked(), 5);
         // A token is found among the connections of its organization.
         bench.worker.shared.auth.revoke_token(&bench.manager(0), None, &jti).await.expect("revoked");
-        bench.mail(Mail::Recheck(Change::TokenRevoked(tenant, jti)));
+        bench.mail(Mail::Recheck(AuthChange::TokenRevoked(tenant, jti)));
         bench.idle();
         assert_eq!(bench.rechecked(), 10);
         assert!(held.iter().all(|(token, _)| !bench.is_open(*token)));
         // With more names than are remembered, the whole organization is checked.
-        (0..2_000).for_each(|n| note(Change::UserDisabled(tenant, n.to_string(), true)));
+        (0..2_000).for_each(|n| note(AuthChange::UserDisabled(tenant, n.to_string(), true)));
         bench.idle();
         assert_eq!(bench.rechecked(), 10 + 1, "bob's; those that were closed are not looked at");
     });
@@ -164,9 +164,9 @@ fn a_scan_of_many_takes_a_step_of_each_turn() {
         let many: Vec<_> = (0..200).map(|_| bench.subscriber(0)).collect();
         let (_, mut one) = bench.subscriber(1);
         bench.idle();
-        bench.mail(Mail::Recheck(Change::VisibilityChanged(bench.principals[0].tenant)));
+        bench.mail(Mail::Recheck(AuthChange::VisibilityChanged(bench.principals[0].tenant)));
         let listed = bench.list(bench.organization(0), None, 10);
-        bench.mail(Mail::Recheck(Change::VisibilityChanged(bench.principals[1].tenant)));
+        bench.mail(Mail::Recheck(AuthChange::VisibilityChanged(bench.principals[1].tenant)));
         bench.publish(1, "for-one").await;
         bench.turn();
         assert!(read(&mut one).contains("for-one"));
@@ -195,20 +195,20 @@ fn the_heartbeats_of_a_tick_are_spread_over_turns() {
                 .filter(|(_, peer)| !read_bytes(&mut { peer }.try_clone().expect("cloned")).is_empty())
                 .count()
         };
-        let mut told = 0;
+        let mut heartbeats = 0;
         let interval = bench.worker.keepalive_ticks(Transport::Sse);
         for _ in 0..interval {
             bench.worker.tick();
             bench.turn();
             let now = beats(&mut many);
             assert!(now <= 1, "{now} in a turn");
-            told += now;
+            heartbeats += now;
             // Ticks that come meanwhile are not lost.
             bench.turn();
-            told += beats(&mut many);
+            heartbeats += beats(&mut many);
         }
         bench.idle();
-        assert_eq!(told + beats(&mut many), many.len());
+        assert_eq!(heartbeats + beats(&mut many), many.len());
     });
 }
 
@@ -228,17 +228,17 @@ fn listings_are_bounded_for_each_organization() {
         ids.sort_unstable();
         let answer = bench.list(bench.organization(0), Some(ids[9]), 20);
         bench.idle();
-        let mut found: Vec<Found> = answer.await.expect("answered").expect("room");
+        let mut found: Vec<FoundConnection> = answer.await.expect("answered").expect("room");
         found.sort_unstable();
         assert_eq!(found.iter().map(|found| found.id).take(20).collect::<Vec<_>>(), ids[10..30]);
         let (reply, described) = oneshot::channel();
         let tenant = bench.principals[0].tenant;
         bench.mail(Mail::Describe { tenant, found: found[..3].to_vec(), reply });
         bench.idle();
-        let described: Vec<Listed> = described.await.expect("answered").expect("room");
+        let described: Vec<ConnectionInfo> = described.await.expect("answered").expect("room");
         assert_eq!(described.len(), 3);
 
-        let asked: Vec<_> =
+        let replies: Vec<_> =
             (0..scan::WAITING + 10).map(|_| bench.list(bench.organization(0), None, 1)).collect();
         let others = bench.list(bench.organization(1), None, 1);
         let waits = || bench.worker.state.borrow().scans.len_of(bench.principals[0].tenant);
@@ -246,7 +246,7 @@ fn listings_are_bounded_for_each_organization() {
             bench.turn();
         }
         assert!(waits() <= scan::WAITING);
-        drop(asked);
+        drop(replies);
         let again = bench.list(bench.organization(0), None, 1);
         bench.idle();
         assert!(others.await.expect("answered").is_ok());
@@ -291,9 +291,9 @@ fn what_was_revoked_before_it_was_adopted_is_closed() {
         let (ann, _) = bench.user(0, "ann");
         let auth = bench.worker.shared.auth.clone();
         auth.set_disabled(&bench.manager(0), None, "ann", None, true).await.expect("disabled");
-        let (publisher, _end) = bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW);
+        let (publisher, _end) = bench.connect_as(ann.clone(), Transport::Ws, None, ResolvedStart::NOW);
         let (subscriber, mut end) =
-            bench.connect_as(ann, Transport::Sse, Some(Filter::default()), Start::NOW);
+            bench.connect_as(ann, Transport::Sse, Some(Filter::default()), ResolvedStart::NOW);
         bench.idle();
         assert!(!bench.is_open(publisher) && !bench.is_open(subscriber));
         assert!(read(&mut end).contains("event: closing"));
@@ -309,7 +309,7 @@ fn the_index_follows_connections_as_they_come_and_go() {
         let (ann, _) = bench.user(0, "ann");
         let tenant = ann.tenant;
         let held: Vec<_> = (0..3)
-            .map(|_| bench.connect_as(ann.clone(), Transport::Ws, None, Start::NOW))
+            .map(|_| bench.connect_as(ann.clone(), Transport::Ws, None, ResolvedStart::NOW))
             .chain([bench.subscriber(0)])
             .collect();
         bench.idle();
@@ -326,7 +326,7 @@ fn the_index_follows_connections_as_they_come_and_go() {
             [connection_index::Owner::Organization(tenant), connection_index::Owner::User(tenant, "ann")];
         assert_eq!(owners.map(count), [4, 3]);
         for (token, _) in &held {
-            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), *token, Close::Peer);
+            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), *token, CloseReason::Peer);
         }
         assert_eq!(owners.map(count), [0, 0]);
     });
@@ -398,7 +398,7 @@ fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
             for part in [3, EVENTS] {
                 // Splits the batch as a step does that has room for only some frames.
                 let rest = batch.frames.split_off(part);
-                bench.worker.mark_some(state, view, &mut batch);
+                bench.worker.mark_step(state, view, &mut batch);
                 batch.frames.extend(rest);
                 marked.push(batch.marked);
                 state.views[view as usize].batch = Some(batch);
@@ -430,11 +430,11 @@ fn a_deadline_that_moves_leaves_no_entry_for_each_time() {
         let state = &mut *bench.worker.state.borrow_mut();
         let before = state.wheel.entries();
         for ticks in (1..60).rev().chain(1..60).cycle().take(10_000) {
-            bench.worker.look_within(state, token, ticks);
+            bench.worker.schedule_within(state, token, ticks);
         }
         assert!(state.wheel.entries() <= before + 60, "{}", state.wheel.entries());
         // The earliest entry is the valid one.
-        let at = state.connection(token).expect("alive").look_at;
+        let at = state.connection(token).expect("alive").wheel_tick;
         assert_eq!(at, state.wheel.now() + 1);
     });
 }

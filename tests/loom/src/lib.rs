@@ -1,8 +1,8 @@
 //! `ring` and `wake` under loom. The models are in the `loom_tests` of those modules; the command is in
 //! `Cargo.toml`.
 
-#[path = "../../../src/ring/mod.rs"]
-pub mod ring;
+#[path = "../../../src/event_ring/mod.rs"]
+pub mod event_ring;
 #[path = "../../../src/sync.rs"]
 pub mod sync;
 #[path = "../../../src/wake.rs"]
@@ -13,13 +13,13 @@ mod loom_tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use crate::{
-        ring::{Pins, Read, Reader, Ring, RingLimits, Slotted, ring},
+        event_ring::{Pins, Reader, Ring, RingItem, RingLimits, RingRead, ring},
         sync::{Alive, Arc, Mutex},
         wake::{WakeBits, WakeQueue},
     };
 
     struct Frame(u64, Alive);
-    impl Slotted for Frame {
+    impl RingItem for Frame {
         fn sequence(&self) -> u64 {
             self.1.touch();
             self.0
@@ -39,17 +39,17 @@ mod loom_tests {
     fn work(tenant: &Tenant, queue: &WakeQueue<()>, reader: &mut Reader, end: u64) -> usize {
         tenant.bits.subscribe(0);
         let mut at = tenant.ring.head();
-        let (mut told, mut out) = (Vec::new(), Vec::new());
+        let (mut signals, mut out) = (Vec::new(), Vec::new());
         while at < end {
             queue.wait();
-            queue.drain(&mut told);
-            for () in told.drain(..) {
+            queue.drain(&mut signals);
+            for () in signals.drain(..) {
                 tenant.bits.take(0);
                 loop {
                     match tenant.ring.read(reader, at, &mut out, 8) {
-                        Read::Frames => at = out.last().map_or(at, |frame| frame.sequence() + 1),
-                        Read::Behind { tail } => at = tail,
-                        Read::AtHead => break,
+                        RingRead::Frames => at = out.last().map_or(at, |frame| frame.sequence() + 1),
+                        RingRead::Behind { tail } => at = tail,
+                        RingRead::AtHead => break,
                     }
                 }
             }

@@ -7,17 +7,17 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, WriteAsUser};
-use crate::outcome::Refusal;
-use crate::resource::ResourceError;
-use crate::resource::agents::Json;
-use crate::resource::memories::NewMemory;
-use crate::resource::memories::batch::{self, ITEMS, Outcome};
+use crate::domain::ResourceError;
+use crate::domain::agents::Json;
+use crate::domain::memories::NewMemory;
+use crate::domain::memories::batch::{self, BatchOutcome, ITEMS};
+use crate::error_response::ErrorResponse;
 
 use super::super::super::api::parameters::IdempotencyKey;
-use super::super::super::exchange::Exchange;
-use super::super::super::misread::Misread;
-use super::super::super::respond::Answer;
-use super::super::{Written, made, written_from_array, written_together};
+use super::super::super::json_error::JsonError;
+use super::super::super::request::ApiRequest;
+use super::super::super::response::ApiResponse;
+use super::super::{WriteRequest, batch_write_request, create_once, write_request_from_array};
 
 /// Maximum of bytes of the field and reason reported for one item that cannot be parsed. A hundred of them,
 /// each twice, must fit into the response that is stored for an `Idempotency-Key`.
@@ -39,7 +39,7 @@ struct NewMemories {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = OldMemories)]
 #[serde(untagged, expecting = "ids must be an array of texts, by itself or as {\"ids\": […]}")]
-enum OldMemories {
+enum MemoriesToDelete {
     Bare(Vec<String>),
     Named(Ids),
 }
@@ -53,10 +53,10 @@ struct Ids {
     ids: Vec<String>,
 }
 
-impl OldMemories {
+impl MemoriesToDelete {
     fn ids(&self) -> &[String] {
         match self {
-            OldMemories::Bare(ids) | OldMemories::Named(Ids { ids }) => ids,
+            MemoriesToDelete::Bare(ids) | MemoriesToDelete::Named(Ids { ids }) => ids,
         }
     }
 }
@@ -106,9 +106,9 @@ struct ItemError {
     details: serde_json::Value,
 }
 
-fn outcome_told(outcome: &Outcome) -> Answer {
-    let error = |failed: &batch::Failed| {
-        let refusal = Refusal::from(failed.error.clone());
+fn batch_response(outcome: &BatchOutcome) -> ApiResponse {
+    let error = |failed: &batch::FailedItem| {
+        let refusal = ErrorResponse::from(failed.error.clone());
         ItemError {
             index: failed.index,
             id: failed
@@ -128,21 +128,21 @@ fn outcome_told(outcome: &Outcome) -> Answer {
     };
     let both = BatchAnswer { data: &view, success: true, flat: &view };
     // texts and numbers: this cannot fail
-    Answer::raw_json(StatusCode::OK, serde_json::to_vec(&both).unwrap_or_default())
+    ApiResponse::raw_json(StatusCode::OK, serde_json::to_vec(&both).unwrap_or_default())
 }
 
 /// Refuses an empty batch and one with too many items.
-fn counted(field: &str, items: usize) -> Result<usize, Refusal> {
+fn checked_len(field: &str, items: usize) -> Result<usize, ErrorResponse> {
     match (1..=ITEMS).contains(&items) {
         true => Ok(items),
-        false => Err(Refusal::invalid(field, &format!("has {items} items, must have 1 to {ITEMS}"))),
+        false => Err(ErrorResponse::invalid(field, &format!("has {items} items, must have 1 to {ITEMS}"))),
     }
 }
 
 fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     serde_json::from_str(json.get()).map_err(|error| {
-        let Misread { field, reason } =
-            Misread::of::<NewMemory>(json.get().as_bytes(), &error).within(REASON_BYTES);
+        let JsonError { field, reason } =
+            JsonError::explain::<NewMemory>(json.get().as_bytes(), &error).truncated(REASON_BYTES);
         // Characters that JSON would escape, and so make longer, are replaced.
         let plain = |c: char| if c.is_control() || matches!(c, '"' | '\\') { '\'' } else { c };
         ResourceError::Invalid { field: field.chars().map(plain).collect(), reason }
@@ -159,14 +159,16 @@ fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
 pub(in crate::http) async fn create(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
-) -> Result<Answer, Refusal> {
-    let count = |body: &NewMemories| counted("memories", body.memories.len());
-    let Written { x, right, caller, bytes, body } = written_together(x, right, count).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let count = |body: &NewMemories| checked_len("memories", body.memories.len());
+    let WriteRequest { x, right, caller, bytes, body } = batch_write_request(x, right, count).await?;
     let items = body.memories.iter().map(|json| item(json)).collect();
-    made(x, &right, &bytes, outcome_told, async |kept| batch::create(&caller, &right, items, kept).await)
-        .await
+    create_once(x, &right, &bytes, batch_response, async |kept| {
+        batch::create(&caller, &right, items, kept).await
+    })
+    .await
 }
 
 /// Deletes several memories. A missing one is reported and does not affect the others.
@@ -175,17 +177,20 @@ pub(in crate::http) async fn create(
     path = "/api/v1/memories/batch/delete",
     tag = "memories",
     params(IdempotencyKey),
-    request_body = OldMemories,
+    request_body = MemoriesToDelete,
     responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
 pub(in crate::http) async fn delete(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
-) -> Result<Answer, Refusal> {
-    let count = |body: &OldMemories| counted("ids", body.ids().len());
-    let Written { x, right, caller, bytes, body } = written_from_array(x, right, count).await?;
+) -> Result<ApiResponse, ErrorResponse> {
+    let count = |body: &MemoriesToDelete| checked_len("ids", body.ids().len());
+    let WriteRequest { x, right, caller, bytes, body } = write_request_from_array(x, right, count).await?;
     let ids = body.ids().to_vec();
-    made(x, &right, &bytes, outcome_told, async |kept| batch::delete(&caller, &right, ids, kept).await).await
+    create_once(x, &right, &bytes, batch_response, async |kept| {
+        batch::delete(&caller, &right, ids, kept).await
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -197,15 +202,15 @@ mod tests {
     fn the_longest_answer_to_a_batch_can_be_kept() {
         let hostile = format!("{{\"{}\":1}}", "\\u0001\\\"\\\\".repeat(1_000));
         let raw = RawValue::from_string(hostile).expect("JSON");
-        let failed = |index| batch::Failed {
+        let failed = |index| batch::FailedItem {
             index,
             id: None, // only items to delete have an id, and those are parsed already
             error: item(&raw).expect_err("no such field"),
         };
-        let outcome = Outcome { done: Vec::new(), failed: (0..ITEMS).map(failed).collect() };
-        let len = outcome_told(&outcome).body.len();
+        let outcome = BatchOutcome { done: Vec::new(), failed: (0..ITEMS).map(failed).collect() };
+        let len = batch_response(&outcome).body.len();
         assert!(len + 1_024 <= crate::store::MAX_VALUE, "{len}");
         let ids = (0..ITEMS).map(|_| crate::ids::fresh("memory")).collect();
-        assert!(outcome_told(&Outcome { done: ids, failed: Vec::new() }).body.len() < len);
+        assert!(batch_response(&BatchOutcome { done: ids, failed: Vec::new() }).body.len() < len);
     }
 }

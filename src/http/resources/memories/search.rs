@@ -5,23 +5,23 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe};
-use crate::outcome::Refusal;
-use crate::resource::memories::MemoryType;
-use crate::resource::memories::search::{self as engine, Query};
+use crate::domain::memories::MemoryType;
+use crate::domain::memories::search::{self as engine, MemoryQuery};
+use crate::error_response::ErrorResponse;
 
 use super::super::super::api::parameters::{MemorySearch, MemoryWords};
-use super::super::super::exchange::Exchange;
 use super::super::super::parameters::{boolean, fraction, number, unknown};
-use super::super::super::respond::Answer;
-use super::super::{Asker, asking, no_parameters, reading};
-use super::{View, view};
+use super::super::super::request::ApiRequest;
+use super::super::super::response::ApiResponse;
+use super::super::{HttpCaller, caller, no_parameters, reader};
+use super::{MemoryView, view};
 
 /// A memory that matches, with its score.
 #[derive(Serialize, ToSchema)]
 #[schema(as = MemoryHit)]
 struct HitView<'a> {
     #[serde(flatten)]
-    memory: View<'a>,
+    memory: MemoryView<'a>,
     /// Score, 0 to 1. A higher score is a better match.
     score: f32,
 }
@@ -42,7 +42,7 @@ struct FoundView<'a> {
     has_more: bool,
 }
 
-async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
+async fn found(caller: &HttpCaller<'_>, query: MemoryQuery) -> Result<ApiResponse, ErrorResponse> {
     let found = engine::search(caller, query).await?;
     let org_id = &caller.principal.org_id;
     let view = FoundView {
@@ -56,7 +56,7 @@ async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
         offset: found.offset,
         limit: found.limit,
     };
-    Ok(Answer::data(StatusCode::OK, view))
+    Ok(ApiResponse::data(StatusCode::OK, view))
 }
 
 /// Searches memories by words, best match first.
@@ -64,18 +64,18 @@ async fn found(caller: &Asker<'_>, query: Query) -> Result<Answer, Refusal> {
     post,
     path = "/api/v1/memories/search",
     tag = "memories",
-    request_body = Query,
+    request_body = MemoryQuery,
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
 pub(in crate::http) async fn by_body(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<Subscribe>,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let principal = right.principal().clone();
     principal.authorize::<Subscribe>()?;
-    let query = x.json::<Query>().await?;
-    found(&asking(x, principal).await?, query).await
+    let query = x.json::<MemoryQuery>().await?;
+    found(&caller(x, principal).await?, query).await
 }
 
 /// Searches memories by words, best match first.
@@ -86,9 +86,12 @@ pub(in crate::http) async fn by_body(
     params(MemoryWords, MemorySearch),
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
-pub(in crate::http) async fn by_query(x: &Exchange, right: Authorized<Subscribe>) -> Result<Answer, Refusal> {
-    let caller = reading(x, &right).await?;
-    let mut query = Query::default();
+pub(in crate::http) async fn by_query(
+    x: &ApiRequest,
+    right: Authorized<Subscribe>,
+) -> Result<ApiResponse, ErrorResponse> {
+    let caller = reader(x, &right).await?;
+    let mut query = MemoryQuery::default();
     for (name, value) in &x.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("query", text) => query.query = Some(text.to_owned()),
@@ -98,7 +101,7 @@ pub(in crate::http) async fn by_query(x: &Exchange, right: Authorized<Subscribe>
             ("memory_type", "") => {}
             ("memory_type", name) => {
                 let kind = MemoryType::from_name(name);
-                let refused = |reason| Refusal::bad_request(format!("memory_type: {reason}"));
+                let refused = |reason| ErrorResponse::bad_request(format!("memory_type: {reason}"));
                 query.memory_type = Some(kind.map_err(refused)?);
             }
             ("min_importance", text) => query.min_importance = Some(fraction("min_importance", text)?),

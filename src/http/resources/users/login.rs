@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Password};
-use crate::outcome::Refusal;
-use crate::resource::entry::{self, Entered};
-use crate::resource::users::UserError;
+use crate::domain::login::{self, UserSession};
+use crate::domain::users::UserError;
+use crate::error_response::ErrorResponse;
 use crate::time::rfc3339;
 
-use super::super::super::exchange::Exchange;
-use super::super::super::respond::Answer;
+use super::super::super::request::ApiRequest;
+use super::super::super::response::ApiResponse;
 use super::super::no_parameters;
-use super::{View, desk, view, wipe};
+use super::{UserView, erase_secrets, user_service, view};
 
 /// Maximum of bytes of a login body. It leaves room for organization, email and password.
 pub const LOGIN_BYTES: usize = 8 * 1024;
@@ -46,7 +46,7 @@ struct Session<'a> {
     #[schema(format = DateTime)]
     expires_at: String,
     /// User that the token is for.
-    user: View<'a>,
+    user: UserView<'a>,
 }
 
 /// A session, in the envelope, and repeated beside it, where the clients of AgentMem read it.
@@ -63,7 +63,7 @@ struct SessionAnswer<'a> {
     success: bool,
 }
 
-fn entered(x: &Exchange, Entered { user, organization, issued }: &Entered) -> Answer {
+fn session_response(x: &ApiRequest, UserSession { user, organization, issued }: &UserSession) -> ApiResponse {
     let session = Session {
         token: issued.token.expose(),
         expires_at: rfc3339(issued.expires_at_ms),
@@ -71,11 +71,11 @@ fn entered(x: &Exchange, Entered { user, organization, issued }: &Entered) -> An
     };
     let answer = SessionAnswer { flat: &session, data: &session, success: true };
     let body = serde_json::to_vec(&answer).unwrap_or_default(); // texts: this cannot fail
-    Answer::raw_json(StatusCode::OK, body)
+    ApiResponse::raw_json(StatusCode::OK, body)
 }
 
 /// A refused password counts as a failed credential.
-fn counted(x: &Exchange, error: UserError) -> Refusal {
+fn count_failure(x: &ApiRequest, error: UserError) -> ErrorResponse {
     if matches!(error, UserError::Unknown | UserError::TooMany(_)) {
         x.shared().metrics.auth_failures.add(1);
         tracing::debug!(path = %x.path, peer = ?x.peer, %error, "login refused");
@@ -98,15 +98,15 @@ fn counted(x: &Exchange, error: UserError) -> Refusal {
         (status = 503),
     )
 )]
-pub(in crate::http) async fn login(x: &mut Exchange, _: ()) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn login(x: &mut ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
     x.shared().serving()?;
     no_parameters(x)?;
     let (body, bytes): (LoginBody, _) = x.small_json(LOGIN_BYTES).await?;
-    wipe(bytes);
+    erase_secrets(bytes);
     let x = &*x;
     let LoginBody { email, password, organization_id } = body;
-    let found = entry::login(desk(x), x.peer, &organization_id, &email, Arc::new(password)).await;
-    found.map(|found| entered(x, &found)).map_err(|error| counted(x, error))
+    let found = login::login(user_service(x), x.peer, &organization_id, &email, Arc::new(password)).await;
+    found.map(|found| session_response(x, &found)).map_err(|error| count_failure(x, error))
 }
 
 /// The current and the new password of a user.
@@ -131,14 +131,14 @@ struct PasswordBody {
     responses((status = 200, description = "A new session. All earlier tokens of the user are no longer valid.", body = SessionAnswer), (status = 404), (status = 409))
 )]
 pub(in crate::http) async fn change_password(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<Authenticated>,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let (body, bytes): (PasswordBody, _) = x.small_json(LOGIN_BYTES).await?;
-    wipe(bytes);
+    erase_secrets(bytes);
     let x = &*x;
     let (current, new) = (Arc::new(body.current_password), Arc::new(body.new_password));
-    let changed = entry::change_password(desk(x), x.peer, &right, current, new).await;
-    changed.map(|found| entered(x, &found)).map_err(|error| counted(x, error))
+    let changed = login::change_password(user_service(x), x.peer, &right, current, new).await;
+    changed.map(|found| session_response(x, &found)).map_err(|error| count_failure(x, error))
 }

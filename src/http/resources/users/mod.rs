@@ -1,5 +1,5 @@
 //! `/users`, `/users/me`, `/organizations/{id}/members`: request and response types. The rules are in
-//! [`crate::resource::users`]. Registration and sessions have their own files.
+//! [`crate::domain::users`]. Registration and sessions have their own files.
 //!
 //! * A body with a password is wiped from memory once it is parsed. No response has a password.
 
@@ -15,19 +15,19 @@ use utoipa::ToSchema;
 use zeroize::Zeroize as _;
 
 use crate::auth::{Authenticated, Authorized, Manage, Organization, Principal, Role, WriteAsUser};
-use crate::outcome::Refusal;
-use crate::resource::users::{self, Desk, Saying, User};
+use crate::domain::users::{self, User, UserPatch, UserService};
+use crate::error_response::ErrorResponse;
 use crate::time::rfc3339;
 
 use super::super::api::parameters::{IfMatch, OfOrganization, Page};
-use super::super::exchange::Exchange;
-use super::super::respond::Answer;
-use super::{if_match, listed, no_parameters, of_version, only_parameter, page, unescaped};
+use super::super::request::ApiRequest;
+use super::super::response::ApiResponse;
+use super::{if_match, no_parameters, of_version, only_parameter, page, page_response, unescaped};
 
 /// A user.
 #[derive(Serialize, ToSchema)]
 #[schema(as = User)]
-struct View<'a> {
+struct UserView<'a> {
     /// Id: `user-<uuid7>`. It is the `sub` of the user's tokens.
     id: &'a str,
     /// Organization of the user.
@@ -50,8 +50,8 @@ struct View<'a> {
     updated_at: String,
 }
 
-fn view<'a>(x: &Exchange, organization: &'a Organization, user: &'a User) -> View<'a> {
-    View {
+fn view<'a>(x: &ApiRequest, organization: &'a Organization, user: &'a User) -> UserView<'a> {
+    UserView {
         id: &user.id,
         organization_id: &organization.id,
         email: &user.email,
@@ -64,21 +64,21 @@ fn view<'a>(x: &Exchange, organization: &'a Organization, user: &'a User) -> Vie
     }
 }
 
-fn told(x: &Exchange, organization: &Organization, user: &User) -> Answer {
-    of_version(Answer::data(StatusCode::OK, view(x, organization, user)), user.version)
+fn user_response(x: &ApiRequest, organization: &Organization, user: &User) -> ApiResponse {
+    of_version(ApiResponse::data(StatusCode::OK, view(x, organization, user)), user.version)
 }
 
 /// Returns the caller's organization.
-fn own_organization(x: &Exchange, principal: &Principal) -> Result<Arc<Organization>, Refusal> {
-    x.shared().auth.organization(principal.tenant).ok_or_else(Refusal::not_found)
+fn own_organization(x: &ApiRequest, principal: &Principal) -> Result<Arc<Organization>, ErrorResponse> {
+    x.shared().auth.organization(principal.tenant).ok_or_else(ErrorResponse::not_found)
 }
 
-fn desk(x: &Exchange) -> Desk<'_> {
-    Desk { tenants: &x.shared().tenants, auth: &x.shared().auth }
+fn user_service(x: &ApiRequest) -> UserService<'_> {
+    UserService { tenants: &x.shared().tenants, auth: &x.shared().auth }
 }
 
 /// Wipes a body from memory, if nothing else refers to its bytes.
-fn wipe(body: Bytes) {
+fn erase_secrets(body: Bytes) {
     if let Ok(mut body) = body.try_into_mut() {
         body.zeroize();
     }
@@ -89,13 +89,16 @@ fn wipe(body: Bytes) {
     get,
     path = "/api/v1/users/me",
     tag = "users",
-    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
+    responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
-pub(in crate::http) async fn me(x: &Exchange, right: Authorized<Authenticated>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn me(
+    x: &ApiRequest,
+    right: Authorized<Authenticated>,
+) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
     no_parameters(x)?;
-    let user = users::own(desk(x), &principal).await?;
-    Ok(told(x, &*own_organization(x, &principal)?, &user))
+    let user = users::verify_own_password(user_service(x), &principal).await?;
+    Ok(user_response(x, &*own_organization(x, &principal)?, &user))
 }
 
 /// Updates fields of your own user; `null` clears a field.
@@ -104,18 +107,18 @@ pub(in crate::http) async fn me(x: &Exchange, right: Authorized<Authenticated>) 
     path = "/api/v1/users/me",
     tag = "users",
     params(IfMatch),
-    request_body = Saying,
-    responses((status = 200, description = "The updated user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
+    request_body = UserPatch,
+    responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn change_me(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    let saying: Saying = x.json().await?;
+    let patch: UserPatch = x.json().await?;
     let x = &*x;
-    let user = users::change_me(desk(x), &right, if_match(x)?, saying).await?;
-    Ok(told(x, &*own_organization(x, right.principal())?, &user))
+    let user = users::change_me(user_service(x), &right, if_match(x)?, patch).await?;
+    Ok(user_response(x, &*own_organization(x, right.principal())?, &user))
 }
 
 /// Lists users, newest first.
@@ -124,9 +127,12 @@ pub(in crate::http) async fn change_me(
     path = "/api/v1/users",
     tag = "users",
     params(Page, OfOrganization),
-    responses((status = 200, description = "A page of users.", body = Vec<View>))
+    responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
-pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn list(
+    x: &ApiRequest,
+    by: Authorized<Manage>,
+) -> Result<ApiResponse, ErrorResponse> {
     let mut org_id = None;
     let page = page(x, |name, value| {
         if name == "org_id" && !value.is_empty() {
@@ -143,26 +149,26 @@ pub(in crate::http) async fn list(x: &Exchange, by: Authorized<Manage>) -> Resul
     path = "/api/v1/organizations/{id}/members",
     tag = "users",
     params(Page),
-    responses((status = 200, description = "A page of users.", body = Vec<View>))
+    responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
 pub(in crate::http) async fn list_members(
-    x: &Exchange,
+    x: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let page = page(x, |_, _| Ok(false))?;
     listing(x, &by, Some(&unescaped(id)?), &page).await
 }
 
 async fn listing(
-    x: &Exchange,
+    x: &ApiRequest,
     by: &Authorized<Manage>,
     org_id: Option<&str>,
-    page: &crate::resource::Page,
-) -> Result<Answer, Refusal> {
-    let ((found, next), organization) = users::list(desk(x), by, org_id, page).await?;
-    let views: Vec<View<'_>> = found.iter().map(|user| view(x, &organization, user)).collect();
-    Ok(listed(&views, next.as_ref()))
+    page: &crate::domain::PageRequest,
+) -> Result<ApiResponse, ErrorResponse> {
+    let ((found, next), organization) = users::list(user_service(x), by, org_id, page).await?;
+    let views: Vec<UserView<'_>> = found.iter().map(|user| view(x, &organization, user)).collect();
+    Ok(page_response(&views, next.as_ref()))
 }
 
 /// Gets a user.
@@ -171,12 +177,16 @@ async fn listing(
     path = "/api/v1/users/{sub}",
     tag = "users",
     params(OfOrganization),
-    responses((status = 200, description = "The user.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str) -> Result<Answer, Refusal> {
+pub(in crate::http) async fn get(
+    x: &ApiRequest,
+    by: Authorized<Manage>,
+    id: &str,
+) -> Result<ApiResponse, ErrorResponse> {
     let org_id = only_parameter(x, "org_id")?;
-    let (user, organization) = users::get(desk(x), &by, org_id.as_deref(), &unescaped(id)?).await?;
-    Ok(told(x, &organization, &user))
+    let (user, organization) = users::get(user_service(x), &by, org_id.as_deref(), &unescaped(id)?).await?;
+    Ok(user_response(x, &organization, &user))
 }
 
 /// Deletes a user with their messages, memories, core memory and events.
@@ -188,13 +198,13 @@ pub(in crate::http) async fn get(x: &Exchange, by: Authorized<Manage>, id: &str)
     responses((status = 204, description = "The user is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &Exchange,
+    x: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     let org_id = only_parameter(x, "org_id")?;
-    users::delete(desk(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
-    Ok(Answer::empty())
+    users::delete(user_service(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
+    Ok(ApiResponse::empty())
 }
 
 /// New role of a member.
@@ -213,21 +223,21 @@ struct RoleBody {
     tag = "users",
     params(IfMatch),
     request_body = RoleBody,
-    responses((status = 200, description = "The updated user.", body = View, headers(("ETag" = String, description = "Version of the resource."))))
+    responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change_member(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     by: Authorized<Manage>,
     id: &str,
     sub: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let body: RoleBody = x.json().await?;
     let x = &*x;
     let (id, sub) = (unescaped(id)?, unescaped(sub)?);
-    let changed = users::set_role(desk(x), &by, Some(&id), &sub, if_match(x)?, body.role).await;
+    let changed = users::set_role(user_service(x), &by, Some(&id), &sub, if_match(x)?, body.role).await;
     let (user, organization) = changed?;
-    Ok(told(x, &organization, &user))
+    Ok(user_response(x, &organization, &user))
 }
 
 /// Deletes a user of an organization.
@@ -239,12 +249,12 @@ pub(in crate::http) async fn change_member(
     responses((status = 204, description = "The user is deleted."))
 )]
 pub(in crate::http) async fn remove_member(
-    x: &Exchange,
+    x: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
     sub: &str,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
-    users::delete(desk(x), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(x)?).await?;
-    Ok(Answer::empty())
+    users::delete(user_service(x), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(x)?).await?;
+    Ok(ApiResponse::empty())
 }

@@ -9,16 +9,16 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Manage, Organization, Password, Role};
-use crate::outcome::Refusal;
-use crate::resource::users::{self, NewUser, User};
+use crate::domain::users::{self, NewUser, User};
+use crate::error_response::ErrorResponse;
 
 use super::super::super::api::parameters::IdempotencyKey;
 use super::super::super::created;
-use super::super::super::exchange::Exchange;
-use super::super::super::once::{self, Turn};
-use super::super::super::respond::Answer;
+use super::super::super::idempotency::{self, KeyedRequest};
+use super::super::super::request::ApiRequest;
+use super::super::super::response::ApiResponse;
 use super::super::{no_parameters, of_version, unescaped};
-use super::{View, desk, view, wipe};
+use super::{UserView, erase_secrets, user_service, view};
 
 /// A user to register.
 #[derive(Deserialize, ToSchema)]
@@ -48,13 +48,13 @@ struct RegisterBody {
     tag = "users",
     params(IdempotencyKey),
     request_body = RegisterBody,
-    responses((status = 201, description = "The new user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
+    responses((status = 201, description = "The new user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn register(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<Manage>,
-) -> Result<Answer, Refusal> {
-    enrol(x, right, None).await
+) -> Result<ApiResponse, ErrorResponse> {
+    register_user(x, right, None).await
 }
 
 /// Registers a user in an organization.
@@ -64,29 +64,29 @@ pub(in crate::http) async fn register(
     tag = "users",
     params(IdempotencyKey),
     request_body = RegisterBody,
-    responses((status = 201, description = "The new user.", body = View, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
+    responses((status = 201, description = "The new user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn add_member(
-    x: &mut Exchange,
+    x: &mut ApiRequest,
     right: Authorized<Manage>,
     id: &str,
-) -> Result<Answer, Refusal> {
-    enrol(x, right, Some(unescaped(id)?)).await
+) -> Result<ApiResponse, ErrorResponse> {
+    register_user(x, right, Some(unescaped(id)?)).await
 }
 
 /// Registers a user in the organization that the path or the body names, otherwise in the caller's.
-async fn enrol(
-    x: &mut Exchange,
+async fn register_user(
+    x: &mut ApiRequest,
     by: Authorized<Manage>,
     organization: Option<String>,
-) -> Result<Answer, Refusal> {
+) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(x)?;
     let (body, bytes): (RegisterBody, _) = x.json_and_bytes().await?;
-    wipe(bytes);
+    erase_secrets(bytes);
     let x = &*x;
     let org_id = match (organization, body.organization_id) {
         (Some(path), Some(body)) if path != body => {
-            return Err(Refusal::invalid("organization_id", "differs from the path's; leave it out"));
+            return Err(ErrorResponse::invalid("organization_id", "differs from the path's; leave it out"));
         }
         (path, body) => path.or(body),
     };
@@ -98,29 +98,30 @@ async fn enrol(
         role: body.role,
     };
     let digest = recognizable(x, &by, org_id.as_deref(), &new).await?;
-    let once = match once::turn(x.shared(), x, &by, &digest).await? {
-        Turn::First(once) => once,
-        Turn::Repeat(answer) => return Ok(answer),
+    let guard = match idempotency::begin(x.shared(), x, &by, &digest).await? {
+        KeyedRequest::First(guard) => guard,
+        KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let answer = |user: &User, organization: &Organization| {
         of_version(created(view(x, organization, user)), user.version)
     };
-    let kept =
-        |user: &User, organization: &Organization| once::kept(once.as_ref(), || answer(user, organization));
-    let (user, organization) = users::register(desk(x), &by, org_id.as_deref(), new, kept).await?;
+    let kept = |user: &User, organization: &Organization| {
+        idempotency::response_rows(guard.as_ref(), || answer(user, organization))
+    };
+    let (user, organization) = users::register(user_service(x), &by, org_id.as_deref(), new, kept).await?;
     Ok(answer(&user, &organization))
 }
 
 /// Returns what distinguishes one registration from another with the same `Idempotency-Key`. Instead of the
 /// password it has a digest that is as hard to invert as the password's hash. Empty if there is no key.
 async fn recognizable(
-    x: &Exchange,
+    x: &ApiRequest,
     by: &Authorized<Manage>,
     org_id: Option<&str>,
     new: &NewUser,
-) -> Result<Vec<u8>, Refusal> {
-    let Some(key) = once::idempotency_key(x)? else { return Ok(Vec::new()) };
-    new.password.check_new().map_err(|reason| Refusal::invalid("password", &reason))?;
+) -> Result<Vec<u8>, ErrorResponse> {
+    let Some(key) = idempotency::idempotency_key(x)? else { return Ok(Vec::new()) };
+    new.password.check_new().map_err(|reason| ErrorResponse::invalid("password", &reason))?;
     let subject = by.principal().subject();
     let salt = crate::store::scope(&[by.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
     let passwords = x.shared().auth.passwords();

@@ -83,7 +83,7 @@ fn what_was_synced_is_read_and_replayed() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = || Options { io: Arc::new(Disk), ..options(dir.path(), 1 << 16) };
     let journal = Journal::open(options(), Position(0), &mut |_| Ok(())).expect("it opens");
-    let mut record = NewRecord::new(RecordKind::Upkeep, 3, journal.end());
+    let mut record = NewRecord::new(RecordKind::Maintenance, 3, journal.end());
     let piece = record.add_piece(b"events".to_vec());
     record.put(b"key", b"value");
     record.delete(b"gone");
@@ -104,7 +104,7 @@ fn what_was_synced_is_read_and_replayed() {
             Change::Delete { key: b"gone" },
             Change::Free(piece),
         ];
-        assert_eq!((changes, record.epoch, record.kind), (expected.to_vec(), 3, RecordKind::Upkeep));
+        assert_eq!((changes, record.epoch, record.kind), (expected.to_vec(), 3, RecordKind::Maintenance));
         assert_eq!(record.bytes(piece), Some(&b"events"[..]));
         Ok(())
     })

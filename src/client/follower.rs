@@ -1,0 +1,302 @@
+//! What frames mean to a subscriber: items to return, a cursor to reconnect with, a reply to send. It has no
+//! socket or clock.
+//!
+//! * Every event and every control frame with a cursor moves the cursor, so the cursor of a quiet stream
+//!   stays recent.
+//! * The requested position is used until the first cursor arrives; after that, the cursor is used.
+
+use std::time::Duration;
+
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+
+use super::filter::{self, Filter, Position};
+use super::sse::SseEvent;
+use super::{ClientError, Event};
+
+/// The longest heartbeat interval that is accepted: the maximum that a daemon can be configured to.
+const HEARTBEAT_SECONDS_MAX: u64 = 3_600;
+/// Number of missed heartbeats after which a peer counts as gone.
+const HEARTBEATS_MISSED: u32 = 2;
+/// Allowance for a late heartbeat, because both sides may be busy.
+const HEARTBEAT_SLACK: Duration = Duration::from_secs(5);
+
+/// An item of a subscription.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Item {
+    /// An event, in order, each once.
+    Event(ReceivedEvent),
+    /// Events are missing. A client that keeps state from events must read that state again over REST.
+    Gap(Gap),
+    /// A change in the state of the connection.
+    Status(Status),
+}
+
+/// An event as it was received.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReceivedEvent {
+    /// Its id, which is the cursor after it.
+    pub id: String,
+    /// The event.
+    pub event: Event,
+    /// Its JSON as the daemon sent it.
+    pub json: String,
+}
+
+/// A declared loss of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The cursor that was presented.
+    pub after: String,
+    /// The cursor at which delivery continues.
+    pub resumes_at: String,
+    /// `trimmed`, `lagged`, `unknown_cursor`, or a reason that a later version adds.
+    pub reason: String,
+}
+
+/// The state of a subscription's connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// A stream is open.
+    Connected {
+        /// The connection's id, for administrators.
+        connection_id: String,
+        /// Whether the stream continues after the cursor without a gap.
+        resumed: bool,
+        /// Maximum number of events to be replayed before `CaughtUp`.
+        replaying: u64,
+        /// Whether this is a reconnect.
+        again: bool,
+    },
+    /// All missed events were delivered. From here on events are live.
+    CaughtUp,
+    /// The daemon reports that something it was sent is wrong.
+    ServerError {
+        /// The `code`, as in an error body.
+        code: String,
+        /// The `message`, as in an error body.
+        message: String,
+    },
+    /// The stream was lost. Another one is opened after a wait.
+    Lost {
+        /// How it ended, or why it could not be opened.
+        why: ClientError,
+        /// The length of the wait.
+        again_in: Duration,
+    },
+}
+
+/// The effect of one frame.
+#[derive(Debug)]
+pub(super) enum FrameEffect {
+    Nothing,
+    Item(Item),
+    /// A pong to send.
+    Pong(String),
+    /// The `ready` frame, and how long the stream may be silent from now on.
+    Ready(Item, Duration),
+    End(ClientError),
+}
+
+/// What a subscriber knows between two frames, and between two streams.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) filter: Filter,
+    /// The requested start. After the first cursor it is no longer used.
+    pub(super) position: Position,
+    /// Empty until the first cursor arrives.
+    pub(super) cursor: String,
+    /// Whether a stream ever sent `ready`.
+    pub(super) greeted: bool,
+    /// Streams lost in a row without an event.
+    pub(super) failures: u32,
+}
+
+impl Follower {
+    pub(super) fn new(filter: Filter) -> Self {
+        Self { filter, position: Position::Now, cursor: String::new(), greeted: false, failures: 0 }
+    }
+
+    /// Returns the path with filter and position.
+    pub(super) fn path(&self, endpoint: &str) -> String {
+        if self.cursor.is_empty() {
+            return filter::path(endpoint, &self.filter, &self.position);
+        }
+        filter::path(endpoint, &self.filter, &Position::After(self.cursor.clone()))
+    }
+
+    /// Handles an event of an SSE stream.
+    pub(super) fn sse(&mut self, event: SseEvent) -> Result<FrameEffect, ClientError> {
+        if !event.id.is_empty() {
+            self.cursor.clone_from(&event.id);
+        }
+        let frame = parse(&event.data)?;
+        match event.event.as_str() {
+            "message" => self.event(event.id, frame, event.data),
+            "closing" => {
+                let (code, message) = (text(&frame, "code"), text(&frame, "message"));
+                Ok(FrameEffect::End(ClientError::Closing { code, message }))
+            }
+            name => Ok(self.control(name, &frame)),
+        }
+    }
+
+    /// Handles a text frame of a WebSocket.
+    pub(super) fn ws(&mut self, json: String) -> Result<FrameEffect, ClientError> {
+        let frame = parse(&json)?;
+        // Events have an id. Control frames have none; the control frame `error` has the same name as an
+        // event.
+        if let Some(id) = frame.get("id").and_then(Value::as_str).map(str::to_owned) {
+            self.cursor.clone_from(&id);
+            return self.event(id, frame, json);
+        }
+        let kind = text(&frame, "type");
+        let heard = self.control(&kind, &frame);
+        if kind == "ping" {
+            let pong = json!({ "type": "pong", "timestamp": frame.get("timestamp") });
+            return Ok(FrameEffect::Pong(pong.to_string()));
+        }
+        Ok(heard)
+    }
+
+    fn event(&mut self, id: String, frame: Value, json: String) -> Result<FrameEffect, ClientError> {
+        self.failures = 0;
+        let event = Event::deserialize(frame)
+            .map_err(|error| ClientError::Shape(format!("an event that is not an object: {error}")))?;
+        Ok(FrameEffect::Item(Item::Event(ReceivedEvent { id, event, json })))
+    }
+
+    fn control(&mut self, kind: &str, frame: &Value) -> FrameEffect {
+        let cursor = text(frame, if kind == "gap" { "resumes_at" } else { "cursor" });
+        if !cursor.is_empty() {
+            self.cursor.clone_from(&cursor);
+        }
+        match kind {
+            "ready" => {
+                let number = |name: &str| frame.get(name).and_then(Value::as_u64).unwrap_or(0);
+                let heartbeat = Duration::from_secs(number("heartbeat_seconds").min(HEARTBEAT_SECONDS_MAX));
+                let connected = Status::Connected {
+                    connection_id: text(frame, "connection_id"),
+                    resumed: frame.get("resumed").and_then(Value::as_bool).unwrap_or_default(),
+                    replaying: number("replaying"),
+                    again: std::mem::replace(&mut self.greeted, true),
+                };
+                let silence = match heartbeat {
+                    Duration::ZERO => super::SILENCE_UNTOLD,
+                    heartbeat => heartbeat * HEARTBEATS_MISSED + HEARTBEAT_SLACK,
+                };
+                FrameEffect::Ready(Item::Status(connected), silence)
+            }
+            "caught_up" => FrameEffect::Item(Item::Status(Status::CaughtUp)),
+            "gap" => {
+                let (after, reason) = (text(frame, "after"), text(frame, "reason"));
+                FrameEffect::Item(Item::Gap(Gap { after, resumes_at: cursor, reason }))
+            }
+            "error" => {
+                let (code, message) = (text(frame, "code"), text(frame, "message"));
+                FrameEffect::Item(Item::Status(Status::ServerError { code, message }))
+            }
+            _ => FrameEffect::Nothing,
+        }
+    }
+}
+
+fn text(frame: &Value, name: &str) -> String {
+    frame.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn parse(json: &str) -> Result<Value, ClientError> {
+    serde_json::from_str(json)
+        .map_err(|error| ClientError::Shape(format!("an event that is not JSON: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follower() -> Follower {
+        Follower { failures: 3, ..Follower::new(Filter::new().types(["custom"])) }
+    }
+
+    fn sse(event: &str, id: &str, data: &str) -> SseEvent {
+        SseEvent { event: event.into(), data: data.into(), id: id.into() }
+    }
+
+    #[test]
+    fn the_cursor_replaces_the_position_asked_for() {
+        let mut follower = follower();
+        follower.position = Position::Earliest;
+        assert_eq!(follower.path("ws"), "/api/v1/ws?types=custom&earliest=true");
+        follower.cursor = "Ab_-".into();
+        assert_eq!(follower.path("sse"), "/api/v1/sse?types=custom&last_event_id=Ab_-");
+    }
+
+    #[test]
+    fn control_frames_move_the_cursor() {
+        let mut follower = follower();
+        let ready = r#"{"type":"ready","connection_id":"c","cursor":"A","resumed":true,"replaying":4,"heartbeat_seconds":30}"#;
+        let heard = follower.ws(ready.into()).unwrap();
+        let FrameEffect::Ready(
+            Item::Status(Status::Connected { connection_id, resumed, replaying, again }),
+            silence,
+        ) = heard
+        else {
+            panic!("{heard:?}")
+        };
+        assert_eq!((connection_id.as_str(), resumed, replaying, again), ("c", true, 4, false));
+        assert_eq!(silence, Duration::from_secs(65));
+        // `ready` alone does not reset the failures: if streams fail after `ready`, each wait is longer than
+        // the last.
+        assert_eq!((follower.cursor.as_str(), follower.greeted, follower.failures), ("A", true, 3));
+        let again = follower.sse(sse("ready", "A", r#"{"heartbeat_seconds":99999999}"#)).unwrap();
+        let FrameEffect::Ready(Item::Status(Status::Connected { again, .. }), silence) = again else {
+            panic!("{again:?}")
+        };
+        assert_eq!((again, silence), (true, Duration::from_secs(2 * HEARTBEAT_SECONDS_MAX + 5)));
+
+        let gap = r#"{"type":"gap","after":"A","resumes_at":"B","reason":"trimmed"}"#;
+        let heard = follower.ws(gap.into()).unwrap();
+        let FrameEffect::Item(Item::Gap(gap)) = heard else { panic!("{heard:?}") };
+        assert_eq!((gap.after.as_str(), gap.resumes_at.as_str(), gap.reason.as_str()), ("A", "B", "trimmed"));
+        assert_eq!(follower.cursor, "B");
+        assert!(matches!(
+            follower.sse(sse("heartbeat", "C", r#"{"cursor":"C"}"#)).unwrap(),
+            FrameEffect::Nothing
+        ));
+        assert_eq!(follower.cursor, "C");
+        let heard = follower.ws(r#"{"type":"ping","timestamp":"t","cursor":"D"}"#.into()).unwrap();
+        assert!(matches!(heard, FrameEffect::Pong(pong) if pong == r#"{"timestamp":"t","type":"pong"}"#));
+        assert_eq!(follower.cursor, "D");
+        for nothing in [r#"{"type":"ack","ids":[]}"#, r#"{"type":"new","cursor":7}"#, "{}"] {
+            assert!(matches!(follower.ws(nothing.into()).unwrap(), FrameEffect::Nothing));
+        }
+        assert_eq!((follower.cursor.as_str(), follower.failures), ("D", 3));
+    }
+
+    #[test]
+    fn an_error_frame_is_a_status_and_an_error_event_an_event() {
+        let mut follower = follower();
+        let heard = follower.ws(r#"{"type":"error","code":"BAD_REQUEST","message":"what?"}"#.into()).unwrap();
+        assert!(matches!(heard, FrameEffect::Item(Item::Status(Status::ServerError { .. }))), "{heard:?}");
+        let json = r#"{"type":"error","id":"E","code":"C","message":"m"}"#;
+        let heard = follower.ws(json.into()).unwrap();
+        let FrameEffect::Item(Item::Event(received)) = heard else { panic!("{heard:?}") };
+        assert_eq!((received.id.as_str(), received.json.as_str()), ("E", json));
+        assert!(matches!(received.event, Event::Error(_)));
+        assert_eq!((follower.cursor.as_str(), follower.failures), ("E", 0));
+    }
+
+    #[test]
+    fn the_cursor_survives_a_closing() {
+        let mut follower = follower();
+        let heard = follower.sse(sse("closing", "A", r#"{"code":"UNAVAILABLE","message":"m"}"#)).unwrap();
+        assert!(
+            matches!(heard, FrameEffect::End(ClientError::Closing { code, .. }) if code == "UNAVAILABLE")
+        );
+        assert_eq!(follower.cursor, "A");
+        assert!(matches!(follower.sse(sse("message", "B", "{")), Err(ClientError::Shape(_))));
+        assert!(matches!(follower.ws("[]".into()).unwrap(), FrameEffect::Nothing));
+    }
+}

@@ -1,0 +1,155 @@
+//! Creates or deletes many memories in one write. All valid items go into one commit, in order; the others
+//! are reported.
+//!
+//! * An error of one item belongs to that item; an error of the store belongs to the whole request.
+//! * One write is limited to [`ROWS`], because the store does nothing else while it is committed.
+
+use std::collections::HashSet;
+
+use super::super::{Caller, ResourceError, lock_key};
+use super::{KIND, Memory, NewMemory, WORDS};
+use crate::auth::{Authorized, WriteAsUser};
+use crate::event::Event;
+use crate::store::Rows;
+use crate::tenant::publish::CommitWaiter;
+
+/// Maximum of items in a batch.
+pub const ITEMS: usize = 100;
+/// Maximum of rows that one batch writes. Items beyond it are refused and must be sent again. All other
+/// commits wait while a batch is written.
+pub const ROWS: usize = 8_000;
+
+// The largest memory fits into one batch: its words in four groups, its versions, its list index entries.
+const _: () = assert!(4 * WORDS + 2 * super::VERSIONS as usize + 16 < ROWS);
+
+/// The result of a batch.
+#[derive(Default)]
+pub struct BatchOutcome {
+    /// Ids of the memories that were created or deleted, in the order of the request.
+    pub done: Vec<String>,
+    /// The items that failed.
+    pub failed: Vec<FailedItem>,
+}
+
+/// An item that was not created or deleted.
+pub struct FailedItem {
+    /// Index of the item, from 0.
+    pub index: usize,
+    /// Id of the item, if it had one.
+    pub id: Option<String>,
+    /// Why it failed.
+    pub error: ResourceError,
+}
+
+/// What a batch has to write so far.
+#[derive(Default)]
+struct BatchWrites {
+    rows: Rows,
+    memories: Vec<Memory>,
+    outcome: BatchOutcome,
+}
+
+impl BatchWrites {
+    fn add(&mut self, memory: Memory, rows: Rows) -> Result<(), ResourceError> {
+        if self.rows.len() + rows.len() > ROWS {
+            return Err(ResourceError::BatchFull);
+        }
+        self.rows.extend(rows);
+        self.outcome.done.push(memory.id.clone());
+        self.memories.push(memory);
+        Ok(())
+    }
+
+    /// Notes the error of one item. An error of the whole request is returned.
+    fn fail(&mut self, index: usize, id: Option<String>, error: ResourceError) -> Result<(), ResourceError> {
+        match error {
+            ResourceError::Publish(_) | ResourceError::Read(_) => Err(error),
+            error => {
+                self.outcome.failed.push(FailedItem { index, id, error });
+                Ok(())
+            }
+        }
+    }
+
+    async fn commit<N: CommitWaiter>(
+        self,
+        caller: &Caller<'_, N>,
+        right: &Authorized<WriteAsUser>,
+        operation: &'static str,
+        kept: impl FnOnce(&BatchOutcome) -> Rows,
+    ) -> Result<BatchOutcome, ResourceError> {
+        let mut rows = kept(&self.outcome);
+        rows.extend(self.rows);
+        let events: Vec<Event<'_>> = self.memories.iter().map(|memory| memory.event(operation)).collect();
+        if !(rows.is_empty() && events.is_empty()) {
+            caller.commit(right, rows, &events).await?;
+        }
+        Ok(self.outcome)
+    }
+}
+
+/// Creates memories. An item that could not even be parsed is given as its error. `kept` returns rows to add
+/// to the commit.
+///
+/// # Errors
+/// [`ResourceError`] of the whole request. Nothing was created then, unless the commit failed.
+pub async fn create<N: CommitWaiter>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<WriteAsUser>,
+    items: Vec<Result<NewMemory, ResourceError>>,
+    kept: impl FnOnce(&BatchOutcome) -> Rows,
+) -> Result<BatchOutcome, ResourceError> {
+    let (mut written, mut is_full) = (BatchWrites::default(), false);
+    for (index, item) in items.into_iter().enumerate() {
+        if is_full {
+            written.fail(index, None, ResourceError::BatchFull)?; // not parsed: parsing is most of the work
+            continue;
+        }
+        let created = async {
+            let memory = super::new_memory(caller, right, item?).await?;
+            let mut rows = Rows::new();
+            super::put(&mut rows, caller, None, &memory, "created")?;
+            written.add(memory, rows)
+        };
+        if let Err(error) = created.await {
+            is_full = matches!(error, ResourceError::BatchFull);
+            written.fail(index, None, error)?;
+        }
+        tokio::task::yield_now().await; // splitting a long text takes a while, and other tasks can run here
+    }
+    written.commit(caller, right, "created", kept).await
+}
+
+/// Deletes memories by their ids. `kept` returns rows to add to the commit.
+///
+/// # Errors
+/// [`ResourceError`] of the whole request. Nothing was deleted then, unless the commit failed.
+pub async fn delete<N: CommitWaiter>(
+    caller: &Caller<'_, N>,
+    right: &Authorized<WriteAsUser>,
+    ids: Vec<String>,
+    kept: impl FnOnce(&BatchOutcome) -> Rows,
+) -> Result<BatchOutcome, ResourceError> {
+    let locks = ids.iter().map(|id| lock_key(KIND, id)).collect();
+    let guard = caller.tenants.lock_keys(caller.tenant.id(), locks).await;
+    let mut written = BatchWrites::default();
+    let mut gone = HashSet::new();
+    for (index, id) in ids.into_iter().enumerate() {
+        let deleted = async {
+            if gone.contains(&id) {
+                return Err(ResourceError::NotFound); // an earlier item of this batch has deleted it
+            }
+            let memory = super::get(caller, &id).await?;
+            super::may_write(right, &memory, "deleted")?;
+            let mut rows = Rows::new();
+            super::remove(&mut rows, caller.tenant.id(), &memory);
+            written.add(memory, rows)
+        };
+        match deleted.await {
+            Ok(()) => drop(gone.insert(id)),
+            Err(error) => written.fail(index, Some(id), error)?,
+        }
+    }
+    written.rows.hold_until_commit(guard);
+    written.commit(caller, right, "deleted", kept).await
+}
