@@ -88,7 +88,7 @@ macro_rules! with_routes {
             DELETE deleteAgent "/api/v1/agents/{id}": Writes<WriteOwned>, agents::delete(id);
             GET getAgentState "/api/v1/agents/{id}/state": Needs<Subscribe>, agents::get_state(id);
             PUT setAgentState "/api/v1/agents/{id}/state": Writes<WriteOwned>, agents::set_state(id);
-            POST sendAgentMessage "/api/v1/agents/{id}/messages": Writes<WriteAsUser>, agents::say(id);
+            POST sendAgentMessage "/api/v1/agents/{id}/messages": Writes<WriteAsUser>, agents::send_message(id);
             GET listAgentMemories "/api/v1/agents/{id}/memories": Needs<Subscribe>, memories::list_of_agent(id);
             GET listMemories "/api/v1/memories": Needs<Subscribe>, memories::list();
             POST createMemory "/api/v1/memories": Writes<WriteAsUser>, memories::create();
@@ -133,10 +133,10 @@ macro_rules! with_routes {
             POST addMember "/api/v1/organizations/{id}/members": Writes<Manage>, users::register::add_member(id);
             PUT setMemberRole "/api/v1/organizations/{id}/members/{sub}": Writes<Manage>, users::change_member(id, sub);
             DELETE removeMember "/api/v1/organizations/{id}/members/{sub}": Writes<Manage>, users::remove_member(id, sub);
-            GET listCoreMemory "/api/v1/agents/{id}/core-memory": Needs<Subscribe>, blocks::list(id);
-            GET getCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Needs<Subscribe>, blocks::get(id, label);
-            PUT putCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Writes<WriteOwned>, blocks::put(id, label);
-            DELETE deleteCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Writes<WriteOwned>, blocks::delete(id, label);
+            GET listCoreMemory "/api/v1/agents/{id}/core-memory": Needs<Subscribe>, core_memory::list(id);
+            GET getCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Needs<Subscribe>, core_memory::get(id, label);
+            PUT putCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Writes<WriteOwned>, core_memory::put(id, label);
+            DELETE deleteCoreMemory "/api/v1/agents/{id}/core-memory/{label}": Writes<WriteOwned>, core_memory::delete(id, label);
             POST createTicket "/api/v1/tickets": Needs<Authenticated>, tokens::make_ticket() answer_only;
             GET listConnections "/api/v1/connections": Needs<Authenticated>, connections::list();
             DELETE closeConnections "/api/v1/connections": Needs<Authenticated>, connections::kick_all();
