@@ -87,7 +87,7 @@ impl Rest {
         self.runtime.block_on(self.client.send(request))?.json()
     }
 
-    /// Sends a request that is safe to repeat, until it has a final response. `told` is called with each wait
+    /// Sends a request that is safe to repeat, until it has a final response. `on_retry` is called with each wait
     /// and its reason.
     pub(super) fn call_until_answered(
         &mut self,

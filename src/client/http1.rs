@@ -70,7 +70,7 @@ impl Client {
     /// Sends a request and repeats it if it may be sent twice (it only reads, or it has an idempotency key).
     /// It is repeated after 408, 429, 500, 502–504 and lost connections, up to
     /// [`Backoff::attempts`](super::Backoff) attempts in all. Each wait is longer than the last and never
-    /// shorter than `Retry-After`. `told` is called with each failure and the wait after it.
+    /// shorter than `Retry-After`. `on_retry` is called with each failure and the wait after it.
     ///
     /// # Errors
     /// [`ClientError`]: the last failure, or the refusal.

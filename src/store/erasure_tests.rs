@@ -205,7 +205,7 @@ impl World {
 
     async fn settle(&mut self) {
         for (committed, expected) in self.waiting.drain(..) {
-            assert_eq!(committed.await.expect("told"), expected);
+            assert_eq!(committed.await.expect("a result"), expected);
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! * The rows of a page of a list are far apart: for each, the engine reads and decodes one of its pages with
 //!   a dozen other rows.
-//! * A change reaches this cache after the engine and before its commit is reported. So a caller that was
-//!   told of the change never reads an older row.
+//! * A change reaches this cache after the engine and before its commit is reported. So a caller that
+//!   was notified of the change never reads an older row.
 //! * A row that changes while it is read is not cached: the change removes the placeholder of the read.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -66,32 +66,32 @@ function fields(schema) {
 
 /** Shows a message: name, fields, an example. */
 function message(whole, reference) {
-  const told = find(whole, find(whole, reference).$ref || reference);
-  const schema = find(whole, told.payload.$ref);
+  const described = find(whole, find(whole, reference).$ref || reference);
+  const schema = find(whole, described.payload.$ref);
   const example = (schema.examples || [])[0];
   return node('details',
-    node('summary', node('b', told.title), node('span', ...prose(schema.description || ''))),
+    node('summary', node('b', described.title), node('span', ...prose(schema.description || ''))),
     fields(schema),
     example ? node('pre', JSON.stringify(example, null, 2)) : '');
 }
 
 /** Shows a channel: the messages in both directions. */
 function channel(whole, name) {
-  const told = whole.channels[name];
+  const described = whole.channels[name];
   const at = `#/channels/${name}`;
   const operations = Object.values(whole.operations).filter((operation) => operation.channel.$ref === at);
-  const said = (action) => {
+  const messages = (action) => {
     const all = operations.filter((operation) => operation.action === action).flatMap((one) => one.messages);
     return [...new Set(all.map((one) => one.$ref))].map((reference) => message(whole, reference));
   };
-  const bindings = operations.map((one) => one.bindings?.http?.query).concat(told.bindings?.ws?.query).filter(Boolean);
-  const client = said('receive');
+  const bindings = operations.map((one) => one.bindings?.http?.query).concat(described.bindings?.ws?.query).filter(Boolean);
+  const client = messages('receive');
   return node('section',
-    node('h2', told.address),
-    node('p', ...prose(told.description)),
+    node('h2', described.address),
+    node('p', ...prose(described.description)),
     ...(bindings.length ? [node('h3', 'Parameters'), fields(bindings[0])] : []),
-    node('h3', 'The daemon says'), ...said('send'),
-    ...(client.length ? [node('h3', 'A client says'), ...client] : []));
+    node('h3', 'Messages of the daemon'), ...messages('send'),
+    ...(client.length ? [node('h3', 'Messages of a client'), ...client] : []));
 }
 
 const streams = document.getElementById('asyncapi');
