@@ -311,7 +311,7 @@ impl Store {
     /// The page with the events after `after`, if it is in memory, for callers that may not wait.
     #[must_use]
     pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<super::Page> {
-        match self.shared().reads.from_cache(log, after) {
+        match self.shared().reads.read_cached(log, after) {
             Some(LogRead::Page(page)) => Some(page),
             _ => None,
         }

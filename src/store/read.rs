@@ -160,7 +160,7 @@ impl ReadPool {
 
     /// What follows `after`: from memory if possible, else from a reader thread.
     pub(super) async fn log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
-        if let Some(read) = self.from_cache(log, after) {
+        if let Some(read) = self.read_cached(log, after) {
             return Ok(read);
         }
         let (reply, answer) = oneshot::channel();
@@ -214,13 +214,13 @@ impl ReadPool {
         Ok(events.filter(|_| after >= log.oldest()))
     }
 
-    /// Returns true if [`ReadPool::from_cache`] has a page for a reader at `after`.
+    /// Returns true if [`ReadPool::read_cached`] has a page for a reader at `after`.
     pub(super) fn has_page(&self, log: &TenantLog, after: Sequence) -> bool {
         after >= log.oldest() && self.cache.has(log.tenant(), after)
     }
 
     /// The result, if it is known without the disk.
-    pub(super) fn from_cache(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
+    pub(super) fn read_cached(&self, log: &TenantLog, after: Sequence) -> Option<LogRead> {
         // This is loaded first: `last_event` moves before `committed` does, so no event up to this watermark
         // is missed.
         let committed = log.committed();
@@ -293,7 +293,7 @@ impl ReadPool {
         after: Sequence,
         fresh: &mut Vec<PageSpan>,
     ) -> Result<LogRead, ReadError> {
-        if let Some(read) = self.from_cache(log, after) {
+        if let Some(read) = self.read_cached(log, after) {
             return Ok(read);
         }
         let committed = log.committed();
