@@ -413,9 +413,6 @@ async fn run(case: &str, io: &Arc<Saboteur>) -> bool {
             }
             let result = model.make(&store, change).await;
             if let Err(error) = result {
-                if !io.has_tripped() {
-                    tracing::error!("HERE {case} {:?}", store.state());
-                }
                 assert!(io.has_tripped(), "{case}: {change:?} failed with {error} on a healthy disk");
                 io.heal();
                 until(|| is_open(&store).then_some(())).await;
