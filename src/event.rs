@@ -1,6 +1,7 @@
 //! An event as a publisher sends it: parsed and checked field by field, not yet numbered.
 //!
-//! * [`Event::parse`] is the only way to create an [`Event`], so an [`Event`] is always valid.
+//! * [`Event::parse`] creates what a publisher sends. The daemon's own events are built by its own code, from
+//!   values that it has checked.
 //! * Unknown, repeated and ill-typed fields are refused by name; nothing is silently dropped.
 //! * Free JSON (`metadata`, `data`) is kept as its own text without insignificant white space, so it has no
 //!   raw line break and no number loses digits.

@@ -31,7 +31,7 @@ use crate::store::Rows;
 
 /// Maximum length of a display name, in bytes.
 pub const NAME_BYTES: usize = 256;
-/// Why an administrative change was not made. Only `outcome` maps it to a status.
+/// Why an administrative change was not made. Only `error_response` maps it to a status.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The object does not exist or the caller may not see it: 404.
@@ -429,7 +429,7 @@ impl Auth {
         }
     }
 
-    /// Confirms the actor, writes, updates memory and calls the hooks. The caller holds the lock `change_locks`.
+    /// Confirms the actor, writes, updates memory and calls the hooks. The caller holds the lock of the organization.
     pub(super) async fn commit(
         &self,
         actor: Actor<'_>,

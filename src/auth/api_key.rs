@@ -54,7 +54,7 @@ pub(super) fn split(text: &str) -> Option<(&str, &str)> {
     (plain(id) && plain(secret)).then_some((id, secret))
 }
 
-/// Returns true if `secret` is the secret of `store_records`. Without a record it returns false after the same work.
+/// Returns true if `secret` is the secret of `stored`. Without a record it returns false after the same work.
 pub(super) fn matches(secret: &str, stored: Option<&Digest>) -> bool {
     let nobody = [0; 32];
     let equal = digest_of(secret).ct_eq(stored.unwrap_or(&nobody));

@@ -4,7 +4,7 @@
 //!   organization looks like a wrong signature.
 //! * No variant contains any part of a credential.
 
-/// The result of a failed authentication. Only `outcome` maps it to a status.
+/// The result of a failed authentication. Only `error_response` maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// 401 with `WWW-Authenticate`.

@@ -8,7 +8,7 @@
 //! * Whatever is wrong with a credential, the peer gets the same 401. The reason goes to the log only.
 //! * This module does not know connections. Code that holds principals is notified of changes by
 //!   [`Auth::on_change`] and calls [`Auth::still_valid`] again. It does not know status codes either:
-//!   `outcome` chooses them.
+//!   `error_response` chooses them.
 
 mod actor;
 mod admin;

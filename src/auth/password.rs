@@ -152,7 +152,7 @@ impl Passwords {
         run(place.acquire().await?, hash).await?.ok_or(PasswordError::Failed)
     }
 
-    /// Verifies `password` against the tenant, user id and hash in `whose`. If `whose` is `None`, it does
+    /// Verifies `password` against the tenant, user id and hash in `account`. If `account` is `None`, it does
     /// the same work and returns `None`.
     ///
     /// # Errors

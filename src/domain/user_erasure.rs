@@ -146,7 +146,7 @@ impl UserOwned for Memory {
     }
 }
 
-/// Erases records of a group, about `left` changes. Returns true if none is left. The records are locked and
+/// Erases records of a group, about `budget` changes. Returns true if none is left. The records are locked and
 /// read again, so a concurrent change of one comes either before or after and cannot leave anything behind.
 async fn rows_of<R: UserOwned>(
     tenants: &Tenants,

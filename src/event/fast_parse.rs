@@ -54,7 +54,7 @@ pub(crate) enum NextItem {
 }
 
 impl<'a> Items<'a> {
-    /// Reads the items in `json_text`, which starts with the array's first byte or, if `begun`, right after an
+    /// Reads the items in `text`, which starts with the array's first byte or, if `begun`, right after an
     /// item.
     pub(crate) fn new(text: &'a str, begun: bool) -> Items<'a> {
         Items { scan: Scan::new(text), begun, end: 0 }

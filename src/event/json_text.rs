@@ -3,7 +3,7 @@
 /// Texts up to this many bytes are examined word by word, because most are short.
 const SHORT: usize = 32;
 
-/// Returns true if `json_text` between quotes is its own JSON string, without escapes.
+/// Returns true if `text` between quotes is its own JSON string, without escapes.
 pub(crate) fn is_ordinary(text: &str) -> bool {
     let bytes = text.as_bytes();
     match bytes.len() {

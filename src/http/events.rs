@@ -44,7 +44,6 @@ struct Published {
 )]
 pub async fn post(x: &mut ApiRequest, right: Authorized<Publish>) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
-    let right = principal.authorize::<Publish>()?;
     let durable = wants_durable(x)?;
     let format = match x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {
         0 => BodyFormat::Json,

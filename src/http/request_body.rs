@@ -63,7 +63,7 @@ pub(super) struct IncomingBody {
 }
 
 impl IncomingBody {
-    /// `response_body`, of which at most `limit` bytes are read. It counts against the share of `tenant`, together with `head` bytes.
+    /// Reads `body`, of which at most `limit` bytes are read. It counts against the share of `tenant`, together with `head` bytes.
     pub(super) fn new(
         body: Incoming,
         shared: &Arc<Shared>,

@@ -1,12 +1,12 @@
 //! Compaction: returns disk space while no daemon runs. Live pieces are copied out of mostly dead segments,
 //! and the state's rows into a new file, because sled never shrinks its own.
 //!
-//! * Directories: `tenant_log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
+//! * Directories: `log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
 //!   copy, and `log.old` is what a finished copy replaces. A migration ([`super::migrate`]) also makes a
 //!   `journal.new`; a compaction does not.
-//! * Order: the copies are complete and durable; `tenant_log` is renamed to `log.old`; `journal.new`, if it exists,
-//!   to `journal`; `log.new` to `tenant_log`; `log.old` is removed. So if `tenant_log` is missing, `log.new` is complete;
-//!   if `tenant_log` exists, every copy is to be discarded. [`settle`] relies on this alone.
+//! * Order: the copies are complete and durable; `log` is renamed to `log.old`; `journal.new`, if it exists,
+//!   to `journal`; `log.new` to `log`; `log.old` is removed. So if `log` is missing, `log.new` is complete;
+//!   if `log` exists, every copy is to be discarded. [`settle`] relies on this alone.
 
 use std::fs::{self, File};
 use std::io;

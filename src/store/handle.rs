@@ -201,7 +201,7 @@ impl Store {
         self.run(tenant, move |engine| shared.log_in(engine, tenant)).await
     }
 
-    /// Checks whether events may be published into `tenant_log`, as far as is known now. The commit makes the final
+    /// Checks whether events may be published into `log`, as far as is known now. The commit makes the final
     /// decision.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ impl ListScan {
 
 impl ListReader<'_> {
     /// Returns up to `most` entries after `from` that are in the lists of `lead` and of all `others`. Reads
-    /// at most `looks` entries of the leading list. `stands` returns whether an entry of the leading list is
+    /// at most `looks` entries of the leading list. `is_in` returns whether an entry of the leading list is
     /// in the others.
     pub(super) fn intersect(
         &self,

@@ -4,7 +4,7 @@
 //!   assigned.
 //! * Numbers are big endian, so keys sort by tenant, sequence and ordinal.
 //! * Ordinals are stable: a retired one is never used again.
-//! * Keys do not know what their values mean. Every value starts with a version byte.
+//! * Keys do not know what their values mean. Every value starts with a version byte, except the layout row.
 
 use crate::ids::{Sequence, TenantId};
 
@@ -196,7 +196,7 @@ pub(crate) const HEAD: usize = 9;
 pub(crate) const MAX_NAME: usize = 256;
 
 ordinals! {
-    /// The rows of [`KeyKind::MetaKey`].
+    /// The rows of [`KeyKind::Meta`].
     pub(crate) enum MetaKey {
         /// The layout of all other rows.
         Schema = 0,

@@ -41,8 +41,8 @@ pub(super) struct ListReader<'e> {
 }
 
 impl<'e> ListReader<'e> {
-    /// Returns up to `most` entries of `of` after `end_of_prefix`. If several groups have to be intersected, it reads
-    /// at most `looks` entries. `stands` returns whether the row of an entry is also in other groups.
+    /// Returns up to `most` entries of `of` after `after`. If several groups have to be intersected, it reads
+    /// at most `looks` entries. `is_in` returns whether the row of an entry is also in other groups.
     pub(super) fn page(
         &self,
         of: &GroupSelector,

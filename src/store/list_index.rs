@@ -1,6 +1,7 @@
 //! The list index: entries that say where rows are in lists.
 //!
-//! * An entry that its commit writes alone in its group is a key without a value. Several entries are a run:
+//! * An entry that its commit writes alone in its group is a key whose value is the version byte alone. Several entries are
+//!   a run:
 //!   one value that holds them all. The engine copies a page for every row that it writes, however small, and
 //!   this is the main cost of a commit.
 //! * The numbers of a run are in one span ([`SPAN_BITS`]). So a reader that continues from a number starts at
@@ -144,7 +145,7 @@ fn text(id: &[u8]) -> Result<&str, EngineError> {
 }
 
 fn damaged() -> EngineError {
-    EngineError::Engine("a stored place is damaged".into())
+    EngineError::Engine("a stored list entry is damaged".into())
 }
 
 /// The first key tail after all that start with `prefix`.
@@ -258,7 +259,7 @@ impl GroupWriter<'_> {
         key
     }
 
-    /// Removes the entries of `gone`, which are of one span and in order, both single ones and those in runs.
+    /// Removes the entries of `removed`, which are of one span and in order, both single ones and those in runs.
     fn remove(&self, removed: &[&IndexWrite], batch: &mut Batch) -> Result<(), EngineError> {
         let Some(number) = removed.first().map(|write| write.entry.0) else { return Ok(()) };
         for write in removed {

@@ -312,7 +312,7 @@ impl ReadPool {
         }
     }
 
-    /// Decodes the committed pieces after `after`: up to [`SCAN_BYTES`] of them, up to where `page_cache`
+    /// Decodes the committed pieces after `after`: up to [`SCAN_BYTES`] of them, up to where `cache`
     /// continues, or up to a damaged piece.
     fn scan<P: PageForm>(
         &self,

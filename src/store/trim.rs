@@ -230,7 +230,7 @@ impl RetentionTracker {
         self.due.extend(due_ms.map(|due_ms| (due_ms, tenant)));
     }
 
-    /// Counts what is about to be committed into `tenant_log`. Returns the counters row if it is time to write it.
+    /// Counts what is about to be committed into `log`. Returns the counters row if it is time to write it.
     pub(super) fn add(&mut self, log: &TenantLog, added: &[AddedPiece]) -> Option<Vec<u8>> {
         let tenant = log.tenant();
         let retention = self.retention_of(tenant);
@@ -315,7 +315,7 @@ impl RetentionTracker {
         (bytes > share).then_some(TrimCandidate { tenant, share: Some(share) })
     }
 
-    /// Removes up to [`VALUES_AT_ONCE`] values of `tenant_log` that need not be kept.
+    /// Removes up to [`VALUES_AT_ONCE`] values of `log` that need not be kept.
     pub(super) fn trim(
         &mut self,
         engine: &Engine,
@@ -392,7 +392,7 @@ impl RetentionTracker {
         Ok(trimmed)
     }
 
-    /// Counts what is removed from the values of `tenant_log`. Returns the counters row to write with the removal.
+    /// Counts what is removed from the values of `log`. Returns the counters row to write with the removal.
     pub(super) fn shrunk(&mut self, log: &TenantLog, bytes: u64) -> Option<Vec<u8>> {
         let state = self.tenants.get_mut(&log.tenant())?;
         self.live_bytes = state.catch_up(log, self.live_bytes);

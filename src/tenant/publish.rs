@@ -194,7 +194,7 @@ impl Tenants {
     /// [`PublishError`]. After [`PublishError::Commit`] it is not known whether the rows were stored.
     pub async fn write(&self, actor: Actor<'_>, rows: Rows) -> Result<(), PublishError> {
         self.check_writable()?;
-        let written = self.store.write(rows); // the first poll queues it, and it follows at once
+        let written = self.store.write(rows); // a future: nothing is queued before it is polled below
         actor.confirm()?;
         Ok(written.await?)
     }
@@ -257,7 +257,7 @@ impl Tenants {
     /// on another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::CredentialEnded`]. `done` is not
+    /// [`PublishError::Unavailable`], [`PublishError::Backlog`] or [`PublishError::Ended`]. `done` is not
     /// called then.
     pub fn publish_now(
         &self,
@@ -281,7 +281,7 @@ impl Tenants {
     /// another thread.
     ///
     /// # Errors
-    /// [`PublishError::Unavailable`] or [`PublishError::CredentialEnded`]. `done` is not called then.
+    /// [`PublishError::Unavailable`] or [`PublishError::Ended`]. `done` is not called then.
     pub fn publish_within(
         &self,
         actor: Actor<'_>,

@@ -62,7 +62,7 @@ pub async fn resolve(
     Ok(ResolvedStart { position: Some(position), gap, resumed: false, requested: true })
 }
 
-/// Like [`resolve`], for positions that need no read. Returns `None` for [`StartPosition::TimePosition`].
+/// Like [`resolve`], for positions that need no read. Returns `None` for [`StartPosition::Since`].
 #[must_use]
 pub fn resolve_now(cursors: &CursorKey, tenant: &Tenant, from: &StartPosition) -> Option<ResolvedStart> {
     match from {

@@ -264,7 +264,7 @@ pub(crate) struct WorkerState {
     acks: FairQueue<CommittedPublish>,
     /// Number of turns so far.
     turn: u64,
-    /// Views with new events that were not served in this turn. A view is at most once in this or in `events_seen`
+    /// Views with new events that were not served in this turn. A view is at most once in this or in `news`
     /// ([`View::queued`]).
     fresh: VecDeque<u32>,
     /// Views with new events that had their share of this turn.
