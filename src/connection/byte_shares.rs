@@ -57,7 +57,7 @@ impl ByteShares {
         self.claimed.iter().map(|held| *held.value()).sum()
     }
 
-    /// Checks whether a request may begin that will [force](Claim::force) its claim. This check has a share
+    /// Checks whether a request may begin that will [force](ByteClaim::force) its claim. This check has a share
     /// of its own above the share at which claims are refused, so that users that may only read cannot keep
     /// others from writing.
     ///

@@ -261,7 +261,7 @@ pub struct PresenceChange {
 /// What the keeper's owner has to do next.
 #[derive(PartialEq, Eq, Debug)]
 pub enum TrackerStep {
-    /// Publish this, and report whether that succeeded: [`PresenceTracker::announced`].
+    /// Publish this, and report whether that succeeded: [`PresenceTracker::on_published`].
     Publish(PresenceChange),
     /// Put the connected users of this organization on its roster: `Admission::enrol_connected`.
     EnrolConnected(TenantId),

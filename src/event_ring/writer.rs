@@ -20,7 +20,7 @@ pub(super) const RECLAIM_BATCH: usize = if cfg!(loom) { 1 } else { 16 };
 /// The stamp of what was unlinked since the last survey of the pins.
 const UNSTAMPED: u64 = u64::MAX;
 
-/// The writer's side of a ring, created by [`super::event_ring`].
+/// The writer's side of a ring, created by [`super::ring`].
 pub struct RingWriter<F: RingItem> {
     ring: Arc<Ring<F>>,
     limits: RingLimits,

@@ -78,7 +78,7 @@ pub(super) struct KeyLocks(Arc<DashMap<LockKey, Arc<Mutex<()>>>>);
 /// A tenant and one of its scopes.
 type LockKey = (TenantId, [u8; 32]);
 
-/// The locks of one publish or change. A commit that is made under them must hold them ([`Rows::lock`]).
+/// The locks of one publish or change. A commit that is made under them must hold them ([`Rows::hold_until_commit`]).
 pub struct KeyGuards {
     inflight: Arc<DashMap<LockKey, Arc<Mutex<()>>>>,
     /// The entry of each key, with its lock once it is acquired. A waiter that is dropped also releases the

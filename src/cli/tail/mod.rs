@@ -1,4 +1,4 @@
-//! `tail`: follows events from its cursor, across lost connections. [`crate::client_frame`] reconnects; this file
+//! `tail`: follows events from its cursor, across lost connections. [`crate::client`] reconnects; this file
 //! prints what a user needs to know about it.
 
 mod show;
