@@ -45,7 +45,7 @@ await tell('docs', {
     await page.click('.btn-done');
     const agents = page.locator('[id$="listAgents"]');
     await agents.locator('.opblock-summary-control').click();
-    await agents.locator('.parameters td', { hasText: 'Rows at most' }).waitFor(WAIT);
+    await agents.locator('.parameters td', { hasText: 'Maximum of rows' }).waitFor(WAIT);
     await agents.locator('.try-out__btn').click();
     await agents.locator('.execute').click();
     const answer = agents.locator('.live-responses-table .response');

@@ -248,7 +248,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
       (...told: A) => {
         if (!session.aborted) tell(...told);
       };
-    const { onEvent, onGap, onCaughtUp } = this.asked;
+    const { onEvent, onGap, onCaughtUp } = this.request;
     return {
       opened: live(opened),
       event: live((event) => {
