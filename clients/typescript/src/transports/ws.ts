@@ -39,7 +39,8 @@ export async function overWebSocket(session: Session): Promise<Ended> {
 
 export function ticketIn(body: unknown): string {
   const { data } = Object(body) as { data?: { ticket?: unknown } };
-  if (typeof data?.ticket !== 'string') throw new NervewireError('NOT_NERVEWIRE', 'the response contains no ticket', { status: 200 });
+  if (typeof data?.ticket !== 'string')
+    throw new NervewireError('NOT_NERVEWIRE', 'the response contains no ticket', { status: 200 });
   return data.ticket;
 }
 
