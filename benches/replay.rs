@@ -74,9 +74,9 @@ fn store(cache: usize) -> (tempfile::TempDir, Store, Arc<TenantLog>, Vec<Arc<Fra
         };
         let frames: Vec<_> = (1..=100).map(frame).collect();
         all.extend_from_slice(&frames);
-        let (done, told) = CommitCallback::channel();
+        let (done, commit_result) = CommitCallback::channel();
         store.append(&log, frames, Rows::new(), None, done);
-        told.blocking_recv().expect("a result").expect("committed");
+        commit_result.blocking_recv().expect("a result").expect("committed");
     }
     (dir, store, log, all)
 }

@@ -38,9 +38,9 @@ fn append(
 ) -> tokio::sync::oneshot::Receiver<Result<(), nervewire::store::CommitError>> {
     let end = log.end();
     let frames: Vec<_> = (1..=count).map(|n| frame(store, log, Sequence(end.0 + n))).collect();
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     store.append(log, frames, Rows::new(), None, done);
-    told
+    commit_result
 }
 
 /// Runs `writers` in `tenants`. Each repeatedly publishes one event and waits for its ack.

@@ -131,9 +131,9 @@ async fn frames_that_do_not_follow_the_end_are_refused_alone() {
     let opened = store(dir.path());
     let log = opened.log(T1).await.expect("a log");
     let wrong = harness::frame(&opened, T1, Sequence(log.end().0 + 2), harness::now(), 10);
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     opened.append(&log, wrong, Rows::new(), None, done);
-    assert_eq!(told.await, Ok(Err(CommitError::OutOfOrder)));
+    assert_eq!(commit_result.await, Ok(Err(CommitError::OutOfOrder)));
     publish(&opened, T1, 1, 10).await;
     assert_eq!(read_all(&opened, &log, Sequence::ZERO).await.len(), 1);
 }
@@ -145,10 +145,10 @@ async fn room_in_the_queue_comes_back_with_the_commit() {
     let log = opened.log(T1).await.expect("a log");
     let permit = log.reserve(1, 100).await.expect("room");
     assert_eq!(log.uncommitted(), 1);
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
     opened.append(&log, frame, Rows::new(), Some(permit), done);
-    assert_eq!(told.await, Ok(Ok(())));
+    assert_eq!(commit_result.await, Ok(Ok(())));
     opened.close().await;
     assert_eq!(log.uncommitted(), 0);
 }
@@ -194,7 +194,7 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
     rows.put_idempotency(tenant, &request, &remembered).expect("fits");
     rows.put_message_id(tenant, &message_id, &message).expect("fits");
     let log = opened.log(tenant).await.expect("a log");
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     opened.append(
         &log,
         harness::frame(&opened, tenant, log.end().next(), harness::now(), 10),
@@ -202,7 +202,7 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
         None,
         done,
     );
-    assert_eq!(told.await, Ok(Ok(())));
+    assert_eq!(commit_result.await, Ok(Ok(())));
     opened.close().await;
 
     let opened = store(dir.path());
@@ -244,10 +244,10 @@ async fn a_failed_fsync_for_want_of_space_makes_a_new_epoch_in_process_and_no_nu
     let mut state = opened.watch_state();
 
     faults.fail_syncs(28, 1);
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     let unsure = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
     opened.append(&log, unsure.clone(), Rows::new(), None, done);
-    assert_eq!(told.await, Ok(Err(CommitError::Unknown)));
+    assert_eq!(commit_result.await, Ok(Err(CommitError::Unknown)));
     state.wait_for(|state| *state == StoreState::Writable).await.expect("open again");
 
     assert_eq!(opened.epoch(), sure.epoch() + 1);
@@ -271,20 +271,20 @@ async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_
     let log = opened.log(T1).await.expect("a log");
     publish(&opened, T1, 1, 10).await;
     let gate = faults.hold_next_sync();
-    let mut told = Vec::new();
+    let mut commit_result = Vec::new();
     let append = || {
         let (done, receive) = CommitCallback::channel();
         let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
         opened.append(&log, frame, Rows::new(), None, done);
         receive
     };
-    told.push(append());
+    commit_result.push(append());
     gate.reached().await;
-    told.push(append());
-    told.push(append());
+    commit_result.push(append());
+    commit_result.push(append());
     faults.fail_opening(true);
     gate.release(Err(std::io::Error::from_raw_os_error(28)));
-    for receive in told {
+    for receive in commit_result {
         assert_eq!(receive.await, Ok(Err(CommitError::Unknown)));
     }
     assert_eq!(opened.state(), StoreState::Reopening);
@@ -307,10 +307,10 @@ async fn after_a_failed_sync_reads_go_on_and_the_store_opens_again_when_the_disk
     let mut kept = publish(&opened, T1, 1, 10).await;
     let (log, epoch) = (opened.log(T1).await.expect("a log"), opened.epoch());
     let append = || {
-        let (done, told) = CommitCallback::channel();
+        let (done, commit_result) = CommitCallback::channel();
         let frame = harness::frame(&opened, T1, log.end().next(), harness::now(), 10);
         opened.append(&log, frame, Rows::new(), None, done);
-        told
+        commit_result
     };
     faults.break_disk(true);
     assert_eq!(append().await, Ok(Err(CommitError::Unknown)));
@@ -381,7 +381,7 @@ async fn trimming_by_count_keeps_at_least_the_limit_and_at_most_one_value_more()
     assert_eq!(
         (log.oldest(), log.events()),
         (oldest, events),
-        "what was trimmed is told after a restart too"
+        "what was trimmed is reported after a restart too"
     );
 }
 
@@ -778,13 +778,13 @@ async fn a_full_disk_is_survived_in_process() {
     disk.fill(None);
     let mut failed = false;
     for _ in 0..200 {
-        let (done, told) = CommitCallback::channel();
+        let (done, commit_result) = CommitCallback::channel();
         let end = log.end();
         let frames: Vec<_> = (1..=20)
             .map(|n| harness::frame(&opened, T1, Sequence(end.0 + n), harness::now(), 60_000))
             .collect();
         opened.append(&log, frames.clone(), Rows::new(), None, done);
-        match told.await.expect("told") {
+        match commit_result.await.expect("a result") {
             Ok(()) => acked.extend(frames.iter().map(|f| f.sequence())),
             Err(error) => {
                 assert_eq!(error, CommitError::Unknown);
@@ -836,9 +836,9 @@ async fn any_history_of_failures_and_restarts_keeps_what_was_acknowledged_and_re
             .map(|n| harness::frame(&opened, log.tenant(), Sequence(end.0 + n), harness::now(), len))
             .collect();
         let ids: Vec<_> = frames.iter().map(|frame| frame.sequence()).collect();
-        let (done, told) = CommitCallback::channel();
+        let (done, commit_result) = CommitCallback::channel();
         opened.append(&log, frames, Rows::new(), None, done);
-        let acked = told.await.expect("told").is_ok();
+        let acked = commit_result.await.expect("a result").is_ok();
         let last = used[at].last().map_or(Sequence::ZERO, |(id, _)| *id);
         assert!(ids[0] > last, "step {step}: {:?} was used before", ids[0]);
         used[at].extend(ids.into_iter().map(|id| (id, acked)));

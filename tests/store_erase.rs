@@ -25,9 +25,9 @@ async fn publish(store: &Store, tenant: TenantId, users: &[&str], len: usize) ->
 
 async fn append(store: &Store, tenant: TenantId, frames: Vec<Arc<Frame>>) -> Result<(), CommitError> {
     let log = store.log(tenant).await.expect("a log");
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     store.append(&log, frames, Rows::new(), None, done);
-    told.await.expect("told")
+    commit_result.await.expect("a result")
 }
 
 async fn frames(store: &Store, tenant: TenantId, users: &[&str], len: usize) -> Vec<Arc<Frame>> {

@@ -202,17 +202,17 @@ impl Model {
                     frames[0].sequence()
                 );
                 events.extend(frames.iter().map(|frame| (tenant, frame.clone())));
-                let (done, told) = CommitCallback::channel();
+                let (done, commit_result) = CommitCallback::channel();
                 store.append(&log, frames.clone(), rows.take().unwrap_or_default(), None, done);
-                waiting.push((tenant, frames[frames.len() - 1].sequence(), told));
+                waiting.push((tenant, frames[frames.len() - 1].sequence(), commit_result));
             }
-            for (tenant, last, told) in waiting {
-                let told = told.await.unwrap_or(Err(CommitError::Unavailable));
-                if matches!(told, Ok(()) | Err(CommitError::Unknown)) {
+            for (tenant, last, commit_result) in waiting {
+                let commit_result = commit_result.await.unwrap_or(Err(CommitError::Unavailable));
+                if matches!(commit_result, Ok(()) | Err(CommitError::Unknown)) {
                     self.given.insert(tenant, last);
                 }
-                if told.is_err() {
-                    result = told;
+                if commit_result.is_err() {
+                    result = commit_result;
                     // If the change has two tenants, one may have been acknowledged before the other failed.
                     if matches!(change, Change::Two) {
                         failed.extend(events.extract_if(.., |(of, _)| *of == tenant));

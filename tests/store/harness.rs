@@ -63,9 +63,9 @@ pub(crate) async fn publish_at(
     let end = log.end();
     let frames: Vec<_> =
         (1..=count as u64).map(|n| frame(store, tenant, Sequence(end.0 + n), now_ms, len)).collect();
-    let (done, told) = CommitCallback::channel();
+    let (done, commit_result) = CommitCallback::channel();
     store.append(&log, frames.clone(), Rows::new(), None, done);
-    assert_eq!(told.await, Ok(Ok(())));
+    assert_eq!(commit_result.await, Ok(Ok(())));
     assert_eq!(log.committed(), frames[count - 1].sequence());
     frames
 }
