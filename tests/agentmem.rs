@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Their SDKs send API keys as `Bearer`, other clients as `X-API-Key`. The two extra headers of the UI have
 /// no effect.
 #[tokio::test]
-async fn an_api_key_is_taken_from_either_header_and_the_uis_own_headers_decide_nothing() {
+async fn an_api_key_is_accepted_in_either_header_and_the_uis_headers_grant_nothing() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let made = daemon
@@ -134,7 +134,7 @@ fn fields(object: &Value) -> Vec<&str> {
 /// Their SDKs send memory types in lower case and flat batches, page by number, and read the result of a
 /// batch without an envelope.
 #[tokio::test]
-async fn their_sdks_keep_find_and_page_memories() {
+async fn agentmem_sdks_store_find_and_page_memories() {
     let daemon = Daemon::start().await;
     let agent = data(&daemon.post("/api/v1/agents").json(&json!({})).send().await, 201)["id"].clone();
     let body = json!({"agent_id": agent, "user_id": "ann", "content": "User likes pizza", "memory_type": "episodic",
@@ -174,7 +174,7 @@ async fn their_sdks_keep_find_and_page_memories() {
 
 /// The differences that `docs/agentmem.md` lists.
 #[tokio::test]
-async fn a_page_is_of_fifty_and_in_the_order_of_time_and_what_they_serve_elsewhere_is_not_found() {
+async fn pages_hold_fifty_in_order_of_time_and_unserved_paths_are_404() {
     let daemon = Daemon::start().await;
     let batch: Vec<Value> = (0..60).map(|n| json!({"content": format!("memory {n}")})).collect();
     let made = daemon.post("/api/v1/memories/batch").json(&json!({"memories": batch})).send().await;
@@ -194,7 +194,7 @@ async fn a_page_is_of_fifty_and_in_the_order_of_time_and_what_they_serve_elsewhe
 
 /// Events of one organization never reach clients of another, whatever filter they send.
 #[tokio::test]
-async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
+async fn events_of_other_organizations_are_filtered_out() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let mut theirs = daemon.ws("/api/v1/ws?channel=news").key(&acme).open().await;
@@ -207,7 +207,7 @@ async fn the_filter_that_is_a_todo_there_is_a_wall_here() {
 /// Their UI logs in with these three fields, reads `token` and `user` beside the envelope, and then sends the
 /// token as Bearer and in the URL of its WebSocket.
 #[tokio::test]
-async fn a_login_as_the_ui_does_it_returns_a_usable_token() {
+async fn a_login_like_the_uis_returns_a_usable_token() {
     let daemon = Daemon::start().await;
     let asked = json!({"email": "ann@example.org", "password": "12345678", "name": "Ann", "organization_id": "default"});
     let made = data(&daemon.post("/api/v1/users/register").json(&asked).send().await, 201);

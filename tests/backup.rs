@@ -165,7 +165,7 @@ fn batches_of(events: &[Value]) -> HashSet<(u64, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_working_daemon_has_all_that_was_acknowledged_and_nothing_half() {
+async fn a_backup_under_load_has_everything_acknowledged_and_nothing_partial() {
     let temp = tempfile::tempdir().unwrap();
     let (backup, dir) = (temp.path().join("backup"), temp.path().join("restored"));
     let mut daemon = Daemon::start().await;
@@ -221,7 +221,7 @@ async fn a_backup_of_a_working_daemon_has_all_that_was_acknowledged_and_nothing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_is_added_to_and_restored_as_of_any_moment_that_it_knows() {
+async fn an_incremental_backup_is_restored_as_of_any_of_its_moments() {
     let temp = tempfile::tempdir().unwrap();
     let path = |name: &str| temp.path().join(name);
     let mut daemon = Daemon::start().await;
@@ -477,7 +477,7 @@ fn is_unfinished<T>(result: &Result<T, OpenError>) -> bool {
 }
 
 #[test]
-fn a_restore_that_was_interrupted_is_refused_and_begins_anew() {
+fn an_interrupted_restore_is_refused_and_can_be_started_again() {
     let temp = tempfile::tempdir().unwrap();
     let (dir, backup, to) =
         (temp.path().join("data"), temp.path().join("backup"), temp.path().join("restored"));
@@ -531,7 +531,7 @@ async fn gone(store: &Store) {
 /// A client may cancel its backup at any moment: neither the pin nor the files stay, and the next backup
 /// succeeds.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unfetched_backup_leaves_nothing_behind() {
+async fn a_backup_that_is_not_fetched_leaves_no_files() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("data");
     let store = Store::open(small(&dir)).unwrap();
@@ -580,7 +580,7 @@ impl Io for Narrow {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_never_takes_the_room_that_publishing_needs() {
+async fn a_backup_leaves_the_reserve_for_publishing() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("data");
     let mut options = small(&dir);
@@ -608,7 +608,7 @@ async fn a_backup_never_takes_the_room_that_publishing_needs() {
 
 /// Rows alone keep no segment: after some checkpoints the journal no longer continues where the backup ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_is_not_added_to_where_a_part_would_be_missing_or_another_stores() {
+async fn an_incremental_backup_with_a_missing_part_or_of_another_store_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = |name: &str| temp.path().join(name);
     let (dir, backup) = (path("data"), path("backup"));
@@ -637,7 +637,7 @@ async fn a_backup_is_not_added_to_where_a_part_would_be_missing_or_another_store
 }
 
 #[tokio::test]
-async fn a_running_daemons_backup_needs_an_operator() {
+async fn a_backup_of_a_running_daemon_needs_an_operator_key() {
     let daemon = Daemon::start().await;
     let admin = daemon.admin_addr();
     let plain = daemon.create_key(json!({"name": "plain", "scopes": ["*"]})).await;
@@ -664,7 +664,7 @@ async fn a_running_daemons_backup_needs_an_operator() {
 
 /// A backup inside the data directory would be treated as a part of the store and be deleted with it.
 #[test]
-fn a_backup_is_not_made_inside_its_own_data_directory() {
+fn a_backup_inside_the_data_directory_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = |name: &str| temp.path().join(name);
     drop(Store::open(small(&path("data"))).unwrap());
@@ -692,7 +692,7 @@ fn a_backup_is_not_made_inside_its_own_data_directory() {
 }
 
 #[test]
-fn a_backup_is_not_made_through_a_directory_that_is_not_there() {
+fn a_backup_path_through_a_missing_directory_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let path = |name: &str| temp.path().join(name);
     drop(Store::open(small(&path("data"))).unwrap());
@@ -705,7 +705,7 @@ fn a_backup_is_not_made_through_a_directory_that_is_not_there() {
 /// The first backup seals the tail of a stopped store's journal, and closing removes it. After that the state
 /// is at a position that no segment reaches.
 #[test]
-fn a_stopped_store_is_backed_up_again_and_again() {
+fn a_stopped_store_can_be_backed_up_repeatedly() {
     let temp = tempfile::tempdir().unwrap();
     let path = |name: &str| temp.path().join(name);
     let store = Store::open(small(&path("data"))).unwrap();

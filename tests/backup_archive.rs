@@ -27,7 +27,7 @@ fn write(dir: &Path, tenant: u64, name: &str) {
 }
 
 #[tokio::test]
-async fn a_backup_may_be_one_file() {
+async fn a_backup_can_be_one_archive_file() {
     let temp = tempfile::tempdir().unwrap();
     let home = temp.path();
     write(&home.join("data"), 1, "first");
@@ -75,7 +75,7 @@ async fn a_backup_may_be_one_file() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_cut_off_is_named_with_what_to_do() {
+async fn a_truncated_archive_is_reported_with_advice() {
     let temp = tempfile::tempdir().unwrap();
     let home = temp.path();
     write(&home.join("data"), 1, "first");
@@ -99,7 +99,7 @@ async fn an_archive_that_is_cut_off_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_none_is_refused_and_stays_as_it_is() {
+async fn a_file_that_is_not_an_archive_is_refused_and_unchanged() {
     let temp = tempfile::tempdir().unwrap();
     let home = temp.path();
     write(&home.join("data"), 1, "first");

@@ -33,7 +33,7 @@ fn fanout_counts_every_delivery() {
 }
 
 #[test]
-fn a_missed_bar_fails_and_a_kept_one_does_not() {
+fn a_missed_bar_fails_and_a_met_bar_passes() {
     let run = |bar: &str| bench(&format!("fanout --subscribers 2 --events 2 --json --bar {bar}"));
     let (kept, missed) = (run("rate>=1"), run("rate<=1"));
     assert_eq!(row(&report(&kept), "rate")["bars"][0]["ok"], true);
@@ -42,7 +42,7 @@ fn a_missed_bar_fails_and_a_kept_one_does_not() {
 }
 
 #[test]
-fn latency_idle_and_churn_do_their_work() {
+fn latency_idle_and_churn_report_figures() {
     let dir = tempfile::tempdir().unwrap();
     let plot = dir.path().join("plot.svg");
     let line = format!("latency --subscribers 5 --rate 50 --seconds 1 --json --plot {}", plot.display());

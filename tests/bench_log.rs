@@ -49,7 +49,7 @@ fn every_shape_of_publishing_is_acknowledged_and_its_footprint_reported() {
 /// The compared programs are examples. `cargo test` builds them; before `cargo test --test bench_log`, run
 /// `cargo build --examples`.
 #[test]
-fn the_bare_programs_do_their_parts_beside_the_daemon() {
+fn baselines_are_measured_beside_the_daemon() {
     let report = clean(
         "publish --clients 4 --batch 5 --seconds 1 --floor --json --bar rate>=0x:parse --bar p50>=0x:append",
     );
@@ -75,7 +75,7 @@ fn messages_are_created_for_many_agents() {
 }
 
 #[test]
-fn a_log_is_read_whole_by_every_reader_in_every_way() {
+fn every_reader_reads_the_whole_log_by_every_transport() {
     for way in ["sse", "ws", "pages"] {
         // 3,906 events are more than three pages. A small ring holds only the last of them.
         let report = clean(&format!(
@@ -96,7 +96,7 @@ fn a_log_is_read_whole_by_every_reader_in_every_way() {
 }
 
 #[test]
-fn a_killed_daemon_opens_again_with_all_that_was_acknowledged() {
+fn a_killed_daemon_opens_with_everything_acknowledged() {
     for cache in ["", "--cold"] {
         let report = clean(&format!("open --gigabytes 0.002 --json {cache}"));
         for key in ["killed", "stop", "clean", "data", "pss"] {
@@ -108,7 +108,7 @@ fn a_killed_daemon_opens_again_with_all_that_was_acknowledged() {
 }
 
 #[test]
-fn another_executable_is_measured_in_turns_and_reported_as_before() {
+fn an_older_executable_is_measured_alternately_and_reported_as_before() {
     let before = env!("CARGO_BIN_EXE_nervewire");
     let line = format!(
         "fanout --subscribers 5 --events 4 --runs 2 --json --before {before} --bar cpu<=1000x:before --bar rate>=1e9x:before"
@@ -130,7 +130,7 @@ fn another_executable_is_measured_in_turns_and_reported_as_before() {
 }
 
 #[test]
-fn what_contradicts_itself_is_refused_before_anything_is_started() {
+fn contradictory_flags_are_refused_before_a_server_is_started() {
     for (line, says) in [
         ("publish --naive", "no log"),
         ("publish --organizations 0", "at least 1"),

@@ -41,7 +41,7 @@ fn every_resuming_subscriber_gets_each_event_once() {
 }
 
 #[test]
-fn a_loud_tenant_takes_nothing_from_a_quiet_one() {
+fn a_loud_tenant_does_not_slow_a_quiet_one() {
     let line = "noisy --subscribers 20 --stalled 0.5 --publishers 4 --live 3 --seconds 0.5 --json";
     let output = bench(line);
     let report = report(&output);
@@ -59,7 +59,7 @@ fn a_loud_tenant_takes_nothing_from_a_quiet_one() {
 }
 
 #[test]
-fn every_chunk_reaches_its_own_stream_alone() {
+fn every_chunk_reaches_only_its_stream() {
     for transport in ["ws", "sse"] {
         let line = "streams --streams 10 --streams 40 --array 10 --chunks 200 --json";
         let output = bench(&format!("{line} --transport {transport}"));
@@ -74,7 +74,7 @@ fn every_chunk_reaches_its_own_stream_alone() {
 }
 
 #[test]
-fn what_contradicts_itself_is_refused_before_anything_is_started() {
+fn contradictory_flags_are_refused_before_a_server_is_started() {
     for (line, says) in [
         ("resume --floor", "baselines"),
         ("resume --subscribers 0", "at least 1"),

@@ -9,7 +9,7 @@ use common::Daemon;
 /// `EventSource` gives up for ever on a 503, so it gets an event that makes it reconnect. All other clients
 /// get the status.
 #[tokio::test]
-async fn a_full_process_answers_each_in_its_own_way() {
+async fn a_full_process_refuses_on_every_transport() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 2).start().await;
     let sse = daemon.live_sse("/api/v1/sse").await;
     let _ws = daemon.live_ws("/api/v1/ws").await;

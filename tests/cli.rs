@@ -148,7 +148,7 @@ async fn a_wrong_configuration_is_64_before_anything_is_opened() {
 }
 
 #[tokio::test]
-async fn what_check_config_prints_it_reads() {
+async fn check_config_reads_what_it_prints() {
     let printed = nervewire(&["check-config", "--print", "--listen", "[::1]:0"]).run().await;
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     assert!(printed.stdout.contains("listen = [\"[::1]:0\"] # --listen\n"), "{}", printed.stdout);
@@ -193,7 +193,7 @@ async fn an_unreachable_daemon_is_69_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_is_77_and_is_never_repeated() {
+async fn a_refused_credential_is_77_and_is_never_printed() {
     for (status, code) in [("401 Unauthorized", "UNAUTHORIZED"), ("403 Forbidden", "FORBIDDEN")] {
         for arguments in [&["key", "list"][..], &["tail"], &["tail", "--ws"], &["publish", "{}"]] {
             let daemon = scripted(vec![refusal(status, code, "")]).await;
@@ -276,7 +276,7 @@ async fn publish_sends_what_the_flags_say_and_prints_ids() {
 /// whatever happened to the first attempt. With a key of the user's own, batches are filled however slowly
 /// the lines arrive.
 #[tokio::test]
-async fn publish_from_stdin_repeats_a_batch_under_its_key() {
+async fn publish_from_stdin_retries_a_batch_with_its_idempotency_key() {
     let ids = json("201 Created", r#"{"data":{"ids":["I1","I2"]},"success":true}"#);
     let daemon = scripted(vec![refusal("503 Unavailable", "UNAVAILABLE", "retry-after: 0\r\n"), ids]).await;
     let mut run =
@@ -302,7 +302,7 @@ async fn publish_from_stdin_repeats_a_batch_under_its_key() {
 
 /// A subscriber that saw C1 and got a gap to G reconnects with G. Control events are not printed as events.
 #[tokio::test]
-async fn tail_over_sse_comes_back_with_its_cursor() {
+async fn tail_over_sse_reconnects_with_its_cursor() {
     let first = format!(
         "retry: 0\nevent: ready\nid: C0\ndata: {{\"type\":\"ready\",\"cursor\":\"C0\"}}\n\nid: C1\ndata: {MESSAGE}\n\n\
          : heartbeat\nevent: gap\nid: G\ndata: {{\"type\":\"gap\",\"after\":\"C1\",\"resumes_at\":\"G\",\"reason\":\"lagged\"}}\n\n"
@@ -321,7 +321,7 @@ async fn tail_over_sse_comes_back_with_its_cursor() {
 }
 
 #[tokio::test]
-async fn tail_ends_when_the_stream_says_that_the_credential_is_gone() {
+async fn tail_ends_when_its_credential_is_revoked() {
     let closing = format!(
         "id: C1\ndata: {MESSAGE}\n\nevent: closing\ndata: {{\"type\":\"error\",\"code\":\"UNAUTHORIZED\",\"message\":\"expired\"}}\n\n"
     );
@@ -345,7 +345,7 @@ async fn tail_without_reconnect_ends_with_the_stream() {
 /// Over WebSocket, pings are answered, `error` frames are reported and not printed, 1012 reconnects with the
 /// cursor, and 4403 does not reconnect.
 #[tokio::test]
-async fn tail_over_websocket_obeys_close_codes() {
+async fn tail_over_websocket_follows_close_codes() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let daemon = tokio::spawn(async move {
@@ -402,7 +402,7 @@ async fn connections_are_kicked_by_id_user_or_key() {
 /// With a credential but without `--url` the client uses the default address. A daemon on a unix socket is
 /// reached as well.
 #[tokio::test]
-async fn a_unix_socket_will_do() {
+async fn a_unix_socket_is_accepted_as_url() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("api.sock");
     let listener = tokio::net::UnixListener::bind(&path).unwrap();

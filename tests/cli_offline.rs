@@ -203,7 +203,7 @@ fn init_on_an_initialised_directory_changes_nothing() {
 }
 
 #[test]
-fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
+fn the_directory_of_a_running_daemon_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     json(dir, &["init"]);
@@ -232,7 +232,7 @@ fn while_a_daemon_runs_its_directory_is_refused_with_what_to_do() {
 }
 
 #[test]
-fn a_data_directory_that_cannot_be_made_says_what_to_do() {
+fn a_data_directory_that_cannot_be_created_is_reported_with_advice() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("file"), "").unwrap();
     for (data_dir, advice) in
@@ -269,7 +269,7 @@ fn a_directory_without_a_store_is_an_error_and_stays_empty() {
 }
 
 #[test]
-fn what_is_refused_says_why_and_does_nothing() {
+fn refused_commands_say_why_and_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let first = json(dir, &["init"]);
@@ -323,7 +323,7 @@ fn kept_key(dir: &Path) -> String {
 
 /// The first key is the only one with all rights. A start that fails must not create it and then lose it.
 #[test]
-fn a_taken_port_makes_no_key_and_the_next_start_shows_it() {
+fn a_port_in_use_creates_no_key_and_the_next_start_prints_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     for (listen, admin) in [(taken.as_str(), "off"), ("127.0.0.1:0", taken.as_str())] {
@@ -380,7 +380,7 @@ fn a_first_key_that_was_not_printed_is_kept_in_a_file() {
 
 /// An operator who has lost every operator key can create another with access to the data directory.
 #[test]
-fn an_operator_key_is_made_on_a_stopped_store_only() {
+fn an_operator_key_is_created_only_on_a_stopped_store() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let first = json(dir, &["init"]);
@@ -451,7 +451,7 @@ fn an_organization_is_deleted_after_confirmation() {
 
 /// A flag overrides a variable, and two contradicting flags are an error.
 #[test]
-fn a_named_data_directory_is_the_one_that_is_worked_on() {
+fn data_dir_selects_the_directory() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     json(dir, &["init"]);

@@ -183,7 +183,7 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
 
 /// The example of the module's documentation.
 #[tokio::test]
-async fn an_agent_is_made_spoken_to_and_listened_to() {
+async fn an_agent_is_created_and_its_messages_are_received() {
     let daemon = Daemon::start().await;
     let client = Client::new(daemon.url().parse().unwrap(), daemon.key.as_str());
     let new = NewAgent { name: Some("ada".into()), ..NewAgent::default() };
@@ -241,7 +241,7 @@ async fn publishing_sends_the_requested_ack_and_key() {
 /// Numbered events, half of them stored and half of them live, through a connection that is cut repeatedly
 /// inside heads, frames and lines. The reader gives up every second wait. Each event arrives once, in order.
 #[tokio::test]
-async fn what_is_cut_again_and_again_arrives_once_and_in_order() {
+async fn events_arrive_once_and_in_order_across_many_disconnects() {
     const EVENTS: u64 = 400;
     for transport in BOTH {
         let daemon = Daemon::start().await;
@@ -283,7 +283,7 @@ async fn what_is_cut_again_and_again_arrives_once_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_lapse_longer_than_the_log_is_a_gap() {
+async fn a_disconnect_longer_than_the_retention_is_a_gap() {
     for transport in BOTH {
         let daemon = Daemon::with().env("RETENTION__MAX_EVENTS", 5).start().await;
         let proxy = Proxy::start(daemon.addr(), |_| usize::MAX).await;
@@ -323,7 +323,7 @@ async fn a_lapse_longer_than_the_log_is_a_gap() {
 }
 
 #[tokio::test]
-async fn an_expired_token_is_replaced_and_nothing_is_missed() {
+async fn an_expired_token_is_renewed_without_losing_an_event() {
     let daemon = Daemon::start().await;
     for transport in BOTH {
         let short = daemon.mint_token(&daemon.key, "ann", json!({"expires_in_seconds": 2})).await;
@@ -365,7 +365,7 @@ async fn an_expired_token_is_replaced_and_nothing_is_missed() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_refused_its_credential_asks_for_another_once() {
+async fn a_request_with_a_refused_credential_renews_it_once() {
     let daemon = Daemon::start().await;
     let asked = Arc::new(AtomicUsize::new(0));
     let with = |then: Option<String>| {
@@ -423,7 +423,7 @@ async fn a_revoked_key_ends_the_subscription_without_a_reconnect() {
 }
 
 #[tokio::test]
-async fn resources_go_there_and_back() {
+async fn resources_round_trip() {
     let daemon = Daemon::start().await;
     let client = client(daemon.addr(), &daemon.key);
     let agents = client.agents();
@@ -536,7 +536,7 @@ async fn resources_go_there_and_back() {
 }
 
 #[tokio::test]
-async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
+async fn the_client_waits_as_long_as_retry_after_says() {
     let busy =
         answer("503 Service Unavailable", "retry-after: 1\r\n", r#"{"code":"UNAVAILABLE","message":"full"}"#);
     let many = answer(
@@ -595,7 +595,7 @@ async fn a_busy_daemon_is_left_alone_for_as_long_as_it_asks() {
 /// After a greeting that promises a heartbeat every second, nothing arrives: the client treats the peer as
 /// dead, whatever the kernel reports.
 #[tokio::test]
-async fn a_peer_that_misses_two_heartbeats_is_left() {
+async fn a_daemon_that_misses_two_heartbeats_is_disconnected() {
     const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":1}"#;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -651,7 +651,7 @@ async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, told: imp
 /// A loop that does other work every millisecond still gets its stream from a daemon that needs longer than
 /// that to respond.
 #[tokio::test]
-async fn a_reader_that_gives_up_early_does_not_begin_anew() {
+async fn a_cancelled_read_does_not_restart_the_subscription() {
     const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":9}"#;
     for transport in BOTH {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -685,7 +685,7 @@ async fn a_reader_that_gives_up_early_does_not_begin_anew() {
 /// The same while a new credential is requested: the provider is called once, and other requests that need
 /// the credential are not blocked by a reader that stopped polling.
 #[tokio::test]
-async fn a_reader_that_gives_up_early_asks_for_one_credential() {
+async fn a_cancelled_read_renews_the_credential_once() {
     let denied = answer("401 Unauthorized", "", r#"{"code":"UNAUTHORIZED","message":"no"}"#);
     let forbidden = answer("403 Forbidden", "", r#"{"code":"FORBIDDEN","message":"no"}"#);
     for transport in BOTH {
@@ -733,7 +733,7 @@ async fn a_reader_that_gives_up_early_asks_for_one_credential() {
 }
 
 #[tokio::test]
-async fn a_restarting_daemon_is_waited_for_by_default() {
+async fn the_client_waits_for_a_restarting_daemon_by_default() {
     let mut daemon = Daemon::start().await;
     let mut subscriptions = BOTH.map(|transport| {
         client(daemon.addr(), &daemon.key).subscribe(Filter::new().types(["message"])).over(transport)
@@ -759,7 +759,7 @@ async fn a_restarting_daemon_is_waited_for_by_default() {
 /// Users log in with a password. The memories about them are their own; they are found by their words, and
 /// their versions are kept.
 #[tokio::test]
-async fn users_enter_and_memories_are_theirs() {
+async fn users_log_in_and_own_their_memories() {
     let daemon = Daemon::start().await;
     let manager = client(daemon.addr(), &daemon.key);
     let new = NewUser {

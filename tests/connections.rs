@@ -144,7 +144,7 @@ async fn connections(daemon: &Daemon, key: &str) -> u64 {
 
 /// The counts are right again after every way in which a connection can end, and after every refusal.
 #[tokio::test]
-async fn counts_return() {
+async fn connection_counts_return_to_zero() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_USER", 2).start().await;
     let ann = daemon.user("ann").await;
     for round in 0..4 {
@@ -187,7 +187,7 @@ async fn counts_return() {
 /// Each limit refuses before the upgrade with its own error: 429 for an organization, a user or an address,
 /// 503 if the process is full. `EventSource` would give up for ever, so it gets an event instead.
 #[tokio::test]
-async fn each_limit_has_its_refusal() {
+async fn each_limit_has_its_error() {
     for (limit, user, status, code, word) in [
         ("CONNECTIONS", false, 503, "UNAVAILABLE", "server"),
         ("CONNECTIONS_PER_ORGANIZATION", false, 429, "QUOTA_EXCEEDED", "organization"),
@@ -242,7 +242,7 @@ async fn each_limit_has_its_refusal() {
 
 /// One address cannot acquire every permit. Loopback is exempt, because proxies and load tests use it.
 #[tokio::test]
-async fn addresses_are_limited_but_for_loopback() {
+async fn addresses_other_than_loopback_are_limited() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_ADDRESS", 2).start().await;
     let mut held = Vec::new();
     for n in 0..5 {

@@ -125,7 +125,7 @@ fn small_ring() -> common::Builder {
 }
 
 #[tokio::test]
-async fn what_clients_counted_is_what_the_metrics_say() {
+async fn metrics_equal_what_clients_counted() {
     let daemon = small_ring().start().await;
     publish(&daemon, 10).await; // events to replay
     let mut fast = daemon.ws("/api/v1/ws").open().await;
@@ -174,7 +174,7 @@ async fn what_clients_counted_is_what_the_metrics_say() {
 }
 
 #[tokio::test]
-async fn what_ended_connections_had_coming_is_dropped_and_counted() {
+async fn events_pending_for_ended_connections_are_counted_as_dropped() {
     let daemon = small_ring().start().await;
     let mut slow = Vec::new();
     let mut ids = Vec::new();

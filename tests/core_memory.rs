@@ -89,7 +89,7 @@ async fn creating_replacing_and_deleting_a_block_publish_events() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_block_is_refused() {
+async fn invalid_blocks_are_refused() {
     let daemon = Daemon::start().await;
     let agent = agent(&daemon, &daemon.key, "a").await;
     for body in [

@@ -111,7 +111,7 @@ async fn present(daemon: &Daemon, places: [Option<&str>; 5]) -> Reply {
 /// Every place is accepted. If there are several, only the strongest counts: a wrong one never falls through
 /// to a right one below it.
 #[tokio::test]
-async fn the_strongest_presentation_decides() {
+async fn credentials_have_an_order_of_precedence() {
     let (daemon, key) = acme().await;
     let jwt = token(json!({}));
     let reconnect = ticket(&daemon, &key, json!({"reconnect": true})).await;
@@ -170,7 +170,7 @@ async fn a_token_in_the_query_can_be_switched_off() {
 
 /// Every forged token gets the same 401, byte for byte: the response does not say what was wrong.
 #[tokio::test]
-async fn forged_and_stale_tokens_are_one_and_the_same_401() {
+async fn forged_and_expired_tokens_get_the_same_401() {
     let (daemon, _) = acme().await;
     daemon.create_org("globex").await;
     let good = token(json!({}));
@@ -333,7 +333,7 @@ async fn asymmetric_keys_are_read_from_files() {
 
 /// A one-shot ticket is used up by its first successful use, and only by that.
 #[tokio::test]
-async fn a_ticket_is_spent_once() {
+async fn a_ticket_is_accepted_once() {
     let (daemon, key) = acme().await;
     let one = ticket(&daemon, &key, json!({})).await;
     let path = |kind: &str| format!("/api/v1/{kind}?ticket={one}");
@@ -364,7 +364,7 @@ async fn a_ticket_is_spent_once() {
 /// A reconnect ticket is only for streams and polling, is bound to its page, survives `kill -9`, and ends
 /// with the credential it was created from.
 #[tokio::test]
-async fn a_reconnect_ticket_survives_the_daemon_and_not_its_parent() {
+async fn a_reconnect_ticket_survives_a_restart_but_not_its_parents_revocation() {
     let mut daemon = Daemon::with()
         .env("ALLOWED_ORIGINS", "https://a.example,https://b.example")
         .env("AUTH__FAILURES_PER_MINUTE", 0)
@@ -515,7 +515,7 @@ async fn cors_answers_browsers_with_what_is_allowed() {
 
 /// Narrowing applies to reading and publishing, over REST and WebSocket. An empty list matches nothing.
 #[tokio::test]
-async fn narrowing_binds_reading_and_publishing() {
+async fn narrowing_limits_reading_and_publishing() {
     let (daemon, key) = acme().await;
     let narrowed = async |with: Value| {
         let mut body = with;
@@ -582,7 +582,7 @@ async fn narrowing_binds_reading_and_publishing() {
 
 /// Scopes on publishing (protocol §3).
 #[tokio::test]
-async fn who_may_publish_what() {
+async fn each_credential_publishes_only_what_it_may() {
     let (daemon, key) = acme().await;
     let user = daemon.mint_token(&key, "ann", json!({"roles": ["user"]})).await;
     let viewer = daemon.mint_token(&key, "ann", json!({"roles": ["viewer"]})).await;
@@ -899,7 +899,7 @@ async fn visibility_changes_take_effect_on_live_connections() {
 /// After sixty failures per minute and address, further failures get 429. Valid and missing credentials never
 /// count.
 #[tokio::test]
-async fn failures_are_limited_and_successes_are_not() {
+async fn failed_attempts_are_limited_and_successful_ones_are_not() {
     let daemon = Daemon::start().await;
     let fail = async || daemon.get(EVENTS).key("wrong").send().await;
     for at in 0..60 {
@@ -921,7 +921,7 @@ async fn failures_are_limited_and_successes_are_not() {
 
 /// No credential, right or wrong, in any place, is ever written to the log, a metric or a response.
 #[tokio::test]
-async fn credentials_are_never_written_down() {
+async fn credentials_never_appear_in_logs_or_on_disk() {
     let daemon = Daemon::with().env("LOG", "trace").env("AUTH__JWT_KEYS", keys(json!([k1()]))).start().await;
     let key = daemon.create_org("acme").await;
     let jwt = token(json!({"sub": "logged-user"}));

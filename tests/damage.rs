@@ -126,7 +126,7 @@ async fn a_damaged_piece_is_a_gap_in_history_and_long_polls() {
 }
 
 #[tokio::test]
-async fn the_operator_learns_where_the_damage_is() {
+async fn the_log_names_the_damaged_segment() {
     let (daemon, ids, segment) = damaged().await;
     assert_eq!(daemon.metric("nervewire_store_damaged_pieces_total").await, 0.0);
     for _ in 0..3 {
@@ -147,7 +147,7 @@ async fn the_operator_learns_where_the_damage_is() {
 
 /// A backup of damaged segments ended as if all were well.
 #[tokio::test]
-async fn a_backup_of_damaged_segments_is_made_and_fails() {
+async fn a_backup_of_damaged_segments_is_written_and_exits_with_an_error() {
     let (mut daemon, _, segment) = damaged().await;
     let to = tempfile::tempdir().unwrap();
     let (url, dir) = (format!("http://{}", daemon.admin_addr()), daemon.data_dir().display().to_string());

@@ -54,7 +54,7 @@ fn problems(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_damaged_state_is_named_with_what_to_do() {
+fn a_damaged_state_is_reported_with_advice() {
     let temp = tempfile::tempdir().unwrap();
     let (data, copy) = (temp.path().join("data"), temp.path().join("copy"));
     make(&data);
@@ -80,7 +80,7 @@ fn a_damaged_state_is_named_with_what_to_do() {
 
 /// The journal may begin later than its first record, and then it does not hold every row.
 #[test]
-fn a_state_that_is_gone_is_refused_by_everything_in_the_same_words() {
+fn every_command_reports_a_missing_state_in_the_same_words() {
     let temp = tempfile::tempdir().unwrap();
     for gone in ["log", "log/db"] {
         let data = temp.path().join(gone.replace('/', "-"));
@@ -102,7 +102,7 @@ fn a_state_that_is_gone_is_refused_by_everything_in_the_same_words() {
 
 /// A power cut before the first checkpoint leaves a whole journal without a state.
 #[test]
-fn a_state_that_is_gone_is_built_again_from_a_whole_journal() {
+fn a_missing_state_is_rebuilt_from_a_complete_journal() {
     let temp = tempfile::tempdir().unwrap();
     for gone in ["log", "log/db"] {
         let data = temp.path().join(gone.replace('/', "-"));
@@ -127,7 +127,7 @@ fn remove(path: &Path) {
 }
 
 #[test]
-fn a_journal_of_another_store_is_named() {
+fn a_journal_of_another_store_is_reported() {
     let temp = tempfile::tempdir().unwrap();
     let [one, other] = ["one", "other"].map(|name| temp.path().join(name));
     make(&one);

@@ -31,7 +31,7 @@ fn named_series() -> BTreeSet<&'static str> {
 }
 
 #[tokio::test]
-async fn every_metric_a_document_names_is_there() {
+async fn every_documented_metric_exists() {
     let daemon = Daemon::start().await;
     let page = metrics(&daemon).await;
     let series: BTreeSet<&str> = page
@@ -48,7 +48,7 @@ async fn every_metric_a_document_names_is_there() {
 
 /// A scraper without an `Accept` header gets the format that all scrapers can read.
 #[tokio::test]
-async fn metrics_come_in_the_format_that_was_asked_for() {
+async fn metrics_are_served_in_the_requested_format() {
     let daemon = Daemon::start().await;
     let ask = |accept: &'static str| {
         Call::new(daemon.admin_addr(), "GET", "/metrics").header("accept", accept).send()
@@ -87,7 +87,7 @@ async fn metrics_come_in_the_format_that_was_asked_for() {
 /// The rules of `promtool check metrics`, and for each family of the text format: help and type once, with
 /// its samples together.
 #[tokio::test]
-async fn every_family_has_help_and_a_type_and_a_name_that_fits() {
+async fn every_metric_family_has_help_type_and_a_valid_name() {
     let daemon = Daemon::start().await;
     let page = metrics(&daemon).await;
     let mut families = BTreeSet::new();
@@ -131,7 +131,7 @@ async fn every_family_has_help_and_a_type_and_a_name_that_fits() {
 
 /// Without the `+Inf` bucket, `histogram_quantile` knows no total and returns nothing.
 #[tokio::test]
-async fn a_histogram_ends_with_the_bucket_of_infinity() {
+async fn a_histogram_ends_with_the_infinity_bucket() {
     let daemon = Daemon::start().await;
     let page = metrics(&daemon).await;
     let buckets: Vec<&str> = page.lines().filter(|line| line.contains("commit_seconds_bucket")).collect();
@@ -139,7 +139,7 @@ async fn a_histogram_ends_with_the_bucket_of_infinity() {
 }
 
 #[tokio::test]
-async fn matched_is_delivered_coalesced_pending_and_dropped() {
+async fn matched_events_are_delivered_coalesced_pending_or_dropped() {
     let daemon = Daemon::start().await;
     let mut live = daemon.live_sse("/api/v1/sse").await;
     let gone = daemon.live_ws("/api/v1/ws").await;
@@ -164,7 +164,7 @@ async fn matched_is_delivered_coalesced_pending_and_dropped() {
 
 /// Every row of the table except 71, which needs a system that refuses to start threads.
 #[tokio::test]
-async fn serve_ends_with_the_codes_of_the_table() {
+async fn serve_exits_with_the_documented_codes() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 20).start().await;
     let home = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -203,7 +203,7 @@ async fn serve_ends_with_the_codes_of_the_table() {
 /// A value that is accepted must take effect: workers beyond the bits of a wake-up word would silently be
 /// missing.
 #[tokio::test]
-async fn worker_threads_are_as_many_as_there_may_be() {
+async fn more_than_the_maximum_of_worker_threads_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let most = nervewire::wake::MAX_WORKERS;
     for (threads, code) in [(most, 0), (most + 1, 64)] {

@@ -253,7 +253,7 @@ async fn play(document: &str) -> Result<usize, String> {
 }
 
 #[tokio::test]
-async fn every_example_of_the_protocol_document_is_what_the_daemon_does() {
+async fn every_example_of_the_protocol_document_works() {
     let fences = DOCUMENT.lines().filter(|line| line.trim_start().starts_with("```")).count();
     let played = play(DOCUMENT).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(played * 2, fences, "every fence belongs to an example that was played");
@@ -263,7 +263,7 @@ async fn every_example_of_the_protocol_document_is_what_the_daemon_does() {
 /// The document has an example of every kind of event, of every implemented control frame, and of every
 /// refusal in the tables.
 #[test]
-fn the_examples_cover_what_the_wire_knows() {
+fn the_examples_cover_every_frame_and_event_type() {
     let blocks = blocks(DOCUMENT).unwrap();
     let text = |kinds: &[Kind]| -> String {
         blocks.iter().filter(|block| kinds.contains(&block.kind)).map(|block| block.text.as_str()).collect()
@@ -389,7 +389,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
 
 /// Compares the table of permissions with the one that token defaults and handlers use.
 #[test]
-fn the_table_of_permissions_is_the_codes() {
+fn the_table_of_permissions_equals_the_code() {
     use nervewire::auth::Role;
     use nervewire::auth::permissions::PERMISSIONS;
     let rows: Vec<Vec<&str>> = DOCUMENT
@@ -413,7 +413,7 @@ fn the_table_of_permissions_is_the_codes() {
 
 /// Tests the checker itself: these wrong documents must fail.
 #[tokio::test]
-async fn a_document_that_is_wrong_is_refused() {
+async fn a_wrong_document_fails_the_check() {
     for unread in [
         "```js\nfetch('/')\n```\n",
         "```\nanything\n```\n",

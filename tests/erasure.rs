@@ -47,7 +47,7 @@ fn is_stored(store: &[u8], content: &str) -> bool {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_who_was_deleted_amid_writes_and_all_of_the_others() {
+async fn deletion_during_writes_removes_everything_of_the_deleted_and_nothing_else() {
     const USERS: usize = 6;
     // Deleted users go on sending requests, which would count as failed credentials.
     let mut daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;

@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn wrong_missing_and_unknown_fields_are_named_without_their_values() {
+async fn errors_name_wrong_missing_and_unknown_fields_but_not_values() {
     let daemon = Daemon::start().await;
     for (path, body, field, reason) in [
         ("/api/v1/tokens", r#"{"sub":7}"#, "sub", "must be a string"),
@@ -95,7 +95,7 @@ async fn each_refusal_has_its_status_code_and_shape() {
 }
 
 #[tokio::test]
-async fn every_answer_carries_the_requests_id_or_a_new_one() {
+async fn every_response_carries_the_requests_id_or_a_new_one() {
     let daemon = Daemon::start().await;
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     for path in ["/health", "/api/v1/events", "/api/v1/nowhere", "/api/v1/sse?types=nope"] {
@@ -117,7 +117,7 @@ async fn every_answer_carries_the_requests_id_or_a_new_one() {
 
 /// Errors that hyper finds before any handler runs have the same format.
 #[tokio::test]
-async fn what_is_no_http_is_refused_in_the_same_shape() {
+async fn invalid_http_is_refused_with_the_same_error_body() {
     let daemon = Daemon::start().await;
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
     let huge = format!("x-huge: {}\r\n", "y".repeat(20_000));
@@ -142,7 +142,7 @@ async fn what_is_no_http_is_refused_in_the_same_shape() {
 }
 
 #[tokio::test]
-async fn limits_tell_when_to_come_back() {
+async fn responses_at_a_limit_say_when_to_retry() {
     let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 2).start().await;
     for _ in 0..2 {
         daemon.get("/api/v1/events").key("nonsense").send().await.refused(401, "UNAUTHORIZED");
@@ -154,7 +154,7 @@ async fn limits_tell_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_daemon_at_its_capacity_refuses_with_503_before_anything_is_accepted() {
+async fn a_daemon_at_capacity_answers_503() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS", 2).start().await;
     let _one = daemon.live_ws("/api/v1/ws").await;
     let _two = daemon.live_sse("/api/v1/sse").await;
@@ -169,7 +169,7 @@ async fn a_daemon_at_its_capacity_refuses_with_503_before_anything_is_accepted()
 }
 
 #[tokio::test]
-async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
+async fn a_draining_daemon_refuses_publishes_and_finishes_accepted_ones() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 3).start().await;
     let (addr, key) = (daemon.addr(), daemon.key.clone());
     let mut sockets = Vec::new();
@@ -216,7 +216,7 @@ async fn a_draining_daemon_takes_no_publish_and_finishes_what_it_took() {
 /// A repeated request with an `Idempotency-Key` (protocol §7) gets the same response, or only the id if the
 /// response had a secret.
 #[tokio::test]
-async fn administration_is_done_once_under_an_idempotency_key() {
+async fn administration_is_idempotent_with_an_idempotency_key() {
     let mut daemon = Daemon::start().await;
     let call = |daemon: &Daemon, path: &str, body: &Value| {
         daemon.post(path).header("idempotency-key", "k").json(body)

@@ -23,7 +23,7 @@ async fn disable(daemon: &Daemon, sub: &str, disabled: bool) {
 /// Each change of a user rechecks only that user's connections. A flood of changes rechecks no other
 /// connections, and other users keep receiving.
 #[tokio::test]
-async fn toggling_a_user_rechecks_that_users_connections_alone() {
+async fn toggling_a_user_rechecks_only_that_users_connections() {
     let daemon = Daemon::start().await;
     let other = daemon.create_org("other").await;
     let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
@@ -65,7 +65,7 @@ async fn toggling_a_user_rechecks_that_users_connections_alone() {
 
 /// Which connections are rechecked after a change of a key, a token or an organization's `visibility`.
 #[tokio::test]
-async fn a_revoked_key_ends_its_connections_and_no_others() {
+async fn a_revoked_key_ends_only_its_connections() {
     let daemon = Daemon::start().await;
     let key = daemon.create_key(json!({"scopes": ["subscribe", "publish"]})).await;
     let id = key.split('_').nth(1).unwrap().to_owned();

@@ -91,7 +91,7 @@ async fn scans_at_rest(daemon: &Daemon) -> f64 {
 
 /// If the reader stops, the daemon stops reading too: it holds a part of the response, not all of it.
 #[tokio::test]
-async fn an_answer_is_read_from_the_log_as_its_reader_takes_it() {
+async fn history_is_read_from_the_log_as_the_client_reads() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;
     let mut slow = narrow(&daemon, "HTTP/1.1", &daemon.key).await;
     let at_rest = scans_at_rest(&daemon).await;
@@ -112,7 +112,7 @@ async fn an_answer_is_read_from_the_log_as_its_reader_takes_it() {
 /// The bytes are the same over HTTP/1.0, whose body ends with its connection, over HTTP/1.1 in chunks, and
 /// over HTTP/2. A short response still has a `content-length`.
 #[tokio::test]
-async fn a_long_answer_is_the_same_over_every_protocol() {
+async fn a_long_history_is_the_same_over_http_1_0_1_1_and_2() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;
     let chunked = daemon.get(ALL).send().await;
     assert_eq!((chunked.status.as_u16(), chunked.header("content-length")), (200, None));
@@ -147,7 +147,7 @@ async fn a_long_answer_is_the_same_over_every_protocol() {
 
 /// A key is deleted while its owner reads: nothing more is sent, and the response is visibly incomplete.
 #[tokio::test]
-async fn an_answer_breaks_off_when_its_readers_right_ends() {
+async fn a_history_response_ends_when_the_readers_right_ends() {
     let daemon = with_a_long_log(["ann", "bob"], Daemon::start().await).await;
     let body = json!({"org_id": "default", "name": "short-lived", "scopes": ["*"]});
     let made = daemon.post("/api/v1/api-keys").json(&body).send().await.json();
@@ -176,7 +176,7 @@ async fn an_answer_breaks_off_when_its_readers_right_ends() {
 /// A user is deleted while another client reads the log: the rest of the response has none of the user's
 /// events, and all of the others'.
 #[tokio::test]
-async fn what_is_erased_while_an_answer_is_read_is_not_in_the_rest_of_it() {
+async fn events_erased_during_a_history_response_are_not_in_its_rest() {
     let daemon = Daemon::start().await;
     let body = json!({"email": "ann@x", "password": "correct horse battery", "name": "Ann"});
     let ann = daemon.post("/api/v1/users/register").json(&body).send().await;
@@ -202,7 +202,7 @@ async fn what_is_erased_while_an_answer_is_read_is_not_in_the_rest_of_it() {
 /// The whole log is cached as JSON when a user is deleted: a later request gets none of the user's events,
 /// and all of the others'.
 #[tokio::test]
-async fn what_was_read_before_it_was_erased_is_not_shown_again() {
+async fn cached_pages_do_not_show_erased_events() {
     let daemon = Daemon::start().await;
     let body = json!({"email": "ann@x", "password": "correct horse battery", "name": "Ann"});
     let ann = daemon.post("/api/v1/users/register").json(&body).send().await;

@@ -61,7 +61,7 @@ impl Issuer {
 /// Each token must meet the demands of its key entry, and no token is valid longer than
 /// `auth.max_token_seconds`.
 #[tokio::test]
-async fn issuer_audience_and_the_longest_life_are_enforced() {
+async fn issuer_audience_and_longest_lifetime_are_enforced() {
     let dir = tempfile::tempdir().unwrap();
     let issuer = Issuer::new();
     let file = dir.path().join("jwks.json");
@@ -253,7 +253,7 @@ async fn an_address_past_its_limit_gets_no_password_verified() {
 
 /// Four addresses send more guesses than may wait. A login from a fifth address still succeeds.
 #[tokio::test]
-async fn a_flood_of_guesses_keeps_no_login_out() {
+async fn a_flood_of_guesses_does_not_block_logins() {
     let daemon =
         Daemon::with().env("TRUSTED_PROXIES", "127.0.0.1").env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
     register(&daemon, "ann@example.org").await;
@@ -382,7 +382,7 @@ async fn proxy_headers_are_bounded() {
 
 /// Clients of a unix socket have no address, unless its peer is trusted to name them.
 #[tokio::test]
-async fn clients_of_a_unix_socket_have_the_addresses_that_it_names() {
+async fn clients_behind_a_unix_socket_have_their_forwarded_addresses() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("http.sock");
     let daemon = Daemon::with()

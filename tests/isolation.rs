@@ -78,7 +78,7 @@ fn seen(reply: &Reply, words: &[&str]) -> String {
 /// Every request that names a resource of another organization gets exactly the response for a resource that
 /// does not exist, whatever rights the caller has in its own.
 #[tokio::test]
-async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
+async fn another_organizations_ids_are_answered_like_unknown_ones() {
     let two = Two::start().await;
     let daemon = &two.daemon;
     let mut watched = daemon.ws("/api/v1/ws").key(&two.globex).open().await;
@@ -177,7 +177,7 @@ async fn a_foreign_thing_and_an_unknown_one_are_answered_alike() {
 
 /// No list, statistic or metric label shows an event, connection or key of another organization.
 #[tokio::test]
-async fn lists_and_statistics_show_ones_own_organization_only() {
+async fn lists_and_statistics_show_only_the_callers_organization() {
     let two = Two::start().await;
     let daemon = &two.daemon;
     let before = daemon.get("/api/v1/stats").key(&two.acme).send().await.json();
@@ -217,7 +217,7 @@ async fn a_connection_id_reveals_nothing_of_other_connections() {
 
 /// A cursor of another organization is treated as unknown, on every transport, with the same response.
 #[tokio::test]
-async fn a_foreign_cursor_is_an_unknown_cursor() {
+async fn another_organizations_cursor_is_an_unknown_cursor() {
     let two = Two::start().await;
     let daemon = &two.daemon;
     daemon.publish_as(&two.acme, json!({"type": "custom", "channel": "own", "data": 0})).await;
@@ -300,7 +300,7 @@ async fn live_events_stay_in_their_organization() {
 
 /// Idempotency keys and message ids belong to one organization.
 #[tokio::test]
-async fn idempotency_keys_and_message_ids_do_not_meet() {
+async fn idempotency_keys_and_message_ids_are_separate_between_organizations() {
     let two = Two::start().await;
     let daemon = &two.daemon;
     let publish = async |key: &str, text: &str| {
@@ -318,7 +318,7 @@ async fn idempotency_keys_and_message_ids_do_not_meet() {
 
 /// A ticket belongs to the organization of its creator and opens nothing else.
 #[tokio::test]
-async fn a_ticket_opens_its_makers_organization() {
+async fn a_ticket_opens_only_its_creators_organization() {
     let two = Two::start().await;
     let daemon = &two.daemon;
     let mut published = Vec::new();
@@ -340,7 +340,7 @@ async fn a_ticket_opens_its_makers_organization() {
 
 /// Which users of an organization see which event, on every transport.
 #[tokio::test]
-async fn inside_an_organization_users_see_their_own_and_everyones() {
+async fn users_see_their_own_events_and_those_for_everybody() {
     let daemon = Daemon::start().await;
     let key = daemon.create_org("acme").await;
     let token =

@@ -38,7 +38,7 @@ fn failed(output: &Output, code: i32, words: &[&str]) {
 /// SIGTERM: every client gets a cursor and is asked to reconnect, nothing acknowledged is lost, and the exit
 /// code is 0.
 #[tokio::test]
-async fn sigterm_drains() {
+async fn sigterm_starts_the_drain() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 3).start().await;
     let ids = daemon.publish_messages(&["a", "b"]).await;
     let mut ws = daemon.live_ws("/api/v1/ws").await;
@@ -128,7 +128,7 @@ async fn refuses(addr: std::net::SocketAddr) -> bool {
 
 /// During a stream of publishes, each one is either acknowledged and stored, or refused and not stored.
 #[tokio::test]
-async fn publishes_during_a_drain_are_kept_or_refused() {
+async fn publishes_during_a_drain_are_stored_or_refused() {
     let mut daemon = Daemon::start().await;
     let _stays = daemon.live_ws("/api/v1/ws").await;
     let publisher = {
@@ -206,7 +206,7 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn what_cannot_start_says_why_and_with_which_code() {
+async fn a_failed_start_says_why_and_has_its_exit_code() {
     let daemon = Daemon::start().await;
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
@@ -233,7 +233,7 @@ async fn what_cannot_start_says_why_and_with_which_code() {
 
 /// `localhost` may have two addresses; a client must reach the daemon at both.
 #[tokio::test]
-async fn a_name_is_listened_on_at_every_address_it_has() {
+async fn a_listen_name_is_bound_at_all_its_addresses() {
     let home = tempfile::tempdir().unwrap();
     let mut command = command(home.path());
     command.args([
@@ -327,7 +327,7 @@ async fn health_is_served_on_both_listeners() {
 /// Metrics and health are open. Everything else on the admin listener needs operator rights, and a `Host`
 /// that no foreign page can have.
 #[tokio::test]
-async fn the_admin_listener_is_the_operators() {
+async fn the_admin_listener_is_for_operators_only() {
     let daemon = Daemon::start().await;
     let admin = daemon.admin_addr();
     let star = daemon.create_key(json!({"scopes": ["*"]})).await;
@@ -418,7 +418,7 @@ async fn a_unix_socket_is_served() {
 
 /// A listening socket passed by systemd (`LISTEN_FDS`) replaces the configured one.
 #[tokio::test]
-async fn an_inherited_listener_is_taken_up() {
+async fn a_listener_passed_by_systemd_is_used() {
     let home = tempfile::tempdir().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

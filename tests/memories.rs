@@ -114,7 +114,7 @@ async fn each_change_of_a_memory_is_an_event_and_a_version() {
 }
 
 #[tokio::test]
-async fn so_many_versions_are_kept_and_the_oldest_go() {
+async fn old_versions_of_a_memory_are_removed_beyond_the_limit() {
     let daemon = Daemon::start().await;
     let memory = remember(&daemon, &daemon.key, json!({"content": "version 1"})).await;
     let most = nervewire::domain::memories::VERSIONS;
@@ -198,7 +198,7 @@ async fn memories_are_listed_by_agent_and_user() {
 }
 
 #[tokio::test]
-async fn a_batch_keeps_valid_items_in_one_write_and_reports_the_rest() {
+async fn a_batch_stores_valid_items_in_one_commit_and_reports_the_rest() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse?types=memory_update").await;
     let batch = json!({"memories": [
@@ -282,7 +282,7 @@ async fn a_batch_keeps_valid_items_in_one_write_and_reports_the_rest() {
 }
 
 #[tokio::test]
-async fn a_search_finds_words_in_order_of_how_well_they_fit() {
+async fn a_search_returns_matches_in_order_of_relevance() {
     let daemon = Daemon::start().await;
     let bot = agent(&daemon, &daemon.key, "bot").await;
     for (content, more) in [
@@ -460,7 +460,7 @@ async fn another_users_memories_cannot_be_found_listed_or_written() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_remembered_is_refused_by_name() {
+async fn invalid_memories_are_refused_by_field() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     for (body, field) in [

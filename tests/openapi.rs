@@ -253,7 +253,7 @@ fn id(answer: &Value) -> String {
 }
 
 #[tokio::test]
-async fn every_operation_answers_as_the_document_says() {
+async fn every_operation_responds_as_documented() {
     let daemon = Daemon::start().await;
     let document = Document::of(&daemon, "/api-docs/openapi.json").await;
     let mut story =
@@ -490,7 +490,7 @@ async fn administration(story: &mut Story) {
 /// JSON Schema counts `368.0` as an integer and `""` as too short for an id; the pattern of a key excludes a
 /// tab.
 #[tokio::test]
-async fn values_are_judged_as_the_document_says() {
+async fn values_are_accepted_and_refused_as_documented() {
     let daemon = Daemon::start().await;
     let key = |seconds: &str| {
         let body = format!(r#"{{"scopes":["publish"],"expires_in_seconds":{seconds}}}"#);
@@ -526,7 +526,7 @@ async fn values_are_judged_as_the_document_says() {
 }
 
 #[tokio::test]
-async fn operations_ask_for_a_credential_where_the_document_says_so() {
+async fn operations_require_a_credential_where_documented() {
     let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
     let document = Document::of(&daemon, "/api-docs/openapi.json").await;
     for (path, item) in document.0["paths"].as_object().unwrap() {
@@ -556,7 +556,7 @@ async fn operations_ask_for_a_credential_where_the_document_says_so() {
 /// Every kind of event in the AsyncAPI document can be published as shown and arrives over both transports as
 /// documented. The same holds for the control frames.
 #[tokio::test]
-async fn what_flows_is_as_the_asyncapi_document_says() {
+async fn frames_match_the_asyncapi_document() {
     let daemon = Daemon::start().await;
     let document = Document::of(&daemon, "/api-docs/asyncapi.json").await;
     let schema = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});

@@ -125,7 +125,7 @@ async fn the_first_connection_and_the_end_of_the_last_are_published() {
 }
 
 #[tokio::test]
-async fn who_is_back_within_the_grace_time_was_never_away() {
+async fn a_user_who_reconnects_within_the_grace_time_stays_online() {
     let daemon = watched(LONG).await;
     let ann = daemon.user("ann").await;
     let mut watcher = watcher(&daemon).await;
@@ -145,7 +145,7 @@ async fn who_is_back_within_the_grace_time_was_never_away() {
 }
 
 #[tokio::test]
-async fn keys_and_waiting_polls_are_not_users_who_are_present() {
+async fn api_keys_and_waiting_polls_do_not_count_as_presence() {
     let daemon = watched(LONG).await;
     let ann = daemon.user("ann").await;
     let mut watcher = watcher(&daemon).await; // with an API key
@@ -160,7 +160,7 @@ async fn keys_and_waiting_polls_are_not_users_who_are_present() {
 /// Presence is off by default. When it is switched on, the connected users are listed, and an event follows
 /// when they go offline.
 #[tokio::test]
-async fn presence_is_switched_by_organization() {
+async fn presence_is_enabled_per_organization() {
     let daemon = Daemon::with().env("PRESENCE_GRACE_SECONDS", 0).start().await;
     let shown = daemon.get("/api/v1/organizations/default").send().await;
     assert_eq!(shown.json()["data"]["presence"], false, "{shown:?}");
@@ -190,7 +190,7 @@ async fn presence_is_switched_by_organization() {
 }
 
 #[tokio::test]
-async fn nothing_of_it_crosses_organizations() {
+async fn presence_does_not_cross_organizations() {
     let daemon = watched(0).await;
     let acme = daemon.create_org("acme").await;
     switch(&daemon, "acme", true).await;
@@ -260,7 +260,7 @@ async fn a_narrow_credential_sees_the_users_of_its_channels() {
 }
 
 #[tokio::test]
-async fn the_list_is_read_in_pages_and_by_name() {
+async fn the_presence_list_has_pages_and_a_name_filter() {
     let daemon = watched(LONG).await;
     let subs = ["a/b", "ann", "bob", "cy@example.com", "zoë"];
     let mut held = Vec::new();
@@ -295,7 +295,7 @@ async fn the_list_is_read_in_pages_and_by_name() {
 
 /// A `sub` may have any characters, but its channel has one segment.
 #[tokio::test]
-async fn a_strange_name_has_a_channel_of_its_own() {
+async fn a_user_name_with_special_characters_has_its_own_channel() {
     let daemon = watched(LONG).await;
     let mut watcher = watcher(&daemon).await;
     let long = "x".repeat(256);

@@ -35,7 +35,7 @@ fn without_id(mut event: Value) -> Value {
 }
 
 #[tokio::test]
-async fn every_kind_arrives_as_it_was_sent_whichever_way_it_went_in() {
+async fn every_event_type_arrives_as_published_over_every_transport() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let mut ws = daemon.live_ws("/api/v1/ws?echo=false").await;
@@ -145,7 +145,7 @@ async fn the_server_sets_timestamp_and_message_id_where_they_are_absent() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_an_event_is_named() {
+async fn errors_name_what_is_wrong_with_an_event() {
     let daemon = Daemon::start().await;
     let long = "x".repeat(201);
     let big = json!({"k": "x".repeat(8 * 1024)});
@@ -236,7 +236,7 @@ async fn what_is_wrong_with_an_event_is_named() {
 }
 
 #[tokio::test]
-async fn a_batch_is_taken_whole_or_not_at_all() {
+async fn a_batch_is_accepted_or_refused_as_a_whole() {
     let daemon = Daemon::start().await;
     let mut lines = vec![custom("c", json!(0)).to_string(); 1_000];
     lines[999] = json!({"type": "custom", "channel": "c"}).to_string();
@@ -256,7 +256,7 @@ async fn a_batch_is_taken_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_thousand_events_are_a_batch_and_one_more_is_too_many() {
+async fn a_batch_has_at_most_a_thousand_events() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let most: Vec<Value> = (0..1_000).map(|n| custom("c", json!(n))).collect();
@@ -278,7 +278,7 @@ async fn a_thousand_events_are_a_batch_and_one_more_is_too_many() {
 }
 
 #[tokio::test]
-async fn sizes_have_limits_and_just_under_them_everything_passes() {
+async fn values_just_under_each_size_limit_are_accepted() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let fits = "x".repeat(65_000);
@@ -306,7 +306,7 @@ async fn sizes_have_limits_and_just_under_them_everything_passes() {
 }
 
 #[tokio::test]
-async fn bodies_are_json_or_lines_of_json_and_nothing_else() {
+async fn bodies_are_json_or_ndjson_only() {
     let daemon = Daemon::start().await;
     let event = custom("c", json!(1)).to_string();
     for good in
@@ -346,7 +346,7 @@ async fn bodies_are_json_or_lines_of_json_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_ack_from_memory_is_a_201_too() {
+async fn ack_memory_answers_201() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let reply = daemon.post("/api/v1/events?ack=memory").json(&message("quick")).send().await;
@@ -358,7 +358,7 @@ async fn an_ack_from_memory_is_a_201_too() {
 }
 
 #[tokio::test]
-async fn a_user_speaks_for_itself_alone() {
+async fn a_user_publishes_only_in_their_own_name() {
     let daemon = Daemon::start().await;
     let ann = daemon.user("ann").await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
@@ -430,7 +430,7 @@ async fn a_key_without_a_user_publishes_only_with_publish_org() {
 }
 
 #[tokio::test]
-async fn a_repeat_with_its_idempotency_key_publishes_nothing_and_gets_the_first_answer() {
+async fn a_repeat_with_the_same_idempotency_key_gets_the_first_response() {
     let mut daemon = Daemon::start().await;
     let body = json!([custom("c", json!(1)), message("two")]);
     let post = |daemon: &Daemon, key: &str, body: &Value| {
@@ -479,7 +479,7 @@ async fn an_idempotency_key_belongs_to_one_subject_of_one_organization() {
 }
 
 #[tokio::test]
-async fn concurrent_repeats_wait_for_the_first_and_share_its_answer() {
+async fn concurrent_repeats_wait_for_the_first_and_get_its_response() {
     let daemon = Daemon::start().await;
     let body: Value = (0..200).map(|n| custom("c", json!(n))).collect();
     let posts = (0..16).map(|_| {
@@ -532,7 +532,7 @@ async fn a_message_id_given_twice_is_published_once() {
 }
 
 #[tokio::test]
-async fn concurrent_twins_of_one_message_id_become_one_event() {
+async fn concurrent_messages_with_one_message_id_become_one_event() {
     let daemon = Daemon::start().await;
     let event =
         json!({"type": "message", "message_id": "m", "agent_id": "a", "user_id": "u", "content": "once"});

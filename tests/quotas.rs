@@ -68,7 +68,7 @@ async fn history(daemon: &Daemon, key: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_flood_fills_its_own_share_and_deleting_frees_it() {
+async fn a_flood_fills_only_its_share_and_deleting_frees_it() {
     let daemon = Daemon::with().env("LIMITS__BYTES_PER_ORGANIZATION", MIB).start().await;
     let (loud, quiet) = (daemon.create_org("loud").await, daemon.create_org("quiet").await);
     let (bot, own) = (agent(&daemon, &loud, "bot").await, agent(&daemon, &quiet, "own").await);
@@ -120,7 +120,7 @@ async fn a_flood_fills_its_own_share_and_deleting_frees_it() {
 /// Credentials and their stored idempotency keys count like everything else. Removing rights is always
 /// accepted.
 #[tokio::test]
-async fn a_full_organization_makes_no_credentials_and_still_revokes_them() {
+async fn a_full_organization_can_revoke_but_not_create_credentials() {
     let daemon = Daemon::with().env("LIMITS__BYTES_PER_ORGANIZATION", MIB).start().await;
     let key = daemon.create_org("full").await;
     let bot = agent(&daemon, &key, "bot").await;
@@ -188,7 +188,7 @@ async fn an_exceeded_quota_is_an_error_frame_over_a_websocket() {
 
 /// Without a limit of its own an organization may use half of the total, as long as others leave it.
 #[tokio::test]
-async fn a_flood_takes_no_more_than_half_and_never_trims_another() {
+async fn a_flood_takes_at_most_half_and_does_not_trim_other_organizations() {
     let daemon = Daemon::with().env("STORE__MAX_LIVE_BYTES", 2 * MIB).start().await;
     let (loud, quiet) = (daemon.create_org("loud").await, daemon.create_org("quiet").await);
     let (bot, own) = (agent(&daemon, &loud, "bot").await, agent(&daemon, &quiet, "own").await);
@@ -216,7 +216,7 @@ async fn a_flood_takes_no_more_than_half_and_never_trims_another() {
 }
 
 #[tokio::test]
-async fn as_many_resources_are_made_as_may_be_however_many_are_asked_for_at_once() {
+async fn concurrent_creations_stop_exactly_at_the_quota() {
     let daemon = Daemon::with().env("LIMITS__ROWS_PER_ORGANIZATION", 5).start().await;
     let other = daemon.create_org("other").await;
     let make =
@@ -247,7 +247,7 @@ async fn as_many_resources_are_made_as_may_be_however_many_are_asked_for_at_once
 
 /// The daemon is killed during changes of every kind. Then the test opens the store and counts its rows.
 #[tokio::test]
-async fn what_is_counted_is_what_is_there_after_kill_9() {
+async fn usage_counters_are_exact_after_kill_9() {
     let mut daemon = Daemon::start().await;
     let bot = agent(&daemon, &daemon.key, "bot").await;
     for point in 0..4 {
@@ -309,7 +309,7 @@ async fn what_is_counted_is_what_is_there_after_kill_9() {
 
 /// Every call has a connection of its own: more connections give no more tokens.
 #[tokio::test]
-async fn an_organizations_requests_have_a_rate_over_all_its_connections() {
+async fn an_organization_has_one_request_rate_over_all_connections() {
     let daemon = Daemon::with().env("LIMITS__REQUESTS_PER_SECOND_PER_ORGANIZATION", 2).start().await;
     let setting_up = |call: Call| async move {
         until("a request that passes", || async {
@@ -338,7 +338,7 @@ async fn an_organizations_requests_have_a_rate_over_all_its_connections() {
 }
 
 #[tokio::test]
-async fn an_organizations_publishes_have_a_rate_over_all_its_connections_services_included() {
+async fn an_organization_has_one_publish_rate_over_all_connections() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND_PER_ORGANIZATION", 1).start().await;
     let quiet = daemon.create_org("quiet").await;
     let event = json!([custom("c", json!(1))]);
@@ -369,7 +369,7 @@ async fn an_organizations_publishes_have_a_rate_over_all_its_connections_service
 }
 
 #[tokio::test]
-async fn a_user_has_one_rate_over_all_connections_and_another_user_has_another() {
+async fn each_user_has_one_rate_over_all_connections() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 1).start().await;
     let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
     let event = json!({"type": "message", "agent_id": "a", "content": "x"});

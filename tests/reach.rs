@@ -57,7 +57,7 @@ async fn set_disabled(daemon: &Daemon, key: &str, sub: &str, disabled: bool) -> 
 /// For each kind of issuer, expiring or not, and each way to create a user: whether it may create what lasts
 /// longer than itself.
 #[tokio::test]
-async fn who_ends_leaves_no_user_who_does_not() {
+async fn an_expiring_credential_cannot_create_a_lasting_user() {
     let daemon = daemon().await;
     let admin = user(&daemon, "admin@x", "admin").await;
     let roles = json!({"roles": ["admin"]});
@@ -107,7 +107,7 @@ fn seconds(timestamp: &Value) -> u64 {
 /// Keys, tokens and tickets expire no later than the credential that created them, whether or not an expiry
 /// is requested.
 #[tokio::test]
-async fn what_is_issued_ends_with_its_issuer() {
+async fn issued_credentials_end_with_their_issuer() {
     let daemon = daemon().await;
     user(&daemon, "admin@x", "admin").await;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -277,7 +277,7 @@ async fn ticket(daemon: &Daemon, key: &str, reconnect: bool) -> String {
 
 /// Every operation of the API document except streams and history, with a ticket of either kind.
 #[tokio::test]
-async fn a_ticket_opens_streams_and_history_alone() {
+async fn a_ticket_opens_only_streams_and_history() {
     const READERS: [&str; 4] = ["openEventStream", "openLlmEventStream", "openWebSocket", "listEvents"];
     let daemon = daemon().await;
     let document =
@@ -328,7 +328,7 @@ async fn a_ticket_does_not_publish_over_a_websocket() {
 
 /// A ticket in a user's name ends with the key that created it, also on open streams.
 #[tokio::test]
-async fn a_ticket_in_a_users_name_ends_with_its_maker() {
+async fn a_ticket_for_a_user_ends_with_its_creator() {
     let daemon = daemon().await;
     let made = data(&daemon.post("/api/v1/api-keys").json(&json!({"scopes": ["mint"]})).send().await, 201);
     let body = json!({"sub": "zed", "reconnect": true});
@@ -345,7 +345,7 @@ async fn a_ticket_in_a_users_name_ends_with_its_maker() {
 
 /// One subject's tickets never displace another's. Beyond its limit, its own oldest tickets end.
 #[tokio::test]
-async fn a_flood_of_tickets_pushes_out_ones_own() {
+async fn a_flood_of_tickets_evicts_only_the_callers_tickets() {
     let daemon = daemon().await;
     let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
     let colleagues = ticket(&daemon, &bob, false).await;

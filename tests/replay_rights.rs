@@ -67,7 +67,7 @@ async fn check(daemon: &Daemon, who: &str, query: &str, expected: &[String]) {
 }
 
 #[tokio::test]
-async fn each_reader_of_the_same_pages_gets_its_own() {
+async fn readers_of_a_shared_page_see_only_their_events() {
     let mut daemon = Daemon::start().await;
     let key = daemon.create_org("acme").await;
     let token =
@@ -127,7 +127,7 @@ async fn each_reader_of_the_same_pages_gets_its_own() {
 /// Streams get merged chunks and pages of history get single ones, whether or not a neighbour of the chunk
 /// belongs to the same stream.
 #[tokio::test]
-async fn chunks_of_the_log_are_merged_where_they_are_neighbours() {
+async fn adjacent_chunks_of_the_log_are_merged() {
     let mut daemon = Daemon::start().await;
     let text = "x".repeat(1_000);
     let mut events: Vec<Value> =

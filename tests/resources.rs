@@ -170,7 +170,7 @@ async fn messages_are_stored_published_and_listed_by_agent_and_user() {
 /// Messages created in one batch are stored together. Half of them are deleted in one batch, and the daemon
 /// is killed in between.
 #[tokio::test]
-async fn messages_made_and_deleted_at_once_are_each_in_their_lists_or_in_none() {
+async fn concurrently_deleted_messages_are_in_all_their_lists_or_none() {
     let mut daemon = Daemon::start().await;
     let agents = [agent(&daemon, &daemon.key, "a").await, agent(&daemon, &daemon.key, "b").await];
     let made = futures_util::future::join_all((0..120).map(|n| {
@@ -224,7 +224,7 @@ async fn messages_made_and_deleted_at_once_are_each_in_their_lists_or_in_none() 
 }
 
 #[tokio::test]
-async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
+async fn users_see_and_send_only_their_own_messages() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let (ann, eve) = (daemon.user("ann").await, daemon.user("eve").await);
@@ -275,7 +275,7 @@ async fn a_user_sees_and_sends_their_own_and_a_stranger_nothing() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
+async fn invalid_resources_are_refused_by_field_and_change_nothing() {
     let daemon = Daemon::start().await;
     let id = agent(&daemon, &daemon.key, "a").await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
@@ -347,7 +347,7 @@ async fn what_cannot_be_is_refused_by_name_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_key_makes_one_of_what_is_asked_twice_even_across_kill_9() {
+async fn an_idempotency_key_creates_one_resource_even_across_kill_9() {
     let mut daemon = Daemon::start().await;
     let make = |daemon: &Daemon, path: &str, body: &Value| {
         daemon.post(path).header("idempotency-key", "k").json(body)
@@ -387,7 +387,7 @@ async fn a_key_makes_one_of_what_is_asked_twice_even_across_kill_9() {
 }
 
 #[tokio::test]
-async fn of_two_changes_of_one_version_one_is_refused() {
+async fn one_of_two_changes_of_the_same_version_is_refused() {
     let daemon = Daemon::start().await;
     let id = agent(&daemon, &daemon.key, "contended").await;
     for version in 1..=10 {
@@ -439,7 +439,7 @@ async fn a_published_change_can_be_read() {
 }
 
 #[tokio::test]
-async fn tools_are_found_by_any_or_all_of_their_tags() {
+async fn tools_are_filtered_by_any_or_all_tags() {
     let daemon = Daemon::start().await;
     let mut made = Vec::new();
     for n in 0..24 {
@@ -521,7 +521,7 @@ async fn tools_are_found_by_any_or_all_of_their_tags() {
 /// Rights to publish decide what a credential may write, whatever it may see. Rights to read decide which
 /// data a response shows.
 #[tokio::test]
-async fn seeing_is_not_writing_and_writing_is_not_seeing() {
+async fn read_and_write_rights_are_separate() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let open = json!({"visibility": "org"});

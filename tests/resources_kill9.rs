@@ -178,7 +178,7 @@ async fn found(daemon: &Daemon, query: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn records_events_and_search_agree_after_kill_9_amid_every_kind_of_change() {
+async fn records_events_and_search_agree_after_kill_9_during_changes() {
     let points: usize = std::env::var("NERVEWIRE_KILL9_POINTS").ok().map_or(20, |text| text.parse().unwrap());
     let mut daemon = Daemon::start().await;
     let made = daemon.post("/api/v1/agents").json(&json!({"name": "bot"})).send().await;

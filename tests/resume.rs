@@ -122,7 +122,7 @@ async fn publish_numbers(daemon: &Daemon, from: usize, count: usize) -> Vec<Stri
 }
 
 #[tokio::test]
-async fn a_subscriber_gets_what_came_after_its_cursor_from_ring_log_or_both() {
+async fn a_subscriber_gets_the_events_after_its_cursor_from_ring_and_log() {
     let mut daemon = small_ring().start().await;
     let mut ids = publish_numbers(&daemon, 0, 200).await;
     // All of it is in the ring.
@@ -168,7 +168,7 @@ async fn a_subscriber_gets_what_came_after_its_cursor_from_ring_log_or_both() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_on_every_transport_and_under_every_filter() {
+async fn a_cursor_works_on_every_transport_with_every_filter() {
     let daemon = Daemon::start().await;
     let ids = publish_numbers(&daemon, 0, 12).await;
     let mut ws = daemon.ws(&format!("/api/v1/ws?after={}&channel=n/0", ids[1])).open().await;
@@ -193,7 +193,7 @@ async fn a_cursor_is_good_on_every_transport_and_under_every_filter() {
 }
 
 #[tokio::test]
-async fn since_is_the_servers_time_of_receipt() {
+async fn since_compares_with_the_servers_receive_time() {
     let daemon = Daemon::start().await;
     // The publisher's own timestamp is ignored.
     let mut early = custom("n/0", json!("early"));
@@ -211,7 +211,7 @@ async fn since_is_the_servers_time_of_receipt() {
 }
 
 #[tokio::test]
-async fn what_retention_took_is_a_declared_gap() {
+async fn events_removed_by_retention_are_a_declared_gap() {
     let daemon = Daemon::with().env("RETENTION__MAX_EVENTS", 5).start().await;
     let begin = daemon.get("/api/v1/events").send().await.json()["next_cursor"].as_str().unwrap().to_owned();
     let mut ids = Vec::new();
@@ -246,7 +246,7 @@ async fn what_retention_took_is_a_declared_gap() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_does_not_verify_is_a_gap_and_goes_on_live() {
+async fn an_invalid_cursor_is_a_gap_and_continues_live() {
     let daemon = Daemon::start().await;
     let other = daemon.create_org("other").await;
     let foreign = daemon.publish_as(&other, message("abroad")).await.remove(0);
@@ -314,7 +314,7 @@ async fn a_cursor_ahead_of_the_end_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_past_epochs_cursor_resumes_after_kill_9_and_sequences_never_repeat() {
+async fn a_cursor_of_an_earlier_epoch_resumes_and_sequences_never_repeat() {
     let mut daemon = Daemon::start().await;
     let mut ids = Vec::new();
     for life in 0..4 {
@@ -340,7 +340,7 @@ async fn a_past_epochs_cursor_resumes_after_kill_9_and_sequences_never_repeat() 
 }
 
 #[tokio::test]
-async fn chunks_merge_for_those_behind_and_never_for_those_who_are_live() {
+async fn chunks_are_merged_only_for_subscribers_that_are_behind() {
     let daemon = Daemon::start().await;
     let mut live = daemon.live_sse("/api/v1/sse/llm").await;
     let with = |mut chunk: Value, field: &str, value: Value| {
@@ -413,7 +413,7 @@ async fn chunks_merge_for_those_behind_and_never_for_those_who_are_live() {
 }
 
 #[tokio::test]
-async fn a_merged_chunk_is_no_longer_than_64_kib() {
+async fn a_merged_chunk_has_at_most_64_kib() {
     let daemon = Daemon::start().await;
     let text = "x".repeat(20 * 1024);
     daemon.publish((0..10).map(|n| chunk("r", &text, n)).collect()).await;
@@ -510,7 +510,7 @@ async fn random_disconnects_lose_nothing_and_repeat_nothing() {
 }
 
 #[tokio::test]
-async fn slow_readers_get_everything_once_while_others_are_live() {
+async fn slow_readers_get_every_event_once() {
     let daemon = small_ring().start().await;
     let mut slow_ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     let mut slow_sse = daemon.sse("/api/v1/sse").ask_on(daemon.narrow().await).await;
@@ -547,7 +547,7 @@ async fn slow_readers_get_everything_once_while_others_are_live() {
 }
 
 #[tokio::test]
-async fn a_reader_overtaken_by_retention_gets_a_gap_and_goes_on() {
+async fn a_reader_overtaken_by_retention_gets_a_gap_and_continues() {
     let daemon = small_ring().env("RETENTION__MAX_EVENTS", 100).start().await;
     let mut slow = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     slow.expect("ready").await;
@@ -582,7 +582,7 @@ async fn a_reader_overtaken_by_retention_gets_a_gap_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
+async fn a_long_poll_pages_waits_and_advances_past_filtered_events() {
     let daemon = Daemon::start().await;
     let ids = publish_numbers(&daemon, 0, 250).await;
     let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
@@ -633,7 +633,7 @@ async fn a_poll_pages_waits_and_moves_on_past_what_the_filter_skipped() {
 
 /// Merged or not, the text of each stream, its indexes and its end are as published.
 #[tokio::test]
-async fn a_slow_reader_of_streams_gets_all_their_text_once() {
+async fn a_slow_reader_of_streams_gets_all_text_once() {
     let daemon = small_ring().start().await;
     let mut slow = daemon.sse("/api/v1/sse/llm").ask_on(daemon.narrow().await).await;
     slow.next().await.named("ready");
@@ -671,7 +671,7 @@ async fn a_slow_reader_of_streams_gets_all_their_text_once() {
 }
 
 #[tokio::test]
-async fn events_older_than_the_retention_go() {
+async fn events_older_than_the_retention_are_removed() {
     let daemon = Daemon::with().env("RETENTION__MAX_AGE_SECONDS", 1).start().await;
     let old = daemon.publish(custom("n/0", json!("old"))).await.remove(0);
     let found = until("the old event to go", async || {

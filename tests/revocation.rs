@@ -382,7 +382,7 @@ async fn daemon_with(federation: &Federation, organizations: &[String]) -> Daemo
 /// Without a change in between each of these requests succeeds. So a refusal in the matrix is caused by the
 /// change.
 #[tokio::test]
-async fn a_request_that_drips_succeeds_while_its_credential_holds() {
+async fn a_slow_request_succeeds_while_its_credential_is_valid() {
     let daemon = Daemon::with().env("AUTH__FAILURES_PER_MINUTE", 0).start().await;
     let of = Organization::new(&daemon, "acme").await;
     for operation in operations().into_iter().filter(|operation| operation.body.is_some()) {

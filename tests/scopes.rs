@@ -361,7 +361,7 @@ fn keeps(reply: &Reply, verdict: &str) -> bool {
 
 /// Tests the whole matrix.
 #[tokio::test]
-async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
+async fn every_operation_checks_its_right_and_refusals_change_nothing() {
     let document: Value = serde_json::from_str(include_str!("../docs/api/openapi.json")).unwrap();
     let mut world = World::start().await;
     let mut wrong = Vec::new();
@@ -405,7 +405,7 @@ async fn every_operation_is_decided_by_its_class_and_refusals_leave_no_trace() {
 
 /// The response to a request for another user's agent does not reveal whether the agent exists.
 #[tokio::test]
-async fn an_agent_outside_of_the_narrowing_answers_as_one_that_never_was() {
+async fn an_agent_outside_the_narrowing_is_answered_like_an_unknown_one() {
     let mut world = World::start().await;
     let seed = world.seed("/api/v1/agents").await;
     let narrowings = [
@@ -468,7 +468,7 @@ async fn an_agent_outside_of_the_narrowing_answers_as_one_that_never_was() {
 
 /// The owner is the creator, or nobody for a service. Only `agents` may set it.
 #[tokio::test]
-async fn owners_are_set_by_agents_alone() {
+async fn owners_are_set_only_by_agents() {
     let world = World::start().await;
     let [_, eve, ann, _, _, service, ..] = world.keys.as_slice() else { panic!("nine keys") };
     let admin = &world.daemon.mint_token(&world.star, "root", json!({"roles": ["admin"]})).await;
@@ -536,7 +536,7 @@ async fn a_key_with_no_scopes_is_refused_with_the_list_of_scopes() {
 
 /// A backend with `mint` can create tokens for its users, and for nothing but users.
 #[tokio::test]
-async fn a_mint_key_gets_users_in_and_nothing_more() {
+async fn a_mint_key_only_mints_user_tokens() {
     let world = World::start().await;
     let (daemon, mint) = (&world.daemon, world.keys[7].as_str());
     let post = async |key: &str, path: &str, body: Value| {
@@ -566,7 +566,7 @@ async fn a_mint_key_gets_users_in_and_nothing_more() {
 
 /// Keys that an older daemon stored: the daemon converts them and reports it once, in one log line.
 #[tokio::test]
-async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
+async fn keys_of_an_older_store_keep_their_rights_after_migration() {
     use nervewire::store::{ApiKey, Organization, Rows, Store, StoreOptions, Visibility};
     let dir = tempfile::tempdir().unwrap();
     let data_dir = dir.path().join("data");
@@ -637,7 +637,7 @@ async fn keys_of_an_older_store_keep_what_they_could_do_and_the_log_says_so() {
 /// A stored response is not repeated for the same user with another narrowing, because that is a different
 /// request.
 #[tokio::test]
-async fn an_answer_is_repeated_to_an_equally_narrowed_credential_alone() {
+async fn an_idempotent_response_is_repeated_only_to_an_equally_narrowed_credential() {
     let world = World::start().await;
     let ann = &world.keys[2];
     let agent =
@@ -726,7 +726,7 @@ async fn a_narrowed_credential_administers_within_its_narrowing() {
 /// A list without an agent is empty for callers that no such event could reach. Callers narrowed to agents
 /// get an error that says which parameter to set.
 #[tokio::test]
-async fn lists_of_what_no_event_could_tell_of_are_empty() {
+async fn lists_show_nothing_that_the_credential_gets_no_events_of() {
     let mut world = World::start().await;
     let seed = world.seed("/api/v1/messages").await;
     let narrow = async |more: Value| world.daemon.mint_token(&world.star, "ann", more).await;

@@ -52,7 +52,7 @@ async fn counted(daemon: &Daemon) -> f64 {
 }
 
 #[tokio::test]
-async fn a_body_means_the_same_wherever_it_is_cut() {
+async fn a_body_has_the_same_result_however_it_is_split() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     for (content_type, body) in [(JSON, ARRAY), (LINES, NDJSON)] {
@@ -76,7 +76,7 @@ async fn a_body_means_the_same_wherever_it_is_cut() {
 
 /// With a `content-length`, as clients send it: one connection for all requests, each body in two writes.
 #[tokio::test]
-async fn a_connection_goes_on_after_bodies_that_came_in_parts() {
+async fn a_connection_stays_usable_after_split_bodies() {
     let daemon = Daemon::start().await;
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
     stream.set_nodelay(true).unwrap();
@@ -101,7 +101,7 @@ async fn a_connection_goes_on_after_bodies_that_came_in_parts() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_at_the_end_publishes_nothing_and_is_named() {
+async fn an_error_at_the_end_of_a_body_publishes_nothing() {
     let daemon = Daemon::start().await;
     let event = custom("s", json!("x".repeat(200))).to_string();
     let many = vec![event.as_str(); 400];
@@ -153,7 +153,7 @@ async fn what_is_wrong_at_the_end_publishes_nothing_and_is_named() {
 /// The right to publish an event is checked while later events are still arriving. The refusal waits for
 /// them, because an invalid event has priority.
 #[tokio::test]
-async fn what_may_not_be_published_is_refused_after_what_is_no_event() {
+async fn invalid_events_are_reported_before_forbidden_ones() {
     let daemon = Daemon::start().await;
     let user = daemon.user("ann").await;
     let event = |user: &str| {
@@ -184,7 +184,7 @@ async fn what_may_not_be_published_is_refused_after_what_is_no_event() {
 
 /// An idempotency key covers the body, not the parts in which it arrived.
 #[tokio::test]
-async fn a_repeat_in_other_parts_is_the_same_request() {
+async fn a_repeat_split_differently_is_the_same_request() {
     let daemon = Daemon::start().await;
     let key = "idempotency-key: k-1\r\n";
     let whole = answer(&daemon, &in_chunks(&daemon, JSON, key, &[ARRAY.as_bytes()])).await;
@@ -202,7 +202,7 @@ async fn a_repeat_in_other_parts_is_the_same_request() {
 /// A body that stalls or breaks off, or whose credential ends meanwhile: its events were read and encoded,
 /// and none is published.
 #[tokio::test]
-async fn a_body_that_never_becomes_whole_publishes_nothing() {
+async fn an_incomplete_body_publishes_nothing() {
     let daemon = Daemon::with().env("BODY_TIMEOUT_MS", 300).start().await;
     let event = custom("s", json!("x".repeat(1_000))).to_string();
     let body = format!("[{}]", vec![event.as_str(); 20].join(","));

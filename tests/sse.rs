@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn retry_and_ready_leave_with_the_head() {
+async fn retry_and_ready_are_sent_with_the_head() {
     let daemon = Daemon::with().env("SSE_KEEPALIVE_SECONDS", 17).start().await;
     let ids = daemon.publish_messages(&["before"]).await;
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
@@ -56,7 +56,7 @@ async fn retry_and_ready_leave_with_the_head() {
 }
 
 #[tokio::test]
-async fn events_are_unnamed_and_control_frames_are_named_and_carry_ids() {
+async fn events_are_unnamed_and_control_frames_have_names_and_ids() {
     let daemon = Daemon::start().await;
     let ids = daemon.publish_messages(&["a", "b"]).await;
     let lines = |block: &Block| {
@@ -98,7 +98,7 @@ async fn a_keep_alive_is_a_comment_without_a_blank_line() {
 }
 
 #[tokio::test]
-async fn a_selective_subscribers_cursor_stays_young() {
+async fn the_cursor_of_a_selective_subscriber_advances() {
     let daemon = Daemon::with().env("SSE_KEEPALIVE_SECONDS", 1).start().await;
     let mut selective = daemon.live_sse("/api/v1/sse?channel=mine").await;
     let mut always = daemon.live_sse("/api/v1/sse?heartbeat=event&channel=never").await;
@@ -133,7 +133,7 @@ async fn a_selective_subscribers_cursor_stays_young() {
 }
 
 #[tokio::test]
-async fn positions_have_a_precedence_and_an_empty_one_is_none() {
+async fn start_positions_have_a_precedence_and_empty_ones_are_ignored() {
     let daemon = Daemon::start().await;
     let ids = daemon.publish_messages(&["a", "b", "c"]).await;
     let (old, future) = ("since=2020-01-01T00:00:00Z", "since=2090-01-01T00:00:00Z");
@@ -241,7 +241,7 @@ async fn asked_to_reconnect(mut sse: Sse, code: &str) {
 }
 
 #[tokio::test]
-async fn a_refusal_by_capacity_is_an_event_to_those_who_name_event_streams() {
+async fn a_capacity_refusal_is_an_event_for_clients_that_accept_event_streams() {
     let daemon = Daemon::with()
         .env("LIMITS__CONNECTIONS_PER_USER", 1)
         .env("AUTH__FAILURES_PER_MINUTE", 2)
@@ -265,7 +265,7 @@ async fn a_refusal_by_capacity_is_an_event_to_those_who_name_event_streams() {
 }
 
 #[tokio::test]
-async fn a_full_daemon_says_so_in_the_same_way() {
+async fn a_full_daemon_refuses_with_an_event() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_ORGANIZATION", 2).start().await;
     let _first = daemon.live_sse("/api/v1/sse").await;
     let _second = daemon.live_ws("/api/v1/ws").await;
@@ -277,7 +277,7 @@ async fn a_full_daemon_says_so_in_the_same_way() {
 }
 
 #[tokio::test]
-async fn the_llm_stream_carries_chunks_and_the_errors_of_streams_only() {
+async fn the_llm_stream_carries_only_chunks_and_stream_errors() {
     let daemon = Daemon::start().await;
     let mut all = daemon.live_sse("/api/v1/sse/llm").await;
     let mut one = daemon.live_sse("/api/v1/sse/llm?request_id=r1,r3").await;
@@ -527,7 +527,7 @@ async fn requests_pipelined_before_a_stream_are_answered_first_and_later_ones_ar
 }
 
 #[tokio::test]
-async fn no_payload_forges_a_field() {
+async fn no_payload_can_forge_an_sse_field() {
     let daemon = Daemon::start().await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     for evil in [

@@ -20,7 +20,7 @@ use nervewire::store::{
 use nervewire::time::{Clock, ManualClock};
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_a_restart_in_order_under_the_same_ids() {
+async fn acknowledged_events_keep_order_and_ids_across_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let key = opened.cursor_key();
@@ -68,7 +68,7 @@ async fn a_new_epoch_begins_one_uncommitted_limit_above_what_is_on_disk() {
 }
 
 #[tokio::test]
-async fn a_second_process_is_refused_with_the_holders_pid_until_the_store_closes() {
+async fn a_second_process_is_refused_with_the_pid_of_the_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = store(dir.path());
     match Store::open(options(dir.path())) {
@@ -94,7 +94,7 @@ async fn dropping_the_last_handle_closes_the_store() {
 }
 
 #[tokio::test]
-async fn a_blob_file_is_a_refused_start_and_big_events_never_make_one() {
+async fn a_blob_file_refuses_the_start_and_large_events_create_none() {
     let dir = tempfile::tempdir().expect("a directory");
     let blobs = dir.path().join("log/blobs");
     let opened = store(dir.path());
@@ -126,7 +126,7 @@ async fn the_data_directory_is_readable_by_its_owner_only() {
 }
 
 #[tokio::test]
-async fn frames_that_do_not_follow_the_end_are_refused_alone() {
+async fn only_frames_that_do_not_follow_the_end_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let log = opened.log(T1).await.expect("a log");
@@ -139,7 +139,7 @@ async fn frames_that_do_not_follow_the_end_are_refused_alone() {
 }
 
 #[tokio::test]
-async fn room_in_the_queue_comes_back_with_the_commit() {
+async fn a_commit_frees_room_in_the_queue() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let log = opened.log(T1).await.expect("a log");
@@ -154,7 +154,7 @@ async fn room_in_the_queue_comes_back_with_the_commit() {
 }
 
 #[tokio::test]
-async fn rows_and_events_are_one_write_and_come_back_typed() {
+async fn rows_and_events_are_committed_together_and_read_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let tenant = opened.new_tenant();
@@ -230,7 +230,7 @@ async fn rows_and_events_are_one_write_and_come_back_typed() {
 }
 
 #[tokio::test]
-async fn a_failed_fsync_for_want_of_space_makes_a_new_epoch_in_process_and_no_number_is_used_twice() {
+async fn a_failed_fsync_begins_a_new_epoch_and_no_sequence_repeats() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Arc::new(Faults::default());
     let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
@@ -264,7 +264,7 @@ async fn a_failed_fsync_for_want_of_space_makes_a_new_epoch_in_process_and_no_nu
 }
 
 #[tokio::test]
-async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_refused() {
+async fn commits_behind_a_failed_commit_fail_with_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Arc::new(Faults::default());
     let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
@@ -300,7 +300,7 @@ async fn all_that_waits_behind_a_failed_commit_fails_with_it_and_later_ones_are_
 
 /// After a failed sync the store is read-only. It tries to open again until the disk takes data.
 #[tokio::test]
-async fn after_a_failed_sync_reads_go_on_and_the_store_opens_again_when_the_disk_takes_data() {
+async fn after_a_failed_sync_reads_continue_and_the_store_reopens() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Arc::new(Faults::default());
     let opened = Store::open(harness::with(dir.path(), |o| o.io = faults.clone())).expect("open");
@@ -339,7 +339,7 @@ async fn after_a_failed_sync_reads_go_on_and_the_store_opens_again_when_the_disk
 }
 
 #[tokio::test]
-async fn under_the_reserve_the_state_says_so_and_room_lifts_it() {
+async fn below_the_disk_reserve_writes_stop_until_there_is_room() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Arc::new(Faults::default());
     faults.set_free(10 << 20);
@@ -356,7 +356,7 @@ async fn under_the_reserve_the_state_says_so_and_room_lifts_it() {
 }
 
 #[tokio::test]
-async fn trimming_by_count_keeps_at_least_the_limit_and_at_most_one_value_more() {
+async fn trimming_by_count_keeps_the_limit_and_at_most_one_piece_more() {
     let dir = tempfile::tempdir().expect("a directory");
     let keep = Retention { max_age_seconds: 0, max_events: 100, max_bytes: 0 };
     let opened = Store::open(harness::with(dir.path(), |o| o.retention = keep)).expect("open");
@@ -386,7 +386,7 @@ async fn trimming_by_count_keeps_at_least_the_limit_and_at_most_one_value_more()
 }
 
 #[tokio::test]
-async fn trimming_by_age_and_bytes_is_seen_by_since() {
+async fn since_follows_trimming_by_age_and_bytes() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::at(1_000_000));
     let keep = Retention { max_age_seconds: 60, max_events: 0, max_bytes: 0 };
@@ -421,7 +421,7 @@ async fn trimming_by_age_and_bytes_is_seen_by_since() {
 }
 
 #[tokio::test]
-async fn the_tenant_furthest_over_its_share_pays_for_all() {
+async fn the_tenant_furthest_over_its_share_is_trimmed_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = Store::open(harness::with(dir.path(), |o| o.max_live_bytes = 400_000)).expect("open");
     publish(&opened, T2, 50, 1000).await;
@@ -444,7 +444,7 @@ async fn the_tenant_furthest_over_its_share_pays_for_all() {
 }
 
 #[tokio::test]
-async fn an_erased_tenant_leaves_nothing_but_its_number_even_across_a_restart() {
+async fn an_erased_tenant_leaves_only_its_number_even_across_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let tenant = opened.new_tenant();
@@ -490,7 +490,7 @@ async fn an_erased_tenant_leaves_nothing_but_its_number_even_across_a_restart() 
 }
 
 #[tokio::test]
-async fn a_day_old_answer_is_forgotten_and_too_many_are_dropped_oldest_first() {
+async fn idempotent_responses_expire_after_a_day_and_the_oldest_go_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::at(1_000_000));
     let with = |o: &mut nervewire::store::StoreOptions| (o.clock, o.idempotency_rows) = (clock.clone(), 10);
@@ -524,7 +524,7 @@ async fn a_day_old_answer_is_forgotten_and_too_many_are_dropped_oldest_first() {
 /// Rows that are kept for a day are aged by elapsed time: a clock set far ahead does not drop them, and one
 /// set back does not keep them.
 #[tokio::test]
-async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day() {
+async fn setting_the_wall_clock_does_not_change_when_idempotency_keys_expire() {
     const YEAR_MS: u64 = 365 * DAY_MS;
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::at(YEAR_MS));
@@ -573,7 +573,7 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_what_is_kept_for_a_day
 /// One commit may exceed the number of kept rows, and the next commit finds it restored. An organization that
 /// always exceeds it does not keep old rows of another alive.
 #[tokio::test]
-async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other() {
+async fn an_expiry_lane_exceeds_its_limit_by_one_commit_at_most() {
     const ROWS: u64 = 2_000;
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::at(1_000_000));
@@ -607,7 +607,7 @@ async fn a_lane_is_over_its_number_by_one_commit_at_most_and_holds_up_no_other()
 /// However much is trimmed, each organization has one due entry, and logs that only trimming reads are not
 /// kept in memory.
 #[tokio::test]
-async fn trimming_leaves_one_due_entry_for_each_log_and_no_log_in_memory() {
+async fn trimming_leaves_one_due_entry_per_log_and_no_log_in_memory() {
     let dir = tempfile::tempdir().expect("a directory");
     let keep = Retention { max_age_seconds: 3_600, max_events: 2, max_bytes: 0 };
     let opened = Store::open(harness::with(dir.path(), |o| o.retention = keep)).expect("open");
@@ -628,7 +628,7 @@ async fn trimming_leaves_one_due_entry_for_each_log_and_no_log_in_memory() {
 /// A clock that is set a year ahead by mistake deletes no history. Setting it back does not keep later events
 /// for ever.
 #[tokio::test]
-async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
+async fn setting_the_wall_clock_does_not_change_the_retention() {
     const HOUR_MS: u64 = 3_600_000;
     const YEAR_MS: u64 = 365 * DAY_MS;
     let dir = tempfile::tempdir().expect("a directory");
@@ -669,7 +669,7 @@ async fn a_wall_clock_that_is_set_neither_drops_nor_keeps_events() {
 
 /// 5,000 subscribers of one tenant resume at once: they cost one scan, not 5,000.
 #[tokio::test]
-async fn a_herd_of_resumers_reads_what_one_reads() {
+async fn many_resuming_subscribers_read_the_log_once() {
     let dir = tempfile::tempdir().expect("a directory");
     let opened = store(dir.path());
     let frames = publish(&opened, T1, 500, 200).await;
@@ -694,7 +694,7 @@ async fn a_herd_of_resumers_reads_what_one_reads() {
 
 /// A copy of a running store's data directory is what `kill -9` leaves behind.
 #[tokio::test]
-async fn counters_that_a_kill_left_behind_are_repaired_from_the_log() {
+async fn counters_are_repaired_from_the_log_after_a_kill() {
     let (dir, image) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let opened = store(dir.path());
     let mut ids = Vec::new();
@@ -715,7 +715,7 @@ async fn counters_that_a_kill_left_behind_are_repaired_from_the_log() {
 }
 
 #[tokio::test]
-async fn compacting_keeps_every_row_and_gives_room_back_even_when_it_was_interrupted() {
+async fn compacting_keeps_every_row_and_frees_space_even_after_an_interruption() {
     let dir = tempfile::tempdir().expect("a directory");
     let keep = Retention { max_age_seconds: 0, max_events: 100, max_bytes: 0 };
     let with = |o: &mut nervewire::store::StoreOptions| o.retention = keep;
@@ -756,7 +756,7 @@ async fn compacting_keeps_every_row_and_gives_room_back_even_when_it_was_interru
 /// A real, small file system is filled to the last byte while a client publishes, and is then freed:
 /// everything acknowledged exists, without a restart of the daemon.
 #[tokio::test]
-async fn a_full_disk_is_survived_in_process() {
+async fn a_full_disk_is_recovered_from_without_a_restart() {
     let disk = match harness::SmallDisk::mount(128) {
         Ok(disk) => disk,
         Err(reason) => return println!("skipped: no small file system here ({reason})"),
@@ -810,7 +810,7 @@ async fn a_full_disk_is_survived_in_process() {
 
 /// Three tenants with occasional commit failures and restarts, compared with a model.
 #[tokio::test]
-async fn any_history_of_failures_and_restarts_keeps_what_was_acknowledged_and_reuses_no_number() {
+async fn random_failures_and_restarts_keep_acknowledged_events_and_reuse_no_sequence() {
     let dir = tempfile::tempdir().expect("a directory");
     let faults = Arc::new(Faults::default());
     let with = |o: &mut nervewire::store::StoreOptions| o.io = faults.clone();
@@ -858,7 +858,7 @@ async fn any_history_of_failures_and_restarts_keeps_what_was_acknowledged_and_re
 }
 
 #[tokio::test]
-async fn a_cursor_key_is_made_once_per_store() {
+async fn a_cursor_key_is_created_once_per_store() {
     let (one, two) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
     let (first, other) = (store(one.path()), store(two.path()));
     let cursor: Cursor = first.cursor_key().encode(T1, Sequence(5));

@@ -73,7 +73,7 @@ async fn without(store: &Store, log: &Arc<TenantLog>, user: &str) -> Vec<Arc<Fra
 /// Ann is erased. Bob, who published between her events, can still be read from every position, also after a
 /// restart.
 #[tokio::test]
-async fn a_users_events_go_and_every_other_stays_where_it_was() {
+async fn erasing_a_user_removes_only_that_users_events() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path());
     let first = publish(&store, T1, &["ann", "bob", "ann"], 10).await;
@@ -119,7 +119,7 @@ async fn a_users_events_go_and_every_other_stays_where_it_was() {
 
 /// A daemon that ends in the middle of an erasure continues it at its next start.
 #[tokio::test]
-async fn an_erasure_that_was_cut_short_is_finished_after_the_restart() {
+async fn an_interrupted_erasure_is_finished_after_the_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = store(dir.path());
     for _ in 0..100 {

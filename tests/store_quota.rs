@@ -134,7 +134,7 @@ fn rows_of(step: &Step, model: &mut Model, now_ms: u64) -> Rows {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn usage_is_what_a_count_says_after_every_commit(
+    fn usage_equals_a_full_count_after_every_commit(
         commits in prop::collection::vec(
             (
                 prop::collection::vec(any_step(), 1..12),
@@ -199,7 +199,7 @@ proptest! {
 
 /// A store written before usage was counted: its rows exist, but no usage row does.
 #[test]
-fn a_store_that_was_never_counted_is_counted_when_it_is_opened() {
+fn a_store_without_counters_is_counted_at_its_opening() {
     let dir = tempfile::tempdir().expect("a directory");
     let clock = Arc::new(ManualClock::at(1_000_000));
     let store = open(dir.path(), &clock);
@@ -226,7 +226,7 @@ fn a_store_that_was_never_counted_is_counted_when_it_is_opened() {
 
 /// Sixteen concurrent changes where five fit.
 #[test]
-fn changes_under_way_together_do_not_pass_a_limit() {
+fn concurrent_changes_do_not_exceed_a_limit() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = Store::open(harness::with(dir.path(), |options| {
         (options.rows_per_organization, options.bytes_per_organization) = (5, 1 << 20);
@@ -248,7 +248,7 @@ fn changes_under_way_together_do_not_pass_a_limit() {
 }
 
 #[test]
-fn a_lone_organization_may_fill_half_and_those_within_their_share_are_never_refused() {
+fn an_organization_may_fill_half_and_others_keep_their_shares() {
     let dir = tempfile::tempdir().expect("a directory");
     let store =
         Store::open(harness::with(dir.path(), |options| options.max_live_bytes = 8 << 20)).expect("open");
@@ -264,7 +264,7 @@ fn a_lone_organization_may_fill_half_and_those_within_their_share_are_never_refu
 
 /// One organization's rows use all the room. No other loses events, and it keeps some of its own.
 #[tokio::test]
-async fn who_keeps_no_more_than_an_equal_share_is_never_trimmed_for_another() {
+async fn an_organization_within_its_share_is_not_trimmed_for_another() {
     let dir = tempfile::tempdir().expect("a directory");
     let store =
         Store::open(harness::with(dir.path(), |options| options.max_live_bytes = 400_000)).expect("open");
@@ -285,7 +285,7 @@ async fn who_keeps_no_more_than_an_equal_share_is_never_trimmed_for_another() {
 
 /// With a limit of its own, an organization's events make room for its rows, down to a sixteenth.
 #[tokio::test]
-async fn events_make_room_for_rows_of_their_own_organization() {
+async fn events_are_trimmed_for_rows_of_the_same_organization() {
     let dir = tempfile::tempdir().expect("a directory");
     let limit = 1 << 20;
     let opened = Store::open(harness::with(dir.path(), |options| options.bytes_per_organization = limit));

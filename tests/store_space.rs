@@ -32,7 +32,7 @@ fn live(store: &Store) -> u64 {
 
 /// `NERVEWIRE_DAYS` sets how many days are simulated, each with another retention.
 #[tokio::test]
-async fn a_day_under_retention_takes_no_more_disk_than_what_is_kept_and_two_segments() {
+async fn a_day_under_retention_uses_the_kept_bytes_and_two_segments() {
     let days: u64 = std::env::var("NERVEWIRE_DAYS").map_or(1, |text| text.parse().expect("a number"));
     for day in 1..=days {
         let mut random = Random(0x2545_f491_4f6c_dd1d ^ day);

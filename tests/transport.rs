@@ -47,7 +47,7 @@ async fn drip(daemon: &Daemon, bytes: &[u8], byte: &[u8]) -> String {
 /// A body that never stalls for long but never ends is refused as a whole. Login has no credential and is no
 /// exception.
 #[tokio::test]
-async fn a_body_that_drips_is_408_and_the_end() {
+async fn a_slow_body_is_answered_408_and_ends_the_connection() {
     let daemon = Daemon::with().env("REQUEST_TIMEOUT_MS", 300).start().await;
     for path in ["/api/v1/events", "/api/v1/users/login", "/api/v1/api-keys", "/api/v1/tickets"] {
         for (framing, byte) in
@@ -68,7 +68,7 @@ async fn a_body_that_drips_is_408_and_the_end() {
 
 /// Received bytes extend the time: a slow client that keeps the least rate is never late.
 #[tokio::test]
-async fn a_slow_body_at_the_least_rate_is_taken() {
+async fn a_body_at_the_minimum_rate_is_accepted() {
     let daemon =
         Daemon::with().env("REQUEST_TIMEOUT_MS", 200).env("MIN_BYTES_PER_SECOND", 1_000).start().await;
     let body = custom("c", json!("x".repeat(1_000))).to_string();
@@ -115,7 +115,7 @@ async fn an_announced_length_over_the_limit_is_413_at_once() {
 /// After a request that is refused before its body was read, the connection stays usable if the body is
 /// short.
 #[tokio::test]
-async fn a_connection_goes_on_after_a_short_body_that_was_not_read() {
+async fn a_connection_stays_usable_after_a_short_unread_body() {
     let daemon = Daemon::start().await;
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
     let body = custom("c", json!("x".repeat(40_000))).to_string();
@@ -137,7 +137,7 @@ async fn a_connection_goes_on_after_a_short_body_that_was_not_read() {
 /// If the rest of the body is long, does not arrive, or waits for `100 Continue`, the response closes the
 /// connection and has `connection: close`.
 #[tokio::test]
-async fn an_answer_before_a_body_that_is_not_read_ends_its_connection_and_says_so() {
+async fn an_early_response_to_a_long_body_has_connection_close() {
     let daemon = Daemon::start().await;
     for request in UNREAD {
         for more in
@@ -221,7 +221,7 @@ fn resident_bytes(daemon: &Daemon) -> usize {
 /// Twenty connections, each with a hundred responses of half a megabyte whose windows never open: the
 /// responses are not copied, and in the end each stream is reset.
 #[tokio::test]
-async fn answers_that_http2_windows_never_take_cost_little_and_end() {
+async fn responses_blocked_by_http2_windows_cost_little_and_time_out() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 3_000).start().await;
     let mut warm = H2::open(&daemon, 1 << 20).await;
     warm.get(BUNDLE, "").await;
@@ -255,7 +255,7 @@ async fn answers_that_http2_windows_never_take_cost_little_and_end() {
 /// If hyper has sent a whole response and the peer reads one byte of it, there is no stream left to reset.
 /// The connection ends.
 #[tokio::test]
-async fn an_answer_of_which_one_byte_is_taken_ends_its_connection() {
+async fn a_response_of_which_one_byte_is_read_ends_its_connection() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 500).start().await;
     let mut h2 = H2::open(&daemon, 1).await;
     h2.request("GET", "/health", &[], true).await;
@@ -266,7 +266,7 @@ async fn an_answer_of_which_one_byte_is_taken_ends_its_connection() {
 
 /// Slow is not stalled: a client that reads a little from time to time gets everything.
 #[tokio::test]
-async fn a_slow_reader_of_an_answer_gets_all_of_it() {
+async fn a_slow_reader_gets_the_whole_response() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 1_000).start().await;
     let mut h2 = H2::open(&daemon, 1_000).await;
     let stream = h2.request("GET", "/api-docs/openapi.json", &[], true).await;
@@ -289,7 +289,7 @@ async fn a_slow_reader_of_an_answer_gets_all_of_it() {
 /// Connections without requests end: after the header timeout if there was none, otherwise after the idle
 /// timeout, HTTP/2 with GOAWAY.
 #[tokio::test]
-async fn connections_without_requests_end() {
+async fn connections_without_requests_are_closed() {
     let daemon = Daemon::with()
         .env("HEADER_TIMEOUT_MS", 300)
         .env("IDLE_TIMEOUT_MS", 600)
@@ -319,7 +319,7 @@ async fn connections_without_requests_end() {
 
 /// An old connection accepts no new request; requests in progress continue.
 #[tokio::test]
-async fn an_old_connection_retires() {
+async fn an_old_http_2_connection_gets_goaway_and_keeps_its_stream() {
     let daemon = Daemon::with().env("CONNECTION_AGE_SECONDS", 1).start().await;
     let mut h2 = H2::open(&daemon, 60_000).await;
     h2.get("/api/v1/sse", &daemon.key).await;
@@ -340,7 +340,7 @@ async fn an_old_connection_retires() {
 /// HTTP/2 event streams that are not read hold a small queue each. When the client reads again, they continue
 /// from the log.
 #[tokio::test]
-async fn unread_event_streams_over_http2_hold_little() {
+async fn unread_event_streams_over_http2_cost_little() {
     let daemon = Daemon::with()
         .env("LIMITS__RING_BYTES_PER_TENANT", 2 * MIB)
         .env("LIMITS__RING_BYTES_TOTAL", 2 * MIB)
@@ -422,7 +422,7 @@ async fn bare_ws(daemon: &Daemon, key: &str) -> TcpStream {
 /// Messages that lack their last byte fill the share of one organization only, and each has its own time
 /// limit.
 #[tokio::test]
-async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
+async fn unfinished_messages_fill_only_their_organizations_share() {
     let daemon = Daemon::with()
         .env("LIMITS__BODY_BYTES_PER_ORGANIZATION", 3 * MIB)
         .env("LIMITS__BODY_BYTES", MIB)
@@ -467,7 +467,7 @@ async fn messages_that_hold_back_their_ends_fill_one_organizations_share() {
 
 /// Responses that are not read fill the share of one organization. A change is refused before it is made.
 #[tokio::test]
-async fn unread_answers_fill_one_organizations_share() {
+async fn unread_responses_fill_only_their_organizations_share() {
     // A response that is produced while it is read counts 256 KiB, however long it is.
     let share = 600 * 1024;
     let daemon = Daemon::with().env("LIMITS__UNREAD_BYTES_PER_ORGANIZATION", share).start().await;
@@ -505,7 +505,7 @@ async fn unread_answers_fill_one_organizations_share() {
 
 /// Pipelined requests are answered only as fast as the responses are read.
 #[tokio::test]
-async fn pipelined_requests_wait_for_their_reader() {
+async fn pipelined_requests_wait_until_responses_are_read() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
     let mut stream = daemon.narrow().await;
     let request = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1_000);
@@ -533,7 +533,7 @@ const LIVE: &[u8] = b"GET /health/live HTTP/1.1\r\nhost: a\r\nconnection: close\
 
 /// An address has a limit of connections without a credential. A connection that shows one no longer counts.
 #[tokio::test]
-async fn an_address_has_a_limit_before_any_credential() {
+async fn an_address_is_limited_before_its_credential_is_checked() {
     let daemon = Daemon::with()
         .env("TRUSTED_PROXIES", "127.0.0.1")
         .env("LIMITS__CONNECTIONS_PER_ADDRESS", 3)
@@ -616,7 +616,7 @@ async fn an_unauthenticated_address_does_not_block_others() {
 
 /// If all peers have one address, the oldest socket without a credential is closed at once.
 #[tokio::test]
-async fn the_oldest_without_a_credential_makes_room() {
+async fn the_oldest_unauthenticated_connection_is_closed_for_a_new_one() {
     let daemon = Daemon::with().env("LIMITS__UNAUTHENTICATED_CONNECTIONS", 20).start().await;
     let mut live = Vec::new();
     for _ in 0..30 {
@@ -759,7 +759,7 @@ async fn unauthenticated_peers_cost_little_together() {
 
 /// The admin listener has few permits: a client that requests pages and does not read them loses its own.
 #[tokio::test]
-async fn admin_connections_that_are_not_read_end() {
+async fn admin_connections_that_do_not_read_are_closed() {
     let daemon = Daemon::with().env("IDLE_TIMEOUT_MS", 1_000).env("WRITE_TIMEOUT_MS", 500).start().await;
     let scrape = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(300);
     let mut held = Vec::new();

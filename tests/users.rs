@@ -103,7 +103,7 @@ async fn a_registered_user_logs_in_and_subscribes() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_user_is_refused_by_its_field() {
+async fn invalid_users_are_refused_by_field() {
     let daemon = Daemon::start().await;
     for (change, field) in [
         (json!({"email": "ann"}), "email"),
@@ -130,7 +130,7 @@ async fn what_cannot_be_a_user_is_refused_by_its_field() {
 
 /// A refused login reveals nothing in its response.
 #[tokio::test]
-async fn every_refused_login_is_the_same() {
+async fn every_refused_login_gets_the_same_response() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     register(&daemon, &daemon.key, "ann@example.org", "user").await;
@@ -213,7 +213,7 @@ async fn many_registrations_do_not_block_logins() {
 }
 
 #[tokio::test]
-async fn another_password_ends_what_was_there_before() {
+async fn a_new_password_ends_earlier_sessions() {
     let mut daemon = Daemon::start().await;
     let ann = register(&daemon, &daemon.key, "ann@example.org", "viewer").await;
     register(&daemon, &daemon.key, "bob@example.org", "user").await;
@@ -291,7 +291,7 @@ async fn no_token_of_the_old_password_survives_its_change() {
 }
 
 #[tokio::test]
-async fn roles_say_what_may_be_done() {
+async fn roles_decide_what_users_may_do() {
     let daemon = Daemon::start().await;
     for (email, role) in [("ada@x", "admin"), ("ann@x", "user"), ("vic@x", "readonly")] {
         register(&daemon, &daemon.key, email, role).await;
@@ -338,7 +338,7 @@ async fn roles_say_what_may_be_done() {
 /// A principal without the right to see everything cannot make everything visible, neither to others nor to
 /// itself.
 #[tokio::test]
-async fn who_sees_what_is_changed_by_who_sees_everything() {
+async fn changing_the_visibility_needs_read_all() {
     let daemon = Daemon::start().await;
     let keeper = daemon.create_key(json!({"scopes": ["manage", "subscribe"]})).await;
     let narrow = daemon.create_key(json!({"scopes": ["*"], "types": ["message"]})).await;
@@ -362,7 +362,7 @@ async fn who_sees_what_is_changed_by_who_sees_everything() {
 }
 
 #[tokio::test]
-async fn an_organization_is_changed_in_the_version_that_was_read() {
+async fn an_organization_is_changed_only_in_the_version_that_was_read() {
     let mut daemon = Daemon::start().await;
     let make = |daemon: &Daemon| {
         let call = daemon.post("/api/v1/organizations").json(&json!({"id": "acme"}));
@@ -402,7 +402,7 @@ async fn an_organization_is_changed_in_the_version_that_was_read() {
 
 /// A ticket is a secret: a repeat gets the fact that it was created, but not the ticket.
 #[tokio::test]
-async fn a_ticket_is_made_once_for_a_key() {
+async fn a_ticket_is_created_once_per_idempotency_key() {
     let mut daemon = Daemon::start().await;
     for reconnect in [false, true] {
         let make = |daemon: &Daemon, reconnect: bool| {
@@ -423,7 +423,7 @@ async fn a_ticket_is_made_once_for_a_key() {
 }
 
 #[tokio::test]
-async fn members_come_change_and_go() {
+async fn members_are_added_changed_and_removed() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
     let members = "/api/v1/organizations/acme/members";
@@ -494,7 +494,7 @@ async fn members_come_change_and_go() {
 /// The data of a deleted user is erased soon, even if the daemon was killed before it began. Data of others
 /// stays.
 #[tokio::test]
-async fn what_a_deleted_user_left_is_erased() {
+async fn the_data_of_a_deleted_user_is_erased() {
     let mut daemon = Daemon::start().await;
     let ann = register(&daemon, &daemon.key, "ann@x", "user").await;
     let agent = data(&daemon.post("/api/v1/agents").json(&json!({"name": "a"})).send().await, 201);
@@ -541,7 +541,7 @@ async fn what_a_deleted_user_left_is_erased() {
 }
 
 #[tokio::test]
-async fn users_say_who_they_are() {
+async fn users_read_their_own_profile() {
     let daemon = Daemon::start().await;
     register(&daemon, &daemon.key, "ann@x", "user").await;
     let token = login(&daemon, "default", "ann@x").await;

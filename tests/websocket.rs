@@ -73,7 +73,7 @@ async fn raw_close(stream: &mut TcpStream) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn the_handshake_answers_the_key() {
+async fn the_handshake_answers_the_websocket_key() {
     let daemon = Daemon::start().await;
     let mut stream = TcpStream::connect(daemon.addr()).await.unwrap();
     let head = format!(
@@ -197,7 +197,7 @@ async fn ready_gap_replay_caught_up_live_come_in_this_order() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_old_filter_follows_the_ready_of_the_new_one_and_nothing_is_missed() {
+async fn a_new_filter_applies_exactly_from_its_ready_frame() {
     let daemon = Daemon::start().await;
     let mut ws = daemon.live_ws("/api/v1/ws?channel=a").await;
     let batch: Value = (0..40).map(|n| custom(if n % 2 == 0 { "a" } else { "b" }, json!(n))).collect();
@@ -260,7 +260,7 @@ async fn nothing_of_the_old_filter_follows_the_ready_of_the_new_one_and_nothing_
 }
 
 #[tokio::test]
-async fn a_subscribe_while_behind_keeps_the_position() {
+async fn a_subscribe_during_catch_up_keeps_the_position() {
     let daemon = Daemon::start().await;
     let text = "x".repeat(1_000);
     let mut ids = Vec::new();
@@ -376,7 +376,7 @@ async fn a_socket_for_publishing_only_gets_no_event_until_it_subscribes() {
 }
 
 #[tokio::test]
-async fn ones_own_publishes_can_be_hidden() {
+async fn echo_false_hides_the_connections_own_publishes() {
     let daemon = Daemon::start().await;
     let mut loud = daemon.live_ws("/api/v1/ws").await;
     let mut quiet = daemon.live_ws("/api/v1/ws?echo=false").await;
@@ -468,7 +468,7 @@ async fn a_bad_frame_gets_an_error_and_ten_in_a_row_end_the_connection() {
 }
 
 #[tokio::test]
-async fn over_the_publish_rate_is_an_error_and_a_hundred_times_is_the_end() {
+async fn exceeding_the_publish_rate_is_an_error_and_a_hundred_times_ends_the_connection() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 1).start().await;
     let ann = daemon.user("ann").await;
     let mut ws = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
@@ -519,7 +519,7 @@ async fn a_heartbeat_is_a_ping_and_a_json_ping_with_the_cursor_in_one_write() {
 }
 
 #[tokio::test]
-async fn a_silent_peer_is_closed_though_we_write_to_it() {
+async fn a_silent_peer_is_closed_even_while_it_is_written_to() {
     let daemon = Daemon::with().env("HEARTBEAT_SECONDS", 1).start().await;
     let mut silent = daemon.live_ws("/api/v1/ws").await;
     let key = daemon.key.clone();
@@ -589,7 +589,7 @@ async fn violations_have_their_close_codes() {
 /// If a socket with unread input is closed, the kernel sends a reset: a client that is writing fails there
 /// and never reads the close frame.
 #[tokio::test]
-async fn a_violation_with_more_behind_it_ends_in_a_close_frame_not_a_reset() {
+async fn a_violation_followed_by_data_ends_with_a_close_frame() {
     let daemon = Daemon::start().await;
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let mut bytes = masked(0x82, b"{}");
@@ -603,7 +603,7 @@ async fn a_violation_with_more_behind_it_ends_in_a_close_frame_not_a_reset() {
 }
 
 #[tokio::test]
-async fn a_kicked_connection_and_a_stopping_daemon_say_so() {
+async fn a_kick_and_a_stop_have_their_close_codes() {
     let mut daemon = Daemon::with().env("DRAIN_SECONDS", 0).start().await;
     let mut ws = daemon.ws("/api/v1/ws").open().await;
     let id = ws.expect("ready").await["connection_id"].as_str().unwrap().to_owned();
@@ -622,7 +622,7 @@ async fn a_kicked_connection_and_a_stopping_daemon_say_so() {
 }
 
 #[tokio::test]
-async fn a_peer_that_takes_nothing_for_the_write_timeout_is_reset() {
+async fn a_peer_that_reads_nothing_until_the_write_timeout_is_reset() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
     let mut ws = daemon.live_ws("/api/v1/ws").await;
     let text = "x".repeat(60_000);
@@ -694,7 +694,7 @@ async fn a_credential_is_renewed_in_place_for_the_same_subject_only() {
 
 /// Some frames need a read from the log or the store. Frames sent after them wait and are not lost.
 #[tokio::test]
-async fn frames_sent_together_are_answered_in_their_order() {
+async fn frames_sent_together_are_answered_in_order() {
     let daemon = Daemon::start().await;
     daemon.publish_messages(&["old"]).await;
     let mut ws = daemon.live_ws("/api/v1/ws?subscribe=none").await;
@@ -735,7 +735,7 @@ async fn frames_sent_together_are_answered_in_their_order() {
 
 /// The publisher's own events block its socket while it continues to publish. Every ack arrives later, once.
 #[tokio::test]
-async fn a_publisher_that_does_not_read_gets_all_its_acks_when_it_does() {
+async fn a_publisher_that_reads_late_gets_all_its_acks() {
     let daemon = Daemon::start().await;
     let mut ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
     ws.expect("ready").await;
