@@ -46,18 +46,18 @@ async fn the_ui_gets_its_events_over_both_streams_with_a_token_in_the_url() {
     let made = daemon.post("/api/v1/agents").json(&json!({"name": "planner"})).send().await;
     let agent = data(&made, 201)["id"].clone();
     // As in the UI's hooks: a named event does not reach `onmessage`.
-    let told = loop {
+    let update = loop {
         let block = sse.next().await;
         if block.name.is_none() {
             break block.json();
         }
     };
     assert_eq!(
-        (&told["type"], &told["agent_id"], &told["status"]),
+        (&update["type"], &update["agent_id"], &update["status"]),
         (&json!("agent_update"), &agent, &json!("created"))
     );
     let same = ws.expect("agent_update").await;
-    assert_eq!(same, told);
+    assert_eq!(same, update);
 
     // Its chat parser needs `data: ` with the space, and flat fields.
     let mut raw = daemon.sse(&format!("/api/v1/sse/llm?token={token}")).without("x-api-key").open().await;
@@ -110,8 +110,8 @@ async fn fields_dropped_by_agentmem_are_stored_found_and_published() {
     let body = json!({"agent_id": agent, "user_id": "ann", "text": "hello", "metadata": {"thread": "t1"}});
     let message = data(&daemon.post("/api/v1/messages").json(&body).send().await, 201);
     assert_eq!((&message["content"], &message["metadata"]), (&json!("hello"), &json!({"thread": "t1"})));
-    let told = live.expect("message").await;
-    assert_eq!((&told["message_id"], &told["metadata"]), (&message["id"], &message["metadata"]));
+    let event = live.expect("message").await;
+    assert_eq!((&event["message_id"], &event["metadata"]), (&message["id"], &message["metadata"]));
 
     for tags in [json!(["web"]), json!(["web", "search"])] {
         let made = daemon.post("/api/v1/tools").json(&json!({"name": "t", "tags": tags})).send().await;
@@ -156,10 +156,10 @@ async fn agentmem_sdks_store_find_and_page_memories() {
     let batch = json!({"memories": [{"content": "a", "memory_type": "factual"}, {"content": ""}]});
     let outcome = daemon.post("/api/v1/memories/batch").json(&batch).send().await.json();
     assert_eq!((&outcome["successful"], &outcome["failed"]), (&json!(1), &json!(1)));
-    let told = ["errors", "failed", "results", "successful"];
+    let expected = ["errors", "failed", "results", "successful"];
     assert_eq!(fields(&outcome), ["data", "errors", "failed", "results", "success", "successful"]);
-    assert_eq!(fields(&outcome["data"]), told);
-    assert!(told.iter().all(|field| outcome[field] == outcome["data"][field]), "{outcome}");
+    assert_eq!(fields(&outcome["data"]), expected);
+    assert!(expected.iter().all(|field| outcome[field] == outcome["data"][field]), "{outcome}");
     let a = outcome["results"][0].as_str().unwrap();
     let history = data(&daemon.get(&format!("/api/v1/memories/{a}/history")).send().await, 200);
     assert_eq!(

@@ -14,9 +14,9 @@ async fn a_full_process_refuses_on_every_transport() {
     let sse = daemon.live_sse("/api/v1/sse").await;
     let _ws = daemon.live_ws("/api/v1/ws").await;
 
-    let mut told = daemon.sse("/api/v1/sse").ask().await;
-    assert_eq!(told.status, 200, "{}", told.head);
-    let closing = told.next_block().await.unwrap();
+    let mut refusal = daemon.sse("/api/v1/sse").ask().await;
+    assert_eq!(refusal.status, 200, "{}", refusal.head);
+    let closing = refusal.next_block().await.unwrap();
     assert_eq!(closing.retry.as_deref().map(str::len), Some(4), "{closing:?}"); // 1,000 to 2,000 ms
     assert_eq!(closing.named("closing")["code"], "UNAVAILABLE");
 

@@ -357,11 +357,11 @@ fn a_first_key_that_was_not_printed_is_kept_in_a_file() {
         let mut shell =
             Command::new("sh").args(["-c", &line]).current_dir(dir).envs_of(&mut shell).spawn().unwrap();
         let said = || std::fs::read_to_string(dir.join("said")).unwrap_or_default();
-        let told = || said().contains("nervewire-data/first-key");
+        let reported = || said().contains("nervewire-data/first-key");
         let code = loop {
             match shell.try_wait().unwrap() {
                 Some(status) => break status.code(),
-                None if told() => {
+                None if reported() => {
                     shell.kill().unwrap();
                     break shell.wait().unwrap().code();
                 }
@@ -369,7 +369,7 @@ fn a_first_key_that_was_not_printed_is_kept_in_a_file() {
             }
         };
         assert_ne!(code, Some(0), "{command} {goes}");
-        assert!(told(), "{command} {goes}: {}", said());
+        assert!(reported(), "{command} {goes}: {}", said());
         let key = kept_key(dir);
         let id = json(dir, &["key", "list"])[0]["key_id"].as_str().unwrap().to_owned();
         assert!(key.starts_with(&format!("nwk_{id}_")), "{command} {goes}: it is the store's key");

@@ -637,14 +637,14 @@ async fn a_daemon_that_misses_two_heartbeats_is_disconnected() {
     assert_eq!(serving.await.unwrap().len(), 4);
 }
 
-/// Polls `looks` times for an instant each before it waits; after that it calls `told`.
-async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, told: impl FnOnce()) -> T {
+/// Polls `looks` times for an instant each before it waits; after that it calls `after_looks`.
+async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, after_looks: impl FnOnce()) -> T {
     for _ in 0..looks {
         if let Ok(item) = tokio::time::timeout(Duration::from_millis(1), look()).await {
             return item;
         }
     }
-    told();
+    after_looks();
     within("an item", look()).await
 }
 

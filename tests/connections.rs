@@ -208,9 +208,9 @@ async fn each_limit_has_its_error() {
         assert!(body["message"].as_str().unwrap().contains(word), "{body}");
         assert!(full.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
         // EventSource.
-        let mut told = daemon.sse("/api/v1/sse").key(&key).ask().await;
-        assert_eq!((told.status, told.header("content-type")), (200, Some("text/event-stream")));
-        let text = told.rest().await;
+        let mut refusal = daemon.sse("/api/v1/sse").key(&key).ask().await;
+        assert_eq!((refusal.status, refusal.header("content-type")), (200, Some("text/event-stream")));
+        let text = refusal.rest().await;
         let wait = text.strip_prefix("retry: ").unwrap_or_else(|| panic!("{text:?}"));
         let wait: u64 = wait.lines().next().unwrap().parse().unwrap();
         assert!((1_000..=120_000).contains(&wait), "{text}");

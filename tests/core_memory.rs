@@ -72,8 +72,8 @@ async fn creating_replacing_and_deleting_a_block_publish_events() {
     gone.send().await.refused(404, "NOT_FOUND");
     daemon.get(&format!("{path}/persona")).send().await.refused(404, "NOT_FOUND");
 
-    let told: Vec<_> = sse.events(4).await;
-    for (event, (id, operation, label)) in told.iter().zip([
+    let events: Vec<_> = sse.events(4).await;
+    for (event, (id, operation, label)) in events.iter().zip([
         (&block["id"], "created", "persona"),
         (&block["id"], "updated", "persona"),
         (&human["id"], "created", "human"),
@@ -171,9 +171,9 @@ async fn a_users_blocks_are_seen_by_that_user_and_with_read_all() {
     gone.clone().key(&viewer).send().await.refused(403, "FORBIDDEN");
     assert_eq!(gone.key(&ann).send().await.status, 204);
 
-    let told = bobs.events(3).await;
+    let events = bobs.events(3).await;
     assert_eq!(
-        told.iter().map(|event| event.get("user_id").cloned()).collect::<Vec<_>>(),
+        events.iter().map(|event| event.get("user_id").cloned()).collect::<Vec<_>>(),
         [None, Some(json!("bob")), Some(json!("bob"))]
     );
 

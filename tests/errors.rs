@@ -33,8 +33,8 @@ async fn errors_name_wrong_missing_and_unknown_fields_but_not_values() {
         ("/api/v1/tokens", r#"{"sub":sesame}"#, "", "is not JSON: expected value at line 1 column 8"),
     ] {
         let reply = daemon.post(path).body("application/json", body).send().await;
-        let told = reply.refused(400, "VALIDATION_ERROR");
-        assert_eq!(told["details"], json!({"field": field, "reason": reason}), "{body}");
+        let error = reply.refused(400, "VALIDATION_ERROR");
+        assert_eq!(error["details"], json!({"field": field, "reason": reason}), "{body}");
         assert!(!reply.text().contains("sesame"), "{reply:?}");
     }
 }
@@ -162,9 +162,9 @@ async fn a_daemon_at_capacity_answers_503() {
     reply.refused(503, "UNAVAILABLE");
     assert!(reply.header("retry-after").is_some());
     daemon.get("/api/v1/sse").header("accept", "*/*").send().await.refused(503, "UNAVAILABLE");
-    let mut told = daemon.sse("/api/v1/sse").ask().await;
-    assert_eq!(told.status, 200);
-    assert_eq!(told.next().await.named("closing")["code"], "UNAVAILABLE");
+    let mut refusal = daemon.sse("/api/v1/sse").ask().await;
+    assert_eq!(refusal.status, 200);
+    assert_eq!(refusal.next().await.named("closing")["code"], "UNAVAILABLE");
     daemon.publish(message("REST goes on")).await;
 }
 
@@ -185,7 +185,7 @@ async fn a_draining_daemon_refuses_publishes_and_finishes_accepted_ones() {
     })
     .await;
     // Connected clients get an event or frame about it, or are closed with 1012.
-    let (mut told, mut closed) = (0, 0);
+    let (mut notified, mut closed) = (0, 0);
     for ws in &mut sockets {
         let publish = json!({"type": "publish", "ref": 1, "event": message("too late")});
         ws.try_send(&publish).await;
@@ -196,14 +196,14 @@ async fn a_draining_daemon_refuses_publishes_and_finishes_accepted_ones() {
                     (&json!("error"), &json!("UNAVAILABLE")),
                     "{error}"
                 );
-                told += 1;
+                notified += 1;
                 assert_eq!(ws.closed().await.0, 1012);
             }
             Err(end) => assert_eq!(end.map(|(code, _)| code), Some(1012)),
         }
         closed += 1;
     }
-    assert!(told >= 1 && closed == 8, "closing is spread over the drain: {told} were still there");
+    assert!(notified >= 1 && closed == 8, "closing is spread over the drain: {notified} were still there");
     let refused = within("a connection", TcpStream::connect(addr)).await;
     drop(refused); // refused, or never served: in both cases accepting has ended
     assert_eq!(daemon.ended().await.code(), Some(0));

@@ -94,9 +94,9 @@ async fn an_unread_log_pipe_blocks_nothing() {
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data-dir", "data"]);
     command.arg("--ready-file").arg(&ready).env("NERVEWIRE_LOG", "debug");
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let told = until("the ready file", async || std::fs::read_to_string(&ready).ok()).await;
-    let told: Value = serde_json::from_str(&told).unwrap();
-    let addr = |name: &str| told[name].as_str().unwrap().parse().unwrap();
+    let ready_file = until("the ready file", async || std::fs::read_to_string(&ready).ok()).await;
+    let ready_file: Value = serde_json::from_str(&ready_file).unwrap();
+    let addr = |name: &str| ready_file[name].as_str().unwrap().parse().unwrap();
     // Each of these requests is refused, and the refusal is logged with its path.
     let path = format!("/{}", "x".repeat(12_000));
     let dropped = async || {
@@ -119,7 +119,7 @@ async fn an_unread_log_pipe_blocks_nothing() {
         }
     })
     .await;
-    let pid = Pid::from_raw(told["pid"].as_i64().unwrap() as i32).unwrap();
+    let pid = Pid::from_raw(ready_file["pid"].as_i64().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();
     within("the rest of the log", stderr.read_to_string(&mut log)).await.unwrap();
     assert!(log.trim_end().lines().last().unwrap().contains("\"ended\""), "the last line is written");

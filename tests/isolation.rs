@@ -221,7 +221,7 @@ async fn another_organizations_cursor_is_an_unknown_cursor() {
     let two = Two::start().await;
     let daemon = &two.daemon;
     daemon.publish_as(&two.acme, json!({"type": "custom", "channel": "own", "data": 0})).await;
-    let mut told = Vec::new();
+    let mut responses = Vec::new();
     for cursor in [two.ids[0].as_str(), "AAAAAAAAAAAAAAAAAAAAAA"] {
         let reply = daemon.get(&format!("/api/v1/events?after={cursor}")).key(&two.acme).send().await;
         assert_eq!(reply.json()["gap"]["reason"], "unknown_cursor");
@@ -243,9 +243,9 @@ async fn another_organizations_cursor_is_an_unknown_cursor() {
             frame.as_object_mut().unwrap().remove("connection_id");
             frames.push(json!([block.name, block.id, frame]));
         }
-        told.push(json!([reply.json(), frames]).to_string().replace(cursor, "CURSOR"));
+        responses.push(json!([reply.json(), frames]).to_string().replace(cursor, "CURSOR"));
     }
-    assert_eq!(told[0], told[1]);
+    assert_eq!(responses[0], responses[1]);
 }
 
 /// Subscribers of every kind, filtered by names of the other organization or unfiltered, only receive events

@@ -246,11 +246,11 @@ async fn a_listen_name_is_bound_at_all_its_addresses() {
         "ready",
     ]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let told =
+    let ready_file =
         until("the ready file", || async { std::fs::read_to_string(home.path().join("ready")).ok() }).await;
-    let told: Value = serde_json::from_str(&told).unwrap();
+    let ready_file: Value = serde_json::from_str(&ready_file).unwrap();
     for (name, path) in [("listen", "/health"), ("admin_listen", "/metrics")] {
-        let first: std::net::SocketAddr = told[name].as_str().unwrap().parse().unwrap();
+        let first: std::net::SocketAddr = ready_file[name].as_str().unwrap().parse().unwrap();
         for ip in ["127.0.0.1", "::1"] {
             let ip: std::net::IpAddr = ip.parse().unwrap();
             let resolves = ("localhost", 0).to_socket_addrs().unwrap().any(|addr| addr.ip() == ip);
@@ -289,9 +289,9 @@ async fn a_refused_origin_is_logged_once() {
 async fn the_ready_file_holds_the_listen_addresses() {
     let daemon = Daemon::start().await;
     let path = daemon.data_dir().parent().unwrap().join("ready.json");
-    let told: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let ready_file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(
-        told,
+        ready_file,
         json!({"listen": daemon.addr().to_string(), "admin_listen": daemon.admin_addr().to_string(), "pid": daemon.pid()})
     );
 }
@@ -438,9 +438,9 @@ async fn a_listener_passed_by_systemd_is_used() {
         .process_group(0);
     let mut child = tokio::process::Command::from(command).kill_on_drop(true).spawn().unwrap();
     let ready = home.path().join("ready.json");
-    let told = until("the ready file", async || std::fs::read_to_string(&ready).ok()).await;
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!(told["listen"], addr.to_string());
+    let ready_file = until("the ready file", async || std::fs::read_to_string(&ready).ok()).await;
+    let ready_file: Value = serde_json::from_str(&ready_file).unwrap();
+    assert_eq!(ready_file["listen"], addr.to_string());
     assert_eq!(Call::new(addr, "GET", "/health/ready").send().await.status, 200);
     let pid = rustix::process::Pid::from_raw(child.id().unwrap() as i32).unwrap();
     rustix::process::kill_process(pid, Signal::TERM).unwrap();

@@ -82,9 +82,9 @@ async fn each_change_of_a_memory_is_an_event_and_a_version() {
     for limit in [1, 50] {
         let versions = all(&daemon, &daemon.key, &format!("{history}?limit={limit}")).await;
         assert_eq!(contents(&versions), ["likes black tea", "likes green tea"]);
-        let told = |version: &Value| (version["version"].clone(), version["operation"].clone());
+        let summary = |version: &Value| (version["version"].clone(), version["operation"].clone());
         assert_eq!(
-            versions.iter().map(told).collect::<Vec<_>>(),
+            versions.iter().map(summary).collect::<Vec<_>>(),
             [(json!(2), json!("updated")), (json!(1), json!("created"))]
         );
         assert_eq!(versions[1]["importance"], 0.7);
@@ -230,8 +230,8 @@ async fn a_batch_stores_valid_items_in_one_commit_and_reports_the_rest() {
     let made: Vec<String> =
         outcome["results"].as_array().unwrap().iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     let events = sse.events(3).await;
-    let told: Vec<&str> = events.iter().map(|event| event["memory_id"].as_str().unwrap()).collect();
-    assert_eq!(told, made, "in order");
+    let published: Vec<&str> = events.iter().map(|event| event["memory_id"].as_str().unwrap()).collect();
+    assert_eq!(published, made, "in order");
     assert_eq!((&events[0]["agent_id"], &events[0]["user_id"]), (&json!("none"), &Value::Null));
     assert_eq!(events[1]["user_id"], "ann");
     let listed = all(&daemon, &daemon.key, &format!("{MEMORIES}?order=asc")).await;
@@ -496,7 +496,7 @@ async fn invalid_memories_are_refused_by_field() {
         assert!(allow || (method, path) == ("GET", "/batch"), "{path}: {reply:?}");
     }
     daemon.publish(common::custom("end", json!(1))).await;
-    assert_eq!(sse.next_event().await["channel"], "end", "none of it was told");
+    assert_eq!(sse.next_event().await["channel"], "end", "none of it was published");
 
     // The longest allowed content, counted in characters. A repeat of it also fits the stored response of an
     // idempotency key.
@@ -537,16 +537,16 @@ async fn record_event_and_index_agree_after_kill_9() {
         daemon.start_again().await;
     }
     // The memories according to the events, with their number of changes.
-    let mut told = BTreeMap::<String, u64>::new();
+    let mut published = BTreeMap::<String, u64>::new();
     let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
     loop {
         let page = daemon.get(&path).send().await.json();
         for event in page["data"].as_array().unwrap() {
             let id = event["memory_id"].as_str().unwrap().to_owned();
             match event["operation"].as_str().unwrap() {
-                "created" => assert_eq!(told.insert(id, 1), None),
-                "updated" => *told.get_mut(&id).unwrap() += 1,
-                _ => assert!(told.remove(&id).is_some()),
+                "created" => assert_eq!(published.insert(id, 1), None),
+                "updated" => *published.get_mut(&id).unwrap() += 1,
+                _ => assert!(published.remove(&id).is_some()),
             }
         }
         if page["caught_up"] == true {
@@ -556,7 +556,7 @@ async fn record_event_and_index_agree_after_kill_9() {
     }
     let kept = all(&daemon, &daemon.key, &format!("{MEMORIES}?limit=100")).await;
     let versions = |row: &Value| (id_of(row).to_owned(), row["version"].as_u64().unwrap());
-    assert_eq!(kept.iter().map(versions).collect::<BTreeMap<_, _>>(), told);
+    assert_eq!(kept.iter().map(versions).collect::<BTreeMap<_, _>>(), published);
     assert!(answered >= 20 * points && !kept.is_empty(), "{answered} answered, {} kept", kept.len());
     let mut indexed = BTreeSet::new();
     for offset in (0..).step_by(100) {
@@ -568,7 +568,7 @@ async fn record_event_and_index_agree_after_kill_9() {
             break;
         }
     }
-    assert_eq!(indexed, told.into_keys().collect());
+    assert_eq!(indexed, published.into_keys().collect());
     for row in kept.iter().step_by(7) {
         let found = search(&daemon, &daemon.key, json!({"query": row["metadata"]["word"], "limit": 1})).await;
         assert_eq!(found["results"][0]["id"], row["id"], "by the word of its version");

@@ -64,8 +64,8 @@ impl Document {
         let documents = path.starts_with("/docs") || path.starts_with("/api-docs");
         let cached = documents && reply.status != 404;
         assert_eq!(reply.header("cache-control"), Some(if cached { "no-cache" } else { "no-store" }), "{at}");
-        let told = self.answer(method, path, reply.status.as_u16());
-        for (name, header) in told["headers"].as_object().into_iter().flatten() {
+        let documented = self.answer(method, path, reply.status.as_u16());
+        for (name, header) in documented["headers"].as_object().into_iter().flatten() {
             let header = match header["$ref"].as_str() {
                 Some(to) => self.0.pointer(to.strip_prefix('#').unwrap()).unwrap(),
                 None => header,
@@ -73,7 +73,7 @@ impl Document {
             let required = header["required"] == true || name == "ETag";
             assert!(!required || reply.headers.contains_key(name.as_str()), "no {name}: {at}");
         }
-        let Some(content) = told["content"].as_object().filter(|_| method != "HEAD") else {
+        let Some(content) = documented["content"].as_object().filter(|_| method != "HEAD") else {
             return assert!(reply.body.is_empty(), "{at}");
         };
         let kind = reply.header("content-type").unwrap_or_default().split(';').next().unwrap();
@@ -108,7 +108,7 @@ fn close(schema: &mut Value) {
 /// ones.
 #[derive(Default)]
 struct Record {
-    told: Vec<Value>,
+    exchanges: Vec<Value>,
     /// Each id, secret and time so far, and its replacement.
     names: BTreeMap<String, String>,
 }
@@ -119,17 +119,17 @@ impl Record {
         if !reply.status.is_success() || path.starts_with("/api-docs") || !(is_json || request.is_object()) {
             return;
         }
-        let mut told = Map::new();
-        told.insert("method".into(), json!(method));
-        told.insert("path".into(), json!(path));
-        told.insert("status".into(), json!(reply.status.as_u16()));
+        let mut exchange = Map::new();
+        exchange.insert("method".into(), json!(method));
+        exchange.insert("path".into(), json!(path));
+        exchange.insert("status".into(), json!(reply.status.as_u16()));
         if !request.is_null() {
-            told.insert("request".into(), self.stable(request));
+            exchange.insert("request".into(), self.stable(request));
         }
         if is_json {
-            told.insert("response".into(), self.stable(&reply.json()));
+            exchange.insert("response".into(), self.stable(&reply.json()));
         }
-        self.told.push(Value::Object(told));
+        self.exchanges.push(Value::Object(exchange));
     }
 
     fn stable(&mut self, value: &Value) -> Value {
@@ -266,17 +266,17 @@ async fn every_operation_responds_as_documented() {
     administration(&mut story).await;
 
     let paths = story.document.0["paths"].as_object().unwrap();
-    let told = paths.iter().flat_map(|(path, item)| {
+    let documented = paths.iter().flat_map(|(path, item)| {
         item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))
     });
     // The streams have a story of their own below.
     let streams = ["/api/v1/ws", "/api/v1/sse", "/api/v1/sse/llm"];
     let missed: Vec<_> =
-        told.filter(|one| !story.asked.contains(one) && !streams.contains(&one.1.as_str())).collect();
+        documented.filter(|one| !story.asked.contains(one) && !streams.contains(&one.1.as_str())).collect();
     assert!(missed.is_empty(), "described and not asked here: {missed:?}");
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api/examples.json");
-    let recorded = format!("{:#}\n", Value::Array(story.record.told));
+    let recorded = format!("{:#}\n", Value::Array(story.record.exchanges));
     if std::env::var_os("UPDATE_DOCS").is_some() {
         return std::fs::write(path, recorded).unwrap();
     }
@@ -517,9 +517,9 @@ async fn values_are_accepted_and_refused_as_documented() {
 
     for field in ["agent_id", "user_id"] {
         let memory = json!({"content": "x", field: ""});
-        let told =
+        let error =
             daemon.post("/api/v1/memories").json(&memory).send().await.refused(400, "VALIDATION_ERROR");
-        assert_eq!(told["details"]["field"], field);
+        assert_eq!(error["details"]["field"], field);
     }
     let tab = daemon.post("/api/v1/tools").json(&json!({"name": "t"})).header("idempotency-key", "a\tb");
     tab.send().await.refused(400, "BAD_REQUEST");
@@ -569,8 +569,8 @@ async fn frames_match_the_asyncapi_document() {
         let event = sse.next().await;
         document.validate(&schema(name), &event.json(), "SSE");
         assert_eq!(event.name.as_deref(), frame["type"].as_str());
-        let told = &document.0["channels"]["sse"]["x-named-events"][event.name.as_deref().unwrap()];
-        assert_eq!(told, &schema(name));
+        let documented = &document.0["channels"]["sse"]["x-named-events"][event.name.as_deref().unwrap()];
+        assert_eq!(documented, &schema(name));
         frames.push(name);
     }
 

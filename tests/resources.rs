@@ -55,9 +55,9 @@ async fn each_change_of_an_agent_publishes_an_event() {
         let reply = daemon.call("PUT", &state).json(&body).send().await;
         assert_eq!(reply.status.as_u16(), status, "{to}: {reply:?}");
     }
-    let told = data(&daemon.get(&state).send().await, 200);
-    assert_eq!((&told["state"], &told["error_message"]), (&json!("error"), &json!("out of tea")));
-    assert!(is_timestamp(told["last_active_at"].as_str().unwrap()));
+    let agent_state = data(&daemon.get(&state).send().await, 200);
+    assert_eq!((&agent_state["state"], &agent_state["error_message"]), (&json!("error"), &json!("out of tea")));
+    assert!(is_timestamp(agent_state["last_active_at"].as_str().unwrap()));
 
     assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
     for gone in [daemon.get(&path), daemon.get(&state), daemon.call("DELETE", &path)] {
@@ -139,8 +139,8 @@ async fn messages_are_stored_published_and_listed_by_agent_and_user() {
     );
     let noted = json!({"big": 12345678901234567890u64, "memorizing": true, "image_uris": ["file:a.png"]});
     assert_eq!(message["metadata"], noted);
-    let told = sse.next_event().await;
-    assert_eq!((&told["content"], &told["metadata"]), (&json!("hi"), &noted));
+    let event = sse.next_event().await;
+    assert_eq!((&event["content"], &event["metadata"]), (&json!("hi"), &noted));
     let twice = daemon
         .post(&format!("/api/v1/agents/{ada}/messages"))
         .json(&json!({"message": "hi", "user_id": "u9", "voice_files": [], "metadata": {"voice_files": 1}}));
@@ -410,11 +410,11 @@ async fn a_published_change_can_be_read() {
     let daemon = Daemon::with().env("STORE__ROW_CACHE_BYTES", 1_048_576).start().await;
     let id = agent(&daemon, &daemon.key, "0").await;
     let path = format!("/api/v1/agents/{id}");
-    let told = std::cell::Cell::new(0);
+    let published_change = std::cell::Cell::new(0);
     let reader = async |list: bool| {
         let mut reads = 0;
-        while told.get() < CHANGES {
-            let (before, asked) = (told.get(), if list { "/api/v1/agents" } else { path.as_str() });
+        while published_change.get() < CHANGES {
+            let (before, asked) = (published_change.get(), if list { "/api/v1/agents" } else { path.as_str() });
             let read = data(&daemon.get(asked).send().await, 200);
             let name = if list { &read[0]["name"] } else { &read["name"] };
             let name: u64 = name.as_str().unwrap().parse().unwrap();
@@ -427,7 +427,7 @@ async fn a_published_change_can_be_read() {
         for change in 1..=CHANGES {
             let body = json!({"name": change.to_string()});
             data(&daemon.call("PUT", &path).json(&body).send().await, 200);
-            told.set(change);
+            published_change.set(change);
         }
     };
     let (reads, of_lists, ()) = tokio::join!(reader(false), reader(true), writer);
@@ -541,8 +541,8 @@ async fn read_and_write_rights_are_separate() {
     assert_eq!(sse.next().await.name.as_deref(), Some("ready"));
     let all_s = data(&daemon.post("/api/v1/messages").key(&acme).json(&body).send().await, 201);
     assert_eq!(all_s["user_id"], Value::Null);
-    let told = sse.next_event().await;
-    assert_eq!((&told["message_id"], told.get("user_id")), (&all_s["id"], None));
+    let event = sse.next_event().await;
+    assert_eq!((&event["message_id"], event.get("user_id")), (&all_s["id"], None));
     let private = json!({"visibility": "private"});
     assert_eq!(daemon.call("PUT", "/api/v1/organizations/acme").json(&private).send().await.status, 200);
     data(&daemon.post("/api/v1/messages").key(&ann).json(&body).send().await, 201);

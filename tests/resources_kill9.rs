@@ -141,8 +141,8 @@ async fn rows(daemon: &Daemon, path: &str) -> BTreeMap<String, Value> {
 }
 
 /// The events of each resource, in order.
-async fn told(daemon: &Daemon) -> BTreeMap<String, Vec<String>> {
-    let mut told = BTreeMap::<String, Vec<String>>::new();
+async fn published_changes(daemon: &Daemon) -> BTreeMap<String, Vec<String>> {
+    let mut published = BTreeMap::<String, Vec<String>>::new();
     let mut path = "/api/v1/events?earliest=true&limit=1000".to_owned();
     loop {
         let page = daemon.get(&path).send().await.json();
@@ -153,10 +153,10 @@ async fn told(daemon: &Daemon) -> BTreeMap<String, Vec<String>> {
                 "memory_update" => ("memory_id", event["operation"].as_str().unwrap()),
                 other => panic!("nobody published {other}: {event}"),
             };
-            told.entry(event[id].as_str().unwrap().to_owned()).or_default().push(what.to_owned());
+            published.entry(event[id].as_str().unwrap().to_owned()).or_default().push(what.to_owned());
         }
         if page["caught_up"] == true {
-            return told;
+            return published;
         }
         path = format!("/api/v1/events?limit=1000&after={}", page["next_cursor"].as_str().unwrap());
     }
@@ -210,20 +210,20 @@ async fn records_events_and_search_agree_after_kill_9_during_changes() {
         daemon.start_again().await;
     }
 
-    let told = told(&daemon).await;
+    let published = published_changes(&daemon).await;
     let (agents, messages) = (rows(&daemon, "/api/v1/agents").await, rows(&daemon, "/api/v1/messages").await);
     let memories = rows(&daemon, "/api/v1/memories").await;
     assert!(answered.len() >= 10 * points, "{} at {points} points: too little was going on", answered.len());
-    for (id, events) in &told {
+    for (id, events) in &published {
         let known = answered.get(id).cloned().unwrap_or_default();
         let is_deleted = events.last().is_some_and(|last| last == "deleted");
         let changes = events.iter().filter(|event| *event != "deleted").count() as u64;
         assert_eq!(events[0], "created", "{id}: {events:?}");
         assert!(!events[..events.len() - 1].contains(&"deleted".to_owned()), "{id} lives on: {events:?}");
-        assert!(changes >= known.changes, "{id}: of {} answered changes {events:?} are told", known.changes);
+        assert!(changes >= known.changes, "{id}: of {} answered changes {events:?} are published", known.changes);
         assert!(is_deleted || !known.deleted, "{id} was deleted, and {events:?} does not tell");
         let row = agents.get(id).or_else(|| messages.get(id)).or_else(|| memories.get(id));
-        assert_eq!(row.is_none(), is_deleted, "{id}: told {events:?}, kept {row:?}");
+        assert_eq!(row.is_none(), is_deleted, "{id}: published {events:?}, kept {row:?}");
         let Some(row) = row else { continue };
         if let Some(version) = row["version"].as_u64() {
             assert_eq!(version, changes, "{id}: {events:?}");
@@ -235,7 +235,7 @@ async fn records_events_and_search_agree_after_kill_9_during_changes() {
         }
     }
     for id in answered.keys().chain(agents.keys()).chain(messages.keys()).chain(memories.keys()) {
-        assert!(told.contains_key(id), "nobody was told of {id}");
+        assert!(published.contains_key(id), "no event about {id}");
     }
     for word in
         (0..points).flat_map(|point| ["green", "blue", "left", "right"].map(|word| format!("{word}{point}")))

@@ -725,7 +725,7 @@ async fn between_ready_and_the_first_live_event_nothing_is_lost() {
     let ids = flooding.await.unwrap();
     for (cursor, first) in joined {
         let at = ids.iter().position(|id| *id == first).unwrap();
-        assert!(at == 0 || ids[at - 1] == cursor, "told {cursor}, then {first}, which is number {at}");
+        assert!(at == 0 || ids[at - 1] == cursor, "announced {cursor}, then {first}, which is number {at}");
     }
 }
 
@@ -747,20 +747,20 @@ async fn no_heartbeat_carries_a_cursor_past_an_undelivered_event() {
             true => ask.ask_on(daemon.narrow().await).await.ok().unwrap(),
             false => ask.open().await,
         };
-        let (mut last, mut told, mut pings) = (0, 0, 0);
+        let (mut last, mut announced, mut pings) = (0, 0, 0);
         while pings < 3 {
             let frame = ws.next_frame().await;
             match frame["type"].as_str().unwrap() {
                 "ping" => {
-                    told = sequence(&frame["cursor"]);
-                    assert!(last <= told, "{path}: behind what was delivered");
+                    announced = sequence(&frame["cursor"]);
+                    assert!(last <= announced, "{path}: behind what was delivered");
                     pings += 1;
                 }
                 "custom" => {
                     last = sequence(&frame["id"]);
-                    assert!(last > told, "{path}: past an undelivered event");
+                    assert!(last > announced, "{path}: past an undelivered event");
                 }
-                "ready" | "caught_up" => told = told.max(sequence(&frame["cursor"])),
+                "ready" | "caught_up" => announced = announced.max(sequence(&frame["cursor"])),
                 other => panic!("{other}"),
             }
         }

@@ -523,14 +523,14 @@ async fn a_key_with_no_scopes_is_refused_with_the_list_of_scopes() {
     let named = "subscribe, publish, write, agents, publish:org, read:all, mint, manage";
     for body in [json!({}), json!({"name": "n"}), json!({"scopes": []})] {
         let refused = daemon.post("/api/v1/api-keys").json(&body).send().await;
-        let told = refused.refused(400, "VALIDATION_ERROR");
-        assert_eq!(told["details"]["field"], "scopes", "{told}");
-        assert!(told["details"]["reason"].as_str().unwrap().contains(named), "{told}");
+        let error = refused.refused(400, "VALIDATION_ERROR");
+        assert_eq!(error["details"]["field"], "scopes", "{error}");
+        assert!(error["details"]["reason"].as_str().unwrap().contains(named), "{error}");
     }
     let done = daemon.cli(&["key", "create", "--name", "n"]).await;
-    let told = String::from_utf8_lossy(&done.stderr);
-    assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(64), &b""[..]), "{told}");
-    assert!(told.contains("--scope") && told.contains(named), "{told}");
+    let stderr = String::from_utf8_lossy(&done.stderr);
+    assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(64), &b""[..]), "{stderr}");
+    assert!(stderr.contains("--scope") && stderr.contains(named), "{stderr}");
     assert_eq!(all(&daemon, &daemon.key, "/api/v1/api-keys?").await.len(), 1, "the first key alone");
 }
 

@@ -255,7 +255,7 @@ async fn a_new_filter_applies_exactly_from_its_ready_frame() {
             cut += 1;
         }
     }
-    assert_eq!(cut, cuts.len(), "every position told is an event's");
+    assert_eq!(cut, cuts.len(), "every position given is an event's");
     assert_eq!(got.iter().map(|event| event["id"].as_str().unwrap()).collect::<Vec<_>>(), expected);
 }
 

@@ -79,5 +79,5 @@ def kicked():
 tell("httpx-sse", [
     ("retry and ready come first, then events in order", live),
     ("after a cut and kill -9, Last-Event-ID brings exactly what was missed, then live events", resume),
-    ("a kicked connection is told so and ends", kicked),
+    ("a kicked connection gets a close code and ends", kicked),
 ])

@@ -139,7 +139,7 @@ impl Builder {
                 kept.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..n]));
             }
         });
-        let told = within("the ready file", async {
+        let ready_file = within("the ready file", async {
             loop {
                 if let Ok(text) = std::fs::read_to_string(&ready) {
                     return text;
@@ -152,8 +152,8 @@ impl Builder {
             }
         })
         .await;
-        let told: Value = serde_json::from_str(&told).unwrap();
-        let addr = |name: &str| told[name].as_str().unwrap().parse().unwrap();
+        let ready_file: Value = serde_json::from_str(&ready_file).unwrap();
+        let addr = |name: &str| ready_file[name].as_str().unwrap().parse().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first_key = within("the first key", async {
             // The first line shows whether a key follows it.
@@ -175,7 +175,7 @@ impl Builder {
             child,
             addr: addr("listen"),
             admin: addr("admin_listen"),
-            pid: told["pid"].as_u64().unwrap() as i32,
+            pid: ready_file["pid"].as_u64().unwrap() as i32,
             first_key,
             log,
             tasks: [logging, saying],

@@ -11,7 +11,7 @@
  * - An fsync is two records: what was recorded before its start is durable at its end, and nothing else.
  * - sync_file_range is passed on and not recorded, because it promises nothing.
  * - A record has the CLOCK_MONOTONIC time, taken under the lock and before the caller learns the result. So
- *   everything that a client was told later depends only on records with smaller times.
+ *   everything that a client learned later depends only on records with smaller times.
  * - Only calls that go through libc are recorded. Raw system calls and writable shared mappings are not; the
  *   replayed directory then differs from the real one, which powercut/run detects.
  *

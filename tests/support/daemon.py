@@ -47,7 +47,7 @@ class Daemon:
         while True:
             try:
                 with open(ready) as f:
-                    told = json.load(f)
+                    ready_file = json.load(f)
                 break
             except (FileNotFoundError, json.JSONDecodeError):
                 pass
@@ -57,7 +57,7 @@ class Daemon:
                 self.kill()
                 raise RuntimeError(f"no ready file within {within} s:\n{self.log_end()}")
             time.sleep(0.01)
-        self.listen = told["listen"]
+        self.listen = ready_file["listen"]
         return self
 
     def log_end(self, lines=20):

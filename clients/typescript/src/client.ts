@@ -121,8 +121,8 @@ export class Nervewire extends Resources {
   async *stream(requestId: string, options: Start & { signal?: AbortSignal } = {}): AsyncGenerator<string, TextState, undefined> {
     const { signal, lastEventId, since, earliest = true } = options;
     const stream = new StreamText(requestId);
-    const asked = { types: ['stream_chunk', 'error'] as const, requestId, lastEventId, since, earliest, signal };
-    for await (const event of this.subscribe<'stream_chunk' | 'error'>(asked)) {
+    const request = { types: ['stream_chunk', 'error'] as const, requestId, lastEventId, since, earliest, signal };
+    for await (const event of this.subscribe<'stream_chunk' | 'error'>(request)) {
       const delta = stream.push(event);
       if (delta) yield delta;
       const { done, error } = stream.state;

@@ -105,15 +105,15 @@ export class Credential {
   }
 }
 
-/** Returns the result of `asked`, or fails after its time limit. */
-async function inTime<T>(asked: Promise<T>): Promise<T> {
+/** Returns the result of `promise`, or fails after its time limit. */
+async function inTime<T>(promise: Promise<T>): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, failed) => {
     const words = `getToken returned nothing within ${GET_TOKEN_MOST_MS} ms`;
     timer = setTimeout(() => failed(new NervewireError('TIMEOUT', words)), GET_TOKEN_MOST_MS);
   });
   try {
-    return await Promise.race([asked, late]);
+    return await Promise.race([promise, late]);
   } finally {
     clearTimeout(timer);
   }

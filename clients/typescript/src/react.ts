@@ -67,9 +67,9 @@ export function useNervewire<K extends EventType = EventType>(options: FeedOptio
     store.onEvent = options.onEvent;
   });
   useEffect(() => {
-    const asked = options as SubscribeOptions<K>;
+    const request = options as SubscribeOptions<K>;
     return store.follow((handlers, cursor) =>
-      client.subscribe<K>({ ...asked, lastEventId: cursor ?? asked.lastEventId, ...handlers }),
+      client.subscribe<K>({ ...request, lastEventId: cursor ?? request.lastEventId, ...handlers }),
     );
   }, [store]);
   const state = useSyncExternalStore(store.listen, store.read, store.read);
@@ -86,8 +86,8 @@ export function useStream(requestId: string | undefined, start: Start = {}): Str
   const store = useMemo(() => new StreamStore(requestId), [client, requestId]);
   useEffect(() => {
     if (requestId === undefined) return undefined;
-    const asked = { types: ['stream_chunk', 'error'] as const, requestId, earliest: true, ...start };
-    return store.follow((handlers) => client.subscribe<'stream_chunk' | 'error'>({ ...asked, ...handlers }));
+    const request = { types: ['stream_chunk', 'error'] as const, requestId, earliest: true, ...start };
+    return store.follow((handlers) => client.subscribe<'stream_chunk' | 'error'>({ ...request, ...handlers }));
   }, [store]);
   return useSyncExternalStore(store.listen, store.read, store.read);
 }

@@ -25,10 +25,10 @@ export class Agents extends Collection<shape.Agent, shape.NewAgent, shape.AgentC
   /** Stores a message of a user to an agent. The response of the agent arrives as events. */
   async say(
     id: string,
-    said: shape.NewAgentMessage,
+    message: shape.NewAgentMessage,
     { idempotencyKey = freshKey(), signal }: Writing = {},
   ): Promise<shape.SentAgentMessage> {
-    return dataOf(await this.http.call('POST', this.at(id, 'messages'), { body: said, idempotencyKey, signal }));
+    return dataOf(await this.http.call('POST', this.at(id, 'messages'), { body: message, idempotencyKey, signal }));
   }
 }
 

@@ -7,7 +7,7 @@
 
 export class Silence {
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #heardAt = Date.now();
+  #lastReceivedAt = Date.now();
   #limitMs = 0;
 
   constructor(private readonly onSilent: () => void) {}
@@ -15,12 +15,12 @@ export class Silence {
   /** Allows silence of this length from now on. */
   allow(ms: number): void {
     this.#limitMs = ms;
-    this.heard();
+    this.received();
     this.#arm(ms);
   }
 
-  heard(): void {
-    this.#heardAt = Date.now();
+  received(): void {
+    this.#lastReceivedAt = Date.now();
   }
 
   stop(): void {
@@ -31,7 +31,7 @@ export class Silence {
   #arm(ms: number): void {
     this.stop();
     this.#timer = setTimeout(() => {
-      const left = this.#limitMs - Math.abs(Date.now() - this.#heardAt);
+      const left = this.#limitMs - Math.abs(Date.now() - this.#lastReceivedAt);
       if (left > 0) this.#arm(left);
       else this.onSilent();
     }, ms);

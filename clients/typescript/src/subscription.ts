@@ -160,7 +160,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     let reached: string | undefined;
     while (!this.#closing.signal.aborted) {
       const transport = ladder.begin(Date.now());
-      this.#tell({ state: 'connecting', transport, attempt: backoff.failures + 1 });
+      this.#report({ state: 'connecting', transport, attempt: backoff.failures + 1 });
       const began = Date.now();
       const { ended, isReady } = await this.#attempt(transport, ladder.climbAt);
       if (this.#closing.signal.aborted) return;
@@ -191,14 +191,14 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
           : ladder.ended({ ready: isReady, livedMs, heldBack: ended.heldBack ?? false, neutral: isNeutral(ended) }, now);
       if (fell) continue;
       const retryInMs = backoff.next(ended.afterMs);
-      this.#tell({ state: 'waiting', transport, retryInMs, error });
+      this.#report({ state: 'waiting', transport, retryInMs, error });
       await sleep(retryInMs, this.#closing.signal);
     }
   }
 
   /** Waits until the consumer has taken half of the received events. */
   #caughtUp(transport: TransportName): Promise<void> {
-    if (this.#queue.room < this.#queue.limit / 2) this.#tell({ state: 'behind', transport });
+    if (this.#queue.room < this.#queue.limit / 2) this.#report({ state: 'behind', transport });
     return this.#queue.drained();
   }
 
@@ -212,7 +212,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     const sink = this.#sink(end.signal, (cursor, resumed) => {
       isReady = true;
       if (cursor !== undefined) this.#moved(cursor);
-      this.#tell({ state: 'open', transport, resumed });
+      this.#report({ state: 'open', transport, resumed });
       this.#settleReady.resolve();
     });
     try {
@@ -244,9 +244,9 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
 
   #sink(session: AbortSignal, opened: Sink['opened']): Sink {
     const live =
-      <A extends unknown[]>(tell: (...told: A) => void) =>
-      (...told: A) => {
-        if (!session.aborted) tell(...told);
+      <A extends unknown[]>(call: (...values: A) => void) =>
+      (...values: A) => {
+        if (!session.aborted) call(...values);
       };
     const { onEvent, onGap, onCaughtUp } = this.request;
     return {
@@ -275,7 +275,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     if (!this.#isQueued || this.#queue.size === 0) this.#delivered = cursor;
   }
 
-  #tell(status: Status): void {
+  #report(status: Status): void {
     if (this.#status.state === 'closed') return;
     this.#status = status;
     this.#guard(() => this.request.onStatus?.(status));
@@ -290,7 +290,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
   }
 
   #over(error: NervewireError | undefined): void {
-    this.#tell(error ? { state: 'closed', error } : { state: 'closed' });
+    this.#report(error ? { state: 'closed', error } : { state: 'closed' });
     this.#closing.abort();
     this.request.signal?.removeEventListener('abort', this.#outerAborted);
     if (error) this.#queue.end(error);

@@ -11,7 +11,7 @@ describe('consumers', () => {
   after(() => daemon?.stop());
 
   for (const transport of ['ws', 'sse', 'poll']) {
-    it(`${transport}: a consumer that is behind bounds what is kept, and misses nothing`, async () => {
+    it(`${transport}: the queue of a slow consumer is bounded and loses nothing`, async () => {
       const channel = `slow/${transport}`;
       const total = 600;
       for (let n = 0; n < total; n += 100)
@@ -37,7 +37,7 @@ describe('consumers', () => {
       client.close();
     });
 
-    it(`${transport}: a cursor nobody has given out is a gap, told to callbacks and to who iterates over items`, async () => {
+    it(`${transport}: an unknown cursor is a gap for callbacks and for iteration over items`, async () => {
       const client = clientOf(daemon, { transport });
       const gaps = new Inbox();
       const items = client.subscribe({ channel: 'gap', lastEventId: 'from-another-store', control: true, onGap: gaps.push });
@@ -55,7 +55,7 @@ describe('consumers', () => {
       client.close();
     });
 
-    it(`${transport}: what comes after close() is not told, nor what came with the last`, async () => {
+    it(`${transport}: events after close(), or queued before it, are not delivered`, async () => {
       const channel = `closed/${transport}`;
       await daemon.publish(channel, [1, 2, 3]);
       const got = [];
@@ -108,7 +108,7 @@ describe('consumers', () => {
     });
   }
 
-  it("filters are the daemon's, and a value it could not tell apart is refused here", async () => {
+  it('filters are applied by the daemon, and values with a comma are refused', async () => {
     const client = clientOf(daemon);
     const events = client.subscribe({ types: ['message', 'agent_update'], agentId: ['a', 'b'], userId: 'u' });
     await within(events.ready, 'ready');
@@ -126,7 +126,7 @@ describe('consumers', () => {
     client.close();
   });
 
-  it('since begins with what was received then', async () => {
+  it('since begins with the first event received after it', async () => {
     await daemon.publish('since', [1]);
     const client = clientOf(daemon);
     const since = new Date(Date.now() - 60_000);
@@ -138,7 +138,7 @@ describe('consumers', () => {
     client.close();
   });
 
-  it('break ends it, a signal ends it, and the daemon has no connection left', async () => {
+  it('break or a signal ends the iteration and closes the connection', async () => {
     const client = clientOf(daemon);
     await daemon.publish('break', [1]);
     for await (const event of client.subscribe({ channel: 'break', earliest: true })) {
@@ -177,7 +177,7 @@ describe('consumers', () => {
     }
   });
 
-  it('LLM text: deltas to the end, merged or not, from the first chunk; an error throws', async () => {
+  it('LLM text: all deltas from the first chunk to the end; an error throws', async () => {
     const client = clientOf(daemon);
     const chunk = (index, text, is_final = false) => ({ type: 'stream_chunk', request_id: 'r-1', index, chunk: text, is_final });
     await client.publish([chunk(0, 'Your '), chunk(1, 'train ')]);
@@ -206,14 +206,14 @@ describe('consumers', () => {
       chunk(2, 'is lost'),
       { type: 'error', code: 'TOOL_FAILED', message: 'no timetable', request_id: 'r-1' },
     ]);
-    const told = [];
+    const deltas = [];
     await assert.rejects(
       async () => {
-        for await (const delta of client.stream('r-1')) told.push(delta);
+        for await (const delta of client.stream('r-1')) deltas.push(delta);
       },
       { code: 'TOOL_FAILED', message: 'no timetable' },
     );
-    assert.equal(told.join(''), 'Your train is lost');
+    assert.equal(deltas.join(''), 'Your train is lost');
     client.close();
   });
 });

@@ -33,7 +33,7 @@ describe('credentials', () => {
     }
   });
 
-  it('a WebSocket outlives its first token: the next is sent before it ends', async () => {
+  it('a WebSocket renews its token before it expires', async () => {
     const sent = new Inbox();
     class Overheard extends WebSocket {
       send(data) {
@@ -66,7 +66,7 @@ describe('credentials', () => {
   });
 
   for (const transport of ['ws', 'sse', 'poll']) {
-    it(`${transport}: a token that ended is followed by the next, with nothing lost`, async () => {
+    it(`${transport}: an expired token is replaced without losing an event`, async () => {
       const channel = `ended/${transport}`;
       let asked = 0;
       // The token claims to be valid for an hour, so the client renews it only because the daemon refuses it.
@@ -91,7 +91,7 @@ describe('credentials', () => {
       client.close();
     });
 
-    it(`${transport}: a credential that never holds ends it after one other`, async () => {
+    it(`${transport}: a credential that stays invalid ends the subscription after one renewal`, async () => {
       let asked = 0;
       const client = clientOf(daemon, { getToken: async () => `nobody-${(asked += 1)}`, transport });
       const events = client.subscribe();
@@ -101,7 +101,7 @@ describe('credentials', () => {
       await assert.rejects(events.ready, { code: 'UNAUTHORIZED' });
     });
 
-    it(`${transport}: a fixed credential that is revoked ends it, without another attempt`, async () => {
+    it(`${transport}: a revoked fixed credential ends the subscription at once`, async () => {
       const { api_key, key_id } = await daemon.api('POST', '/api-keys', { scopes: ['subscribe'] });
       const states = [];
       const client = clientOf(daemon, { apiKey: api_key, transport, timing: { pollWaitSeconds: 5 } });
@@ -111,10 +111,10 @@ describe('credentials', () => {
       const codes = transport === 'poll' ? 'UNAUTHORIZED' : 'FORBIDDEN';
       await assert.rejects(within(events.next(), 'the end'), { code: codes });
       assert.deepEqual(states, ['connecting', 'open', 'closed']);
-      assert.deepEqual(await events.next(), { done: true, value: undefined }, 'told once');
+      assert.deepEqual(await events.next(), { done: true, value: undefined }, 'reported once');
     });
 
-    it(`${transport}: getToken that fails is asked again`, async () => {
+    it(`${transport}: getToken that fails is called again`, async () => {
       let asked = 0;
       const getToken = async () => {
         asked += 1;
@@ -158,7 +158,7 @@ describe('credentials', () => {
     assert.match(await clientOf(daemon).ticket(), /^nwt1_/);
   });
 
-  it('exactly one credential is asked for', () => {
+  it('exactly one credential is required', () => {
     assert.throws(() => clientOf(daemon, { token: 'a', apiKey: 'b' }), TypeError);
     assert.throws(() => clientOf({ url: daemon.url, key: undefined }, {}), TypeError);
     assert.throws(() => clientOf({ url: `${daemon.url}/?token=x`, key: 'k' }), TypeError);

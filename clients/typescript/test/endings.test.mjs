@@ -15,7 +15,7 @@ describe('endings', () => {
   });
 
   for (const code of [1002, 1003, 1007, 1008, 1009, 4403]) {
-    it(`${code}: it does not come back`, async () => {
+    it(`${code}: the subscription ends`, async () => {
       fake.scripts = [(ws, query) => (ready(ws, query), ws.close(code, 'because'))];
       const errors = [];
       const events = clientOf(fake, { transport: 'ws' }).subscribe({ onError: (error) => errors.push(error) });
@@ -26,7 +26,7 @@ describe('endings', () => {
   }
 
   for (const code of [1000, 1001, 1011, 1012, 4408, 4440, undefined]) {
-    it(`${code ?? 'no code'}: it comes back with its cursor`, async () => {
+    it(`${code ?? 'no code'}: it reconnects with its cursor`, async () => {
       const end = (ws) => (code === undefined ? ws.terminate() : ws.close(code));
       fake.scripts = [
         (ws, query) => (
@@ -48,7 +48,7 @@ describe('endings', () => {
     });
   }
 
-  it('1013: it comes back later', async () => {
+  it('1013: it reconnects later', async () => {
     fake.scripts = [(ws, query) => (ready(ws, query), ws.close(1013))];
     const states = new Inbox();
     const client = clientOf(fake, { transport: 'ws' });
@@ -60,7 +60,7 @@ describe('endings', () => {
     assert.equal(fake.connections.length, 1);
   });
 
-  it('waits grow while it gets no further, and are short again after', async () => {
+  it('waits grow without progress and are short again after it', async () => {
     fake.scripts = [
       ...Array(6).fill((ws, query) => (ready(ws, query), ws.close(1012))),
       (ws, query) => (ready(ws, query), say(ws, event(1)), ws.close(1012)),
@@ -76,7 +76,7 @@ describe('endings', () => {
     assert.ok(waits.items[6] <= 2, waits.items.join(' '));
   });
 
-  it('two heartbeats of silence: it comes back', async () => {
+  it('two missed heartbeats: it reconnects', async () => {
     fake.scripts = [
       (ws, query) => (ready(ws, query, 0.1), say(ws, event(1))),
       (ws, query) => (ready(ws, query), say(ws, event(2))),
@@ -88,7 +88,7 @@ describe('endings', () => {
     client.close();
   });
 
-  it('SSE: the same, and a comment is a sign of life', async () => {
+  it('SSE: two missed heartbeats: it reconnects; a comment counts as a heartbeat', async () => {
     let streams = 0;
     let alive;
     fake.answer = (request, response) => {
@@ -162,10 +162,10 @@ describe('endings', () => {
         const states = new Inbox();
         const client = clientOf(fake, { transport });
         client.subscribe({ onStatus: states.push });
-        const told = await states.find(({ state }) => state === 'waiting' || state === 'closed', transport);
-        assert.equal(told.error.code, code);
-        if (expected === 'stop') assert.equal(told.state, 'closed');
-        else assert.ok(told.retryInMs >= expected && told.retryInMs <= expected * 1.3, `${told.retryInMs}`);
+        const status = await states.find(({ state }) => state === 'waiting' || state === 'closed', transport);
+        assert.equal(status.error.code, code);
+        if (expected === 'stop') assert.equal(status.state, 'closed');
+        else assert.ok(status.retryInMs >= expected && status.retryInMs <= expected * 1.3, `${status.retryInMs}`);
         assert.ok(
           transport !== 'auto' || states.items.every((one) => (one.transport ?? 'ws') === 'ws'),
           'no transport is to blame',
@@ -175,7 +175,7 @@ describe('endings', () => {
     });
   }
 
-  it('a frame that is no JSON: the connection is given up and the cursor kept', async () => {
+  it('a frame that is not JSON: it reconnects with its cursor', async () => {
     fake.scripts = [
       (ws, query) => (ready(ws, query), say(ws, event(1)), ws.send('{')),
       (ws, query) => (ready(ws, query), say(ws, event(2))),
@@ -188,7 +188,7 @@ describe('endings', () => {
     client.close();
   });
 
-  it('an unknown control frame is passed over', async () => {
+  it('an unknown control frame is ignored', async () => {
     fake.scripts = [
       (ws, query) => (
         ready(ws, query),
@@ -203,7 +203,7 @@ describe('endings', () => {
     client.close();
   });
 
-  it('what comes after close() is not told', async () => {
+  it('events after close() are not delivered', async () => {
     let socket;
     fake.scripts = [(ws, query) => (ready(ws, query), (socket = ws))];
     const got = [];

@@ -39,7 +39,7 @@ describe('README', () => {
     await daemon?.stop();
   });
 
-  it("its figures are the code's", () => {
+  it("its figures equal the code's", () => {
     const [least, most, climb] = [BACKOFF_LEAST_MS / 1000, BACKOFF_MOST_MS / 1000, CLIMB_AFTER_MS / 60_000];
     for (const said of [
       `at most \`buffer\` events (${BUFFER_ITEMS.toLocaleString('en')})`,

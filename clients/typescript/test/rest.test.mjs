@@ -26,7 +26,7 @@ describe('publishing', () => {
     events.close();
   });
 
-  it('what is wrong is said with its field', async () => {
+  it('a validation error names its field', async () => {
     await assert.rejects(client.publish([custom(1), { type: 'agent_update', agent_id: 'a' }]), (error) => {
       assert.ok(error instanceof NervewireError);
       assert.deepEqual([error.status, error.code, error.details.field], [400, 'VALIDATION_ERROR', '[1].status']);
@@ -34,7 +34,7 @@ describe('publishing', () => {
     });
   });
 
-  it('an answer that is lost is asked for again, and nothing is published twice', async () => {
+  it('a request with a lost response is repeated and publishes once', async () => {
     const proxy = await Proxy.before(daemon.port);
     const [before] = await client.publish(custom('before'));
     // Each connection is cut inside the response; the third one is not.
@@ -60,14 +60,14 @@ describe('publishing', () => {
     await Promise.all([proxy.close(), other.close()]);
   });
 
-  it("a key of one's own: the same answer, another body is refused", async () => {
+  it('an idempotency key repeats the response and refuses another body', async () => {
     const options = { idempotencyKey: 'mine' };
     const ids = await client.publish(custom('k'), options);
     assert.deepEqual(await client.publish(custom('k'), options), ids);
     await assert.rejects(client.publish(custom('other'), options), { status: 409, code: 'CONFLICT' });
   });
 
-  it('429 with Retry-After is waited for', async () => {
+  it('429 is retried after Retry-After', async () => {
     const limited = await Daemon.start({ NERVEWIRE_LIMITS__PUBLISH_PER_SECOND: '1' });
     const user = clientOf(limited, { token: await limited.token('alice') });
     await user.publish([custom(1), custom(2)]);
@@ -77,7 +77,7 @@ describe('publishing', () => {
     await limited.stop();
   });
 
-  it('a request ends with its signal, and after its time', async () => {
+  it('a request ends with its signal and at its timeout', async () => {
     const proxy = await Proxy.before(daemon.port);
     proxy.streams = 'hold';
     const held = clientOf({ url: proxy.url, key: daemon.key }, { requestTimeoutMs: 100 });
@@ -89,7 +89,7 @@ describe('publishing', () => {
     await proxy.close();
   });
 
-  it('cancel goes where the contract has it', async () => {
+  it('cancel calls the route of the contract', async () => {
     await assert.rejects(client.cancel('r/1'), (error) => error.status === 404 || error.status === 501);
   });
 });
@@ -102,7 +102,7 @@ describe('resources', () => {
   });
   after(() => daemon?.stop());
 
-  it('agents: made, told of, changed by version, listed page by page, deleted', async () => {
+  it('agents: created, published, changed by version, listed page by page, deleted', async () => {
     const events = client.subscribe({ types: 'agent_update' });
     await within(events.ready, 'ready');
     const planner = await client.agents.create({ name: 'planner', metadata: { team: 'a' } });
@@ -188,7 +188,7 @@ describe('resources', () => {
     events.close();
   });
 
-  it('users: registered, let in, let go', async () => {
+  it('users: registered, logged in, logged out', async () => {
     const password = 'correct horse battery';
     const user = await client.users.register({ email: 'ann@example.com', password, name: 'Ann', role: 'user' });
     const who = { url: daemon.url, organizationId: user.organization_id, email: user.email };

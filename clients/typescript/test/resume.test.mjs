@@ -68,7 +68,7 @@ describe('resume', () => {
     });
   }
 
-  it('one cursor serves all transports, and a new process', async () => {
+  it('a cursor works on all transports and in a new process', async () => {
     const channel = 'portable';
     let cursor;
     const seen = [];
@@ -88,7 +88,7 @@ describe('resume', () => {
     );
   });
 
-  it('auto: a refused upgrade leads to SSE, a stream that is ended or held back to long-poll, with nothing lost', async () => {
+  it('auto: falls back to SSE after a refused upgrade, to long-poll after cut streams, without loss', async () => {
     const channel = 'ladder';
     const proxy = await Proxy.before(daemon.port);
     const client = clientOf({ url: proxy.url, key: daemon.key }, { timing: { readyTimeoutMs: 1000 } });
@@ -124,7 +124,7 @@ describe('resume', () => {
     }
   });
 
-  it('auto: streams that are ended before they begin lead to long-poll; later the best is tried again', async () => {
+  it('auto: falls back to long-poll after streams that end early, and tries WebSocket again later', async () => {
     const channel = 'ladder/end';
     const proxy = await Proxy.before(daemon.port);
     proxy.upgrades = 'refuse';
@@ -152,13 +152,13 @@ describe('resume', () => {
     ['kill -9', 'kill'],
     ['SIGTERM', 'drain'],
   ]) {
-    it(`${signal} of the daemon: whoever was connected gets what came after its restart`, async () => {
+    it(`${signal} of the daemon: subscriptions resume after its restart`, async () => {
       const channel = `restart/${end}`;
-      const told = new Inbox();
+      const waits = new Inbox();
       const subscriptions = ['ws', 'sse', 'poll'].map((transport) =>
         clientOf(daemon, { transport }).subscribe({
           channel,
-          onStatus: (status) => status.state === 'waiting' && told.push({ transport, code: status.error.code }),
+          onStatus: (status) => status.state === 'waiting' && waits.push({ transport, code: status.error.code }),
         }),
       );
       await within(Promise.all(subscriptions.map((one) => one.ready)), 'ready');
@@ -169,7 +169,7 @@ describe('resume', () => {
       await daemon.publish(channel, [2]);
       for (const one of subscriptions) assert.equal((await take(one, 1))[0].data.n, 2);
       // A daemon that is asked to end sends 1012 and `event: closing`.
-      const first = (transport) => told.items.find((one) => one.transport === transport).code;
+      const first = (transport) => waits.items.find((one) => one.transport === transport).code;
       assert.deepEqual(['ws', 'sse'].map(first), end === 'kill' ? ['NETWORK', 'NETWORK'] : ['UNAVAILABLE', 'UNAVAILABLE']);
       subscriptions.forEach((one) => one.close());
     });

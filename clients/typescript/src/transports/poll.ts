@@ -13,7 +13,7 @@ export const POLL_LIMIT = 1000;
 export async function overPoll(session: Session): Promise<Ended> {
   const { http, sink, signal, timing, pace } = session;
   let position: Position = session.position;
-  const asked = position.cursor !== undefined || position.since !== undefined || position.earliest === true;
+  const hasPosition = position.cursor !== undefined || position.since !== undefined || position.earliest === true;
   let isReady = false;
   let isCaughtUp = false;
   try {
@@ -38,7 +38,7 @@ export async function overPoll(session: Session): Promise<Ended> {
       if (!isReady) {
         isReady = true;
         // The start is known unless the daemon chose it. The events follow at once, before anything can fail.
-        const begins = position.cursor ?? (asked ? undefined : page.next_cursor);
+        const begins = position.cursor ?? (hasPosition ? undefined : page.next_cursor);
         sink.opened(begins, position.cursor !== undefined && page.gap === null);
       }
       if (page.gap) sink.gap({ type: 'gap', ...page.gap });
@@ -46,7 +46,7 @@ export async function overPoll(session: Session): Promise<Ended> {
       sink.cursor(page.next_cursor);
       if (page.caught_up && !isCaughtUp) {
         isCaughtUp = true;
-        if (asked) sink.caughtUp(page.next_cursor);
+        if (hasPosition) sink.caughtUp(page.next_cursor);
       }
       position = { cursor: page.next_cursor };
     }

@@ -39,7 +39,7 @@ class Stream {
     private readonly end: AbortController,
   ) {
     this.#silence = new Silence(() => {
-      const words = this.#isReady ? 'nothing was heard for two heartbeats' : 'the event stream did not begin in time';
+      const words = this.#isReady ? 'nothing was received for two heartbeats' : 'the event stream did not begin in time';
       this.silent = { ...lost(words), heldBack: !this.#isReady };
       end.abort();
     });
@@ -64,7 +64,7 @@ class Stream {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return lost('the event stream ended');
-      this.#silence.heard();
+      this.#silence.received();
       for (const message of this.#parser.push(text.decode(value, { stream: true }))) {
         const ended = this.#message(message);
         if (ended) return ended;

@@ -73,7 +73,7 @@ class OpenSocket {
 
   #message(data: unknown): void {
     if (this.#isDone) return;
-    this.#silence.heard();
+    this.#silence.received();
     let frame;
     try {
       frame = frameOf(String(data));
@@ -129,7 +129,7 @@ class OpenSocket {
   }
 
   #silent(): void {
-    const words = this.#isReady ? 'nothing was heard for two heartbeats' : 'the WebSocket did not become ready in time';
+    const words = this.#isReady ? 'nothing was received for two heartbeats' : 'the WebSocket did not become ready in time';
     this.#leave({ ...lost(words), heldBack: !this.#isReady });
   }
 

@@ -40,7 +40,7 @@ export class Daemon {
   async serve() {
     this.#starts += 1;
     const ready = join(this.work, `ready-${this.#starts}.json`);
-    const told = new Promise((done) => {
+    const readyLine = new Promise((done) => {
       const look = () => {
         if (!existsSync(ready)) return;
         try {
@@ -72,7 +72,7 @@ export class Daemon {
       new Promise((done) => (timer = setTimeout(done, START_MS, `no ready file within ${START_MS} ms`))),
     ]).then((why) => Promise.reject(new Error(`${why}:\n${this.log}`)));
     try {
-      this.listen = (await Promise.race([told, failed])).listen;
+      this.listen = (await Promise.race([readyLine, failed])).listen;
     } finally {
       failed.catch(() => {});
       clearTimeout(timer);

@@ -17,13 +17,13 @@ test('both documents together', () => {
   assert.equal(typesOf(documents()), fixture('generated.ts.txt'));
 });
 
-test('a schema that the documents disagree about is refused, and only then', () => {
+test('a schema that differs between the documents is refused', () => {
   const [openapi, asyncapi] = documents();
   openapi.components.schemas.Ref.oneOf[1].maxLength = 65;
   assert.throws(() => typesOf([openapi, asyncapi]), /^Error: Ref: the documents say different things/);
 });
 
-test('what is not understood is refused by name', () => {
+test('an unknown construct is refused by name', () => {
   assert.throws(() => of({ A: { type: 'object', properties: { b: { not: {} } } } }), /A\.b: not is not understood/);
   assert.throws(() => of({ A: { type: 'date' } }), /A: type date/);
   assert.throws(() => of({ A: { $ref: 'other.json#/B' } }), /A: other.json#\/B is no schema/);

@@ -38,7 +38,7 @@ test('an event stream, in pieces of any size', () => {
   }
 });
 
-test('an endless line, and a message of endless lines, are refused', () => {
+test('lines and messages over the limit are refused', () => {
   const tooLarge = { code: 'TOO_LARGE' };
   assert.deepEqual(new SseParser().push('x'.repeat(EVENT_MOST)), []);
   assert.throws(() => new SseParser().push('x'.repeat(EVENT_MOST + 1)), tooLarge);
@@ -69,7 +69,7 @@ test('waits double up to a limit, at least half of each', () => {
   assert.ok(most.next() < 100);
 });
 
-test('the ladder: two that never got ready, one held back, many cut short', () => {
+test('the transport falls back after failed, delayed or short connections', () => {
   const bad = { ready: false, livedMs: 5 };
   const ladder = new Ladder(['ws', 'sse', 'poll'], 1000);
   assert.equal(ladder.ended(bad, 0), false);
@@ -96,7 +96,7 @@ test('the ladder: two that never got ready, one held back, many cut short', () =
   }
 });
 
-test('the queue gives in order, says when half is free, and ends once', async () => {
+test('the queue keeps order, reports when half is free, and ends once', async () => {
   const queue = new Queue(4);
   const waiting = queue.next();
   assert.equal(queue.push({ n: 0 }), true);
@@ -129,7 +129,7 @@ test('the queue gives in order, says when half is free, and ends once', async ()
   );
 });
 
-test('frames: an event has an id; what is not known is passed over', () => {
+test('frames: an event has an id; unknown frames are ignored', () => {
   assert.equal(frameOf('{"type":"error","id":"x","code":"C","message":"m"}').kind, 'event');
   assert.equal(frameOf('{"type":"error","code":"C","message":"m","ref":1}').kind, 'error');
   assert.deepEqual(frameOf('{"type":"ready","cursor":"c","resumed":true,"replaying":3,"heartbeat_seconds":15}'), {
@@ -169,34 +169,34 @@ const wanted = (table, verdict) => {
       throw new Error(verdict);
   }
 };
-const told = ({ verdict, afterMs }) => [verdict, afterMs];
+const verdictOf = ({ verdict, afterMs }) => [verdict, afterMs];
 
-test('verdicts: how a WebSocket closed', () => {
+test('verdicts: close codes of a WebSocket', () => {
   for (const [row, verdict] of rowsOf('close')) {
     const code = row === 'other' ? 4999 : Number(row);
-    assert.deepEqual(told(ofClose(code, '')), wanted('close', verdict), row);
+    assert.deepEqual(verdictOf(ofClose(code, '')), wanted('close', verdict), row);
   }
   assert.equal(ofClose(1006, '').error.code, 'NETWORK');
 });
 
-test('verdicts: how an event stream closed', () => {
+test('verdicts: closing frames of an event stream', () => {
   for (const [row, verdict] of rowsOf('closing')) {
-    assert.deepEqual(told(ofClosing(row, 'm', undefined)), wanted('closing', verdict), row);
+    assert.deepEqual(verdictOf(ofClosing(row, 'm', undefined)), wanted('closing', verdict), row);
     const asked = ofClosing(row, 'm', 70);
     if (asked.verdict === 'reconnect') assert.equal(asked.afterMs, 70, row);
   }
 });
 
-test('verdicts: refusals', () => {
+test('verdicts: HTTP statuses of refusals', () => {
   const refusal = (status, retryAfterMs, code = 'C') => new NervewireError(code, 'm', { status, retryAfterMs });
   for (const [row, verdict] of rowsOf('status')) {
     const status = row === 'other' ? 418 : Number(row);
     const [is, afterMs] = wanted('status', verdict);
     const repeats = is === 'reconnect';
-    assert.deepEqual(told(ofRefusal(refusal(status))), [is, afterMs], row);
+    assert.deepEqual(verdictOf(ofRefusal(refusal(status))), [is, afterMs], row);
     assert.equal(repeatAfterMs(refusal(status)), repeats ? (afterMs ?? 0) : undefined, row);
     if (repeats) {
-      assert.deepEqual(told(ofRefusal(refusal(status, 7000))), [is, 7000], row);
+      assert.deepEqual(verdictOf(ofRefusal(refusal(status, 7000))), [is, 7000], row);
       assert.equal(repeatAfterMs(refusal(status, 7000)), 7000, row);
       assert.equal(ofRefusal(refusal(status, 7000, 'NOT_NERVEWIRE')).verdict, is, 'whoever says so: it passes');
     }
@@ -204,11 +204,11 @@ test('verdicts: refusals', () => {
   const inBetween = (status) => ofRefusal(refusal(status, undefined, 'NOT_NERVEWIRE')).verdict;
   assert.deepEqual([200, 400, 404].map(inBetween), Array(3).fill('fall'), 'something in between speaks');
   const lost = new NervewireError('NETWORK', 'm');
-  assert.deepEqual([told(ofRefusal(lost)), repeatAfterMs(lost)], [['reconnect', undefined], 0]);
+  assert.deepEqual([verdictOf(ofRefusal(lost)), repeatAfterMs(lost)], [['reconnect', undefined], 0]);
   assert.equal(ofRefusal(new NervewireError('TOO_LARGE', 'm')).verdict, 'stop', 'it would meet the same again');
 });
 
-test("a token's end is read from it, or told", async () => {
+test("a token's expiry is read from it or given", async () => {
   const jwt = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.sig`;
   assert.deepEqual(timesOf(jwt({ exp: 12, iat: 3, sub: '\u00fc?>~' })), { exp: 12_000, iat: 3000 });
   for (const other of ['nwk_a_b', 'a.b.c', jwt({}), jwt({ exp: 'x' }), jwt(null)])
@@ -236,7 +236,7 @@ test("a token's end is read from it, or told", async () => {
   await assert.rejects(renewal(''), TypeError);
 });
 
-test('a token that seems to end at once is not fetched without pause', async (t) => {
+test('a token that expires at once is not fetched in a loop', async (t) => {
   t.mock.timers.enable({ apis: ['Date', 'setTimeout'], now: 1_000_000_000 });
   let asked = 0;
   const credential = Credential.of({ getToken: async () => ({ token: `t${(asked += 1)}`, expiresAt: Date.now() + 1 }) });
@@ -251,7 +251,7 @@ test('a token that seems to end at once is not fetched without pause', async (t)
   assert.equal(await credential.current(), 't3', 'a refusal is no guess');
 });
 
-test('getToken that never answers is given up, and asked again', async (t) => {
+test('getToken that does not resolve times out and is called again', async (t) => {
   t.mock.timers.enable({ apis: ['setTimeout'] });
   let asked = 0;
   const credential = Credential.of({ getToken: () => ((asked += 1) === 1 ? new Promise(() => {}) : Promise.resolve('t')) });

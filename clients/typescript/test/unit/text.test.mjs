@@ -23,7 +23,7 @@ test('chunks without an index are joined as they come', () => {
   assert.deepEqual(stream.state, { requestId: 'r', text: 'aab', done: true, error: undefined, incomplete: false });
 });
 
-test('a repeated index adds nothing, a skipped one is said', () => {
+test('a repeated index adds nothing, a skipped one is reported', () => {
   const stream = new StreamText('r');
   for (const [index, text] of [
     [0, 'a'],
@@ -39,7 +39,7 @@ test('a repeated index adds nothing, a skipped one is said', () => {
   assert.equal(stream.state.incomplete, true);
 });
 
-test('a merged chunk counts as all it stands for', () => {
+test('a merged chunk counts as all its chunks', () => {
   const stream = new StreamText('r');
   assert.equal(stream.push(chunk('abc', { first_index: 0, index: 2 })), 'abc');
   assert.equal(stream.push(chunk('b', { index: 1 })), '');
@@ -47,7 +47,7 @@ test('a merged chunk counts as all it stands for', () => {
   assert.deepEqual([stream.state.text, stream.state.incomplete], ['abcde', false]);
 });
 
-test('a merged repeat is laid over what is there', () => {
+test('a merged repeat adds only the missing text', () => {
   const stream = new StreamText('r');
   for (const [index, text] of [
     [0, 'one '],
@@ -59,7 +59,7 @@ test('a merged repeat is laid over what is there', () => {
   assert.deepEqual([stream.state.text, stream.state.incomplete], ['one two three four', false]);
 });
 
-test('however a text is cut, merged and repeated, it comes out whole', () => {
+test('a text is complete however its chunks are split, merged and repeated', () => {
   const random = seeded(1);
   const below = (n) => Math.floor(random() * n);
   for (let round = 0; round < 300; round += 1) {
@@ -91,7 +91,7 @@ test('an error that names the stream ends it', () => {
   assert.deepEqual([stream.state.text, stream.state.done, stream.state.error], ['a', true, { code: 'C', message: 'm' }]);
 });
 
-test('a text and its places are bounded', () => {
+test('a text and its chunk positions are bounded', () => {
   const stream = new StreamText('r');
   const half = 'x'.repeat(TEXT_MOST / 2 + 1);
   stream.push(chunk(half));
@@ -103,7 +103,7 @@ test('a text and its places are bounded', () => {
   assert.equal(many.state.incomplete, true);
 });
 
-test('an accumulator keeps streams apart and lets the oldest go', () => {
+test('an accumulator separates streams and removes the oldest', () => {
   const all = new TextAccumulator();
   assert.equal(all.push({ type: 'custom', id: 'x', channel: 'c', data: 1, timestamp: '' }), undefined);
   all.push(chunk('a', { request_id: 'one' }));
