@@ -56,7 +56,10 @@ async fn each_change_of_an_agent_publishes_an_event() {
         assert_eq!(reply.status.as_u16(), status, "{to}: {reply:?}");
     }
     let agent_state = data(&daemon.get(&state).send().await, 200);
-    assert_eq!((&agent_state["state"], &agent_state["error_message"]), (&json!("error"), &json!("out of tea")));
+    assert_eq!(
+        (&agent_state["state"], &agent_state["error_message"]),
+        (&json!("error"), &json!("out of tea"))
+    );
     assert!(is_timestamp(agent_state["last_active_at"].as_str().unwrap()));
 
     assert_eq!(daemon.call("DELETE", &path).send().await.status, 204);
@@ -414,7 +417,8 @@ async fn a_published_change_can_be_read() {
     let reader = async |list: bool| {
         let mut reads = 0;
         while published_change.get() < CHANGES {
-            let (before, asked) = (published_change.get(), if list { "/api/v1/agents" } else { path.as_str() });
+            let (before, asked) =
+                (published_change.get(), if list { "/api/v1/agents" } else { path.as_str() });
             let read = data(&daemon.get(asked).send().await, 200);
             let name = if list { &read[0]["name"] } else { &read["name"] };
             let name: u64 = name.as_str().unwrap().parse().unwrap();

@@ -220,7 +220,11 @@ async fn records_events_and_search_agree_after_kill_9_during_changes() {
         let changes = events.iter().filter(|event| *event != "deleted").count() as u64;
         assert_eq!(events[0], "created", "{id}: {events:?}");
         assert!(!events[..events.len() - 1].contains(&"deleted".to_owned()), "{id} lives on: {events:?}");
-        assert!(changes >= known.changes, "{id}: of {} answered changes {events:?} are published", known.changes);
+        assert!(
+            changes >= known.changes,
+            "{id}: of {} answered changes {events:?} are published",
+            known.changes
+        );
         assert!(is_deleted || !known.deleted, "{id} was deleted, and {events:?} does not tell");
         let row = agents.get(id).or_else(|| messages.get(id)).or_else(|| memories.get(id));
         assert_eq!(row.is_none(), is_deleted, "{id}: published {events:?}, kept {row:?}");
