@@ -172,5 +172,5 @@ pub enum AuthConfigError {
     Origin(String),
     /// The stored organizations and keys could not be read.
     #[error("organizations and keys could not be read")]
-    Records(#[source] super::records::RecordsError),
+    Records(#[source] super::records::rows::RecordsError),
 }

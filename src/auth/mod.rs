@@ -10,41 +10,19 @@
 //!   [`Auth::on_change`] and calls [`Auth::still_valid`] again. It does not know status codes either:
 //!   `error_response` chooses them.
 
-mod actor;
 mod admin;
 mod api_key;
-mod attempt_limiter;
-mod change_locks;
-mod delegation;
-mod directory;
 mod error;
-mod failure_counts;
-mod first_key;
-mod hash_queue;
-mod issue;
-mod jti;
-mod jwt;
-mod key_file;
-mod keys;
-mod origin;
-mod own_key;
-mod password;
-pub mod permissions;
-mod presented;
-mod principal;
+mod passwords;
 mod records;
-
-mod maintenance;
-mod scope;
-mod scope_migration;
+mod request;
+mod rights;
 mod secret;
-mod session;
 mod settings;
-mod store_records;
 #[cfg(test)]
 mod tests;
-mod ticket;
-mod verify;
+mod tickets;
+mod tokens;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -52,63 +30,71 @@ use std::sync::Arc;
 
 use ring::rand::SystemRandom;
 
-pub use actor::Actor;
-pub use admin::{AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange};
-pub use api_key::PREFIX as API_KEY_PREFIX;
-pub use attempt_limiter::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
-pub use directory::{
-    DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
-    REVOCATIONS_PER_ORGANIZATION,
+pub use admin::actor::Actor;
+pub use admin::first_key::{FirstKey, FirstKeyError, pending_file as unseen_first_key};
+pub use admin::issue::{
+    IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS,
 };
+pub use admin::organizations::{
+    AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange,
+};
+pub use admin::session::{LoginAttempt, TooManyAttempts};
+pub use api_key::PREFIX as API_KEY_PREFIX;
 pub use error::{
     AuthConfigError, AuthError, CredentialEnded, CredentialError, ForbiddenUse, MissingScope, PublishDenied,
     RenewError,
 };
-pub use failure_counts::ADDRESSES;
-pub use first_key::{FirstKey, FirstKeyError, pending_file as unseen_first_key};
-pub use hash_queue::{
+pub use passwords::attempt_limiter::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
+pub use passwords::hash_queue::{
     HashPermit, LOGINS_PER_ADDRESS, LOGINS_WAITING, QueuePlace, SETTERS, SETTERS_PER_ORGANIZATION,
 };
-pub use issue::{IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
-pub use jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
-pub use keys::{Algorithm, KeyDigest};
-pub use origin::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS};
-pub use own_key::OwnKey;
-pub use password::{
+pub use passwords::password::{
     HASHES_AT_ONCE, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash, PasswordProof,
     Passwords,
 };
-pub use permissions::Role;
-pub use presented::{
+pub use records::directory::{
+    DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
+    REVOCATIONS_PER_ORGANIZATION,
+};
+pub use records::rows::{
+    CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, RecordsError, Snapshot, Visibility,
+};
+pub use records::scope_migration::REWRITTEN_KEYS;
+pub use records::stored::StoredRecords;
+pub use request::failure_counts::ADDRESSES;
+pub use request::origin::{
+    ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS,
+};
+pub use request::presented::{
     COOKIE, CredentialSource, CredentialUse, PresentedCredential, QUERY_PARAMETERS, RequestContext,
     redact_query,
 };
-pub use principal::{
+pub use rights::permissions::{self, Role};
+pub use rights::principal::{
     Authenticated, Authorized, CredentialId, Manage, Mint, MintsTokens, NamesUsers, Operate, Principal,
     Publish, Right, Subscribe, WriteAsUser, WriteOwned,
 };
-pub use records::{
-    CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, RecordsError, Snapshot, Visibility,
-};
-pub use scope::{Scope, ScopeSet};
-pub use scope_migration::REWRITTEN_KEYS;
+pub use rights::scope::{Scope, ScopeSet};
 pub use secret::Secret;
-pub use session::{LoginAttempt, TooManyAttempts};
 pub use settings::{AuthSettings, JwtKeySettings, KeySource};
-pub use store_records::StoredRecords;
-pub use ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT, Ticket};
+pub use tickets::ticket::{
+    ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT, Ticket,
+};
+pub use tokens::jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
+pub use tokens::keys::{Algorithm, KeyDigest};
+pub use tokens::own_key::OwnKey;
 
 use crate::filter::Rights;
 use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::{CautiousClock, Clock};
-use attempt_limiter::AttemptLimiter;
-use change_locks::ChangeLocks;
-use directory::{Directory, OrganizationEntry};
-use failure_counts::FailureCounts;
-use keys::KeySet;
-use origin::RefusedOrigins;
-use ticket::{OneShotTickets, TicketError, TicketSealer};
+use admin::change_locks::ChangeLocks;
+use passwords::attempt_limiter::AttemptLimiter;
+use records::directory::Directory;
+use request::failure_counts::FailureCounts;
+use request::origin::RefusedOrigins;
+use tickets::ticket::{OneShotTickets, TicketError, TicketSealer};
+use tokens::keys::KeySet;
 
 /// A change that can end live principals or change their rights. The hooks are called after memory was
 /// updated.
@@ -213,7 +199,7 @@ impl Auth {
             tracing::info!(keys = rewritten_keys, "{REWRITTEN_KEYS}");
         }
         let seal = TicketSealer::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
-            path: own_key::FILE.into(),
+            path: tokens::own_key::FILE.into(),
             reason: "cannot seal".into(),
         })?;
         Ok(Auth {
@@ -243,7 +229,7 @@ impl Auth {
     /// Finds the credential in a request. `query` is without `?`.
     #[must_use]
     pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> PresentedCredential<'a> {
-        presented::present(headers, query, self.token_in_query)
+        request::presented::present(headers, query, self.token_in_query)
     }
 
     /// Authenticates a credential and returns its principal. Success uses up a one-shot ticket.
@@ -267,7 +253,7 @@ impl Auth {
     pub fn still_valid(&self, principal: &Principal) -> Result<Rights, CredentialEnded> {
         let (now_ms, keys) = (self.clock.now_ms(), Arc::clone(&self.keys.read()));
         self.directory.read(|table| {
-            let entry = verify::check_holds(table, &keys, principal, now_ms)?;
+            let entry = request::verify::check_holds(table, &keys, principal, now_ms)?;
             Ok(principal.rights(&entry.organization))
         })
     }

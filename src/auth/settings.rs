@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::error::AuthConfigError;
-use super::key_file::{self, FILE_BYTES};
-use super::keys::{Algorithm, AllowedOrganizations, KeySet, Material, VerifyingKey};
-use super::own_key::OwnKey;
+use super::tokens::key_file::{self, FILE_BYTES};
+use super::tokens::keys::{Algorithm, AllowedOrganizations, KeySet, Material, VerifyingKey};
+use super::tokens::own_key::OwnKey;
 use crate::config::{self, JwtAlgorithm, JwtKeyMaterial};
 use crate::ids::is_org_id;
 

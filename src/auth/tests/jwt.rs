@@ -6,8 +6,8 @@ use ring::signature::{
 };
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 
-use super::super::key_file::from_jwks;
 use super::*;
+use crate::auth::tokens::key_file::from_jwks;
 
 #[tokio::test]
 async fn a_genuine_token_is_its_user() {
@@ -441,18 +441,18 @@ fn unusable_key_files_are_refused_by_name() {
 async fn a_jwks_file_brings_keys_with_their_kids() {
     let jwk = |name: &str| {
         let pem = std::fs::read(fixture(&format!("{name}.public.pem"))).expect("a fixture");
-        match super::super::key_file::from_pem(&pem).expect("a key") {
-            super::super::keys::Material::Rsa(n, e) => {
+        match crate::auth::tokens::key_file::from_pem(&pem).expect("a key") {
+            crate::auth::tokens::keys::Material::Rsa(n, e) => {
                 json!({"kty": "RSA", "kid": name, "use": "sig", "n": BASE64.encode(n), "e": BASE64.encode(e)})
             }
-            super::super::keys::Material::P256(point) => {
+            crate::auth::tokens::keys::Material::P256(point) => {
                 let (x, y) = point[1..].split_at(32);
                 json!({"kty": "EC", "crv": "P-256", "kid": name, "alg": "ES256", "x": BASE64.encode(x), "y": BASE64.encode(y)})
             }
-            super::super::keys::Material::Ed25519(x) => {
+            crate::auth::tokens::keys::Material::Ed25519(x) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "kid": name, "x": BASE64.encode(x)})
             }
-            super::super::keys::Material::Hmac(_) => unreachable!("no secret in PEM"),
+            crate::auth::tokens::keys::Material::Hmac(_) => unreachable!("no secret in PEM"),
         }
     };
     let set = json!({"keys": [jwk("rsa"), jwk("p256"), jwk("ed25519"),

@@ -3,9 +3,10 @@
 
 use proptest::prelude::*;
 
-use super::super::keys::{AllowedOrganizations, KeySet, Material, VerifyingKey};
-use super::super::{jwt, key_file, presented};
 use super::*;
+use crate::auth::request::presented;
+use crate::auth::tokens::keys::{AllowedOrganizations, KeySet, Material, VerifyingKey};
+use crate::auth::tokens::{jwt, key_file};
 
 fn keys() -> KeySet {
     let key = VerifyingKey {

@@ -11,7 +11,7 @@ async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
     let minted = |scopes: Option<Vec<&'static str>>, roles: &[&str], scopes_version| {
         let narrowing = crate::filter::Narrowing::default();
         let roles: Vec<String> = roles.iter().map(ToString::to_string).collect();
-        let claims = super::super::jwt::NewClaims {
+        let claims = crate::auth::tokens::jwt::NewClaims {
             sub: "ann",
             org_id: "acme",
             exp: T0_S + 60,
@@ -22,7 +22,7 @@ async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
             scopes_version,
             narrowing: &narrowing,
         };
-        let text = super::super::jwt::sign(&claims, &own.kid, &own.jwt).expect("JSON");
+        let text = crate::auth::tokens::jwt::sign(&claims, &own.kid, &own.jwt).expect("JSON");
         world.bearer(&text).expect("genuine").scopes.names().join(" ")
     };
     let star = vec!["publish", "publish:org", "subscribe", "read:all", "manage"];

@@ -1,8 +1,8 @@
 //! Tests of what a verified password grants and what ends it: instants to the millisecond, and the counts of
 //! guesses.
 
-use super::super::password::PasswordProof;
 use super::*;
+use crate::auth::passwords::password::PasswordProof;
 
 /// The proof that the password of a user of `acme` was verified.
 fn proven(world: &World, sub: &str) -> PasswordProof {

@@ -1,8 +1,10 @@
 //! Tests of both kinds of tickets: used once, bound to a page, ended with the credential that they were made
 //! from.
 
-use super::super::ticket::{ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT};
 use super::*;
+use crate::auth::tickets::ticket::{
+    ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT,
+};
 
 const PAGE: &str = "https://app.example";
 

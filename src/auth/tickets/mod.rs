@@ -1,0 +1,3 @@
+//! Tickets: credentials fit for a URL, for browsers.
+
+pub(super) mod ticket;
