@@ -15,7 +15,7 @@ ci *steps:
 [group('checks')]
 api-docs:
     UPDATE_DOCS=1 cargo test --locked --test openapi
-    UPDATE_DOCS=1 cargo test --locked --lib http::api
+    UPDATE_DOCS=1 cargo test --locked --lib http::api_docs
 
 # Run the Autobahn fuzzing client, strict: all cases except permessage-deflate (12.*, 13.*).
 [group('checks')]
