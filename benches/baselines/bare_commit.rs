@@ -1,7 +1,7 @@
 //! The cost of one durable commit without a daemon: a sled batch of one row, a flush and an fdatasync, one
 //! after another. `nervewire bench publish` compares the daemon's acknowledgement with it.
 //!
-//! * sled is opened as the daemon opens it (`src/store/engine.rs`: segment size, cache, housekeeping). The
+//! * sled is opened as the daemon opens it (`src/store/engine/state.rs`: segment size, cache, housekeeping). The
 //!   fsync is made here, because sled's flush does not sync.
 //! * It does not know events: keys are counters, values are `--bytes` bytes of noise.
 //!
@@ -17,11 +17,11 @@ use std::time::Instant;
 use clap::Parser;
 use hdrhistogram::Histogram;
 
-/// Same as `store::piece::SEGMENT_BYTES`.
+/// Same as `store::format::piece::SEGMENT_BYTES`.
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Same as `StoreOptions::cache_bytes`.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Same as `store::engine::HOUSEKEEPING_MS`.
+/// Same as `store::engine::state::HOUSEKEEPING_MS`.
 const HOUSEKEEPING_MS: u64 = 500;
 
 #[derive(Parser)]

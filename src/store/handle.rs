@@ -9,25 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
-use super::dedup::{self, IdempotencyRecord, MessageIdRecord};
-use super::engine::{Engine, EngineError, Value};
-use super::keys::{self, KeyKind};
-use super::queue::{Append, CommitCallback, CommitError, Frames, Item};
-use super::quota::{Growth, OverQuota, QuotaTotals, Reservation};
-use super::read::{self, LogRead, ReadError};
-use super::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
-use super::row_cache::RowCacheStats;
-use super::rows::Rows;
-use super::space::StoreState;
-use super::state::guard_damaged;
-use super::stats::{JournalStats, Stats};
-use super::tenant_log::{Permit, TenantLog};
-use super::time_position::{self, TimePosition};
-use super::usage::{self, Usage};
-use super::{OpenError, Shared, StoreOptions, Threads};
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
+use crate::store::commit::queue::{Append, CommitCallback, CommitError, Frames, Item};
+use crate::store::dedup::lanes::{self, IdempotencyRecord, MessageIdRecord};
+use crate::store::disk::space::StoreState;
+use crate::store::engine::row_cache::RowCacheStats;
+use crate::store::engine::state::guard_damaged;
+use crate::store::engine::{Engine, EngineError, Value};
+use crate::store::format::keys::{self, KeyKind};
+use crate::store::log::read_pool::{self, LogRead, ReadError};
+use crate::store::log::tenant_log::{Permit, TenantLog};
+use crate::store::log::time_position::{self, TimePosition};
+use crate::store::quota::ledger::{Growth, OverQuota, QuotaTotals, Reservation};
+use crate::store::quota::usage::{self, Usage};
+use crate::store::rows::builder::Rows;
+use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
+use crate::store::stats::{JournalStats, Stats};
+use crate::store::{OpenError, Shared, StoreOptions, Threads};
 
 /// An open store.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl Store {
     /// [`OpenError`]; each names the data directory and what to do.
     pub fn open(options: StoreOptions) -> Result<Store, OpenError> {
         let dir = options.dir.clone();
-        let opened: Result<_, EngineError> = guard_damaged(|| Ok(super::open(options)));
+        let opened: Result<_, EngineError> = guard_damaged(|| Ok(crate::store::open(options)));
         let (shared, threads) = opened.map_err(|error| OpenError::engine(&dir, &error))??;
         Ok(Store(Arc::new(OpenStore { shared, threads })))
     }
@@ -305,12 +305,12 @@ impl Store {
         &self,
         log: &Arc<TenantLog>,
         after: Sequence,
-    ) -> Result<Option<super::JsonEvents>, ReadError> {
+    ) -> Result<Option<crate::store::JsonEvents>, ReadError> {
         self.shared().reads.json(log, after).await
     }
     /// The page with the events after `after`, if it is in memory, for callers that may not wait.
     #[must_use]
-    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<super::Page> {
+    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<crate::store::Page> {
         match self.shared().reads.read_cached(log, after) {
             Some(LogRead::Page(page)) => Some(page),
             _ => None,
@@ -336,7 +336,7 @@ impl Store {
         self.run(tenant, task).await
     }
 
-    /// The row stored under an `IdempotencyRecord-Key`'s [`super::scope`]; `None` after a day.
+    /// The row stored under an `IdempotencyRecord-Key`'s [`crate::store::scope`]; `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -346,9 +346,9 @@ impl Store {
         scope: [u8; 32],
     ) -> Result<Option<IdempotencyRecord>, ReadError> {
         let value = self.dedup_record(KeyKind::Idempotency, tenant, scope).await?;
-        Ok(value.and_then(|value| dedup::read_idempotency(&value)))
+        Ok(value.and_then(|value| lanes::read_idempotency(&value)))
     }
-    /// The row of a client-given `message_id` under its [`super::scope`]; `None` after a day.
+    /// The row of a client-given `message_id` under its [`crate::store::scope`]; `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -358,7 +358,7 @@ impl Store {
         scope: [u8; 32],
     ) -> Result<Option<MessageIdRecord>, ReadError> {
         let value = self.dedup_record(KeyKind::MessageId, tenant, scope).await?;
-        Ok(value.and_then(|value| dedup::read_message_id(&value)))
+        Ok(value.and_then(|value| lanes::read_message_id(&value)))
     }
 
     async fn dedup_record(
@@ -370,7 +370,7 @@ impl Store {
         let now_ms = self.shared().day.now_ms(&*self.shared().options.clock);
         let key = keys::key(kind, tenant, &scope);
         let read = self.run(tenant, move |engine| engine.get(&key)).await?;
-        Ok(dedup::fresh(read, now_ms))
+        Ok(lanes::fresh(read, now_ms))
     }
 
     /// Allocates a number for a new organization. A number that is never stored is lost at the next start,
@@ -431,7 +431,7 @@ impl Store {
 
     fn read_blocking<T>(&self, read: impl FnOnce(&Engine) -> Result<T, EngineError>) -> Result<T, ReadError> {
         match self.shared().engine.read().as_ref() {
-            Some(engine) => read(engine).map_err(read::failed),
+            Some(engine) => read(engine).map_err(read_pool::failed),
             None => Err(ReadError::Unavailable),
         }
     }

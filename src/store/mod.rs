@@ -1,61 +1,27 @@
 //! The store: every tenant's log, and the rows of resources and credentials.
 //!
-//! * One thread writes ([`commit`]), and a few read ([`read`]). Callers wait for the disk only in `async`
+//! * One thread writes ([`commit`]), and a few read ([`log`]). Callers wait for the disk only in `async`
 //!   calls and in functions named `…_blocking`.
 //! * An acknowledged event survives power loss. An event that was only appended may be lost; its sequence is
 //!   never used again in either case.
 //! * Only [`engine`] knows the storage engine. The store knows no ring, subscriber, credential or transport.
 
-mod applier;
 mod backup;
 mod commit;
-mod compact;
-mod damage;
+mod data_dir;
 mod dedup;
 mod disk;
 mod engine;
-mod engine_error;
-#[cfg(test)]
-mod erasure_tests;
+mod format;
 mod handle;
-mod intersect;
 mod journal;
-mod keys;
-mod list_cursor;
-mod list_index;
-mod live_bytes;
-mod lock;
-mod log_entry;
-mod memtable;
-mod merged_range;
-mod migrate;
-mod open_error;
-mod page;
-mod page_cache;
-mod piece;
-mod pin;
-mod queue;
+mod lists;
+mod log;
 mod quota;
-mod rank;
-mod read;
-mod read_queue;
-mod reclaim;
-mod records;
-mod recover;
-mod reopen;
-mod row_cache;
+mod retention;
 mod rows;
-mod space;
-mod state;
+mod search;
 mod stats;
-mod sweep;
-mod tables;
-mod tenant_log;
-mod terms;
-mod time_position;
-mod tombstones;
-mod trim;
-mod usage;
 
 use std::collections::HashMap;
 use std::io;
@@ -68,52 +34,52 @@ pub use backup::{
     BackupError, BackupSummary, Manifest, ProgressSink, Restored, StageStatus, Until, Verified, backup,
     copy_stage, must_be_outside, restore, verify,
 };
-pub use compact::{CompactionResult, compact};
-pub use dedup::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse, scope};
+pub use commit::queue::{CommitCallback, CommitError, Frames};
+pub use data_dir::compact::{CompactionResult, compact};
+pub use data_dir::open_error::{OpenError, find};
+pub use dedup::lanes::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse, scope};
+pub use disk::space::StoreState;
+#[doc(hidden)]
+pub use disk::space::{Disk, Io, Space};
+pub use engine::row_cache::RowCacheStats;
+pub use format::keys::{List, Table};
+pub use format::piece::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use handle::Store;
 #[doc(hidden)]
 pub use journal::harness as journal_harness;
-pub use keys::{List, Table};
-pub use list_cursor::GroupSelector;
-pub use list_index::{Group, ListEntry};
-pub use open_error::{OpenError, find};
-pub use page::{JsonEvents, Page};
+pub use lists::cursor::GroupSelector;
+pub use lists::index::{Group, ListEntry};
+pub use lists::tables::{ListPage, ListQuery};
+pub use log::page::{JsonEvents, Page};
 #[doc(hidden)]
-pub use page::{decode_piece, encode_pieces};
-pub use piece::{MAX_EVENT_BYTES, MAX_VALUE};
-pub use queue::{CommitCallback, CommitError, Frames};
-pub use quota::{Growth, OverQuota, QuotaTotals, Reservation};
-pub use rank::{Hit, Hits};
-pub use read::{LogRead, ReadError};
-pub use read_queue::{LONG_WAITING, SHORT_WAITING};
-pub use records::{ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince, Visibility};
-pub use row_cache::RowCacheStats;
-pub use rows::{PriorValue, Rows, TooLong};
-pub use space::StoreState;
-#[doc(hidden)]
-pub use space::{Disk, Io, Space};
-pub use stats::{JournalStats, LATENCY_BOUNDS_US, Stats};
-pub use tables::{ListPage, ListQuery};
-pub use tenant_log::{
+pub use log::page::{decode_piece, encode_pieces};
+pub use log::read_pool::{LogRead, ReadError};
+pub use log::read_queue::{LONG_WAITING, SHORT_WAITING};
+pub use log::tenant_log::{
     Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS, UncommittedLimitReached,
 };
-pub use terms::{
+pub use log::time_position::TimePosition;
+pub use quota::ledger::{Growth, OverQuota, QuotaTotals, Reservation};
+pub use quota::usage::Usage;
+pub use retention::trim::Retention;
+pub use rows::builder::{PriorValue, Rows, TooLong};
+pub use rows::records::{ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince, Visibility};
+pub use search::rank::{Hit, Hits};
+pub use search::terms::{
     Document, EXPANDED, POSTINGS, PostingPayload, QueryTerm, SearchQuery, TERM_BYTES, length_of,
 };
-pub use time_position::TimePosition;
-pub use trim::Retention;
-pub use usage::Usage;
+pub use stats::{JournalStats, LATENCY_BOUNDS_US, Stats};
 
-use self::commit::{Committer, CommitterState};
-use self::dedup::DayClock;
+use self::commit::committer::{Committer, CommitterState};
+use self::commit::queue::Queue;
+use self::commit::tombstones::Tombstones;
+use self::data_dir::lock::{DirLock, take_lock};
+use self::dedup::lanes::DayClock;
+use self::disk::space::{SpaceWatch, State};
 pub(crate) use self::engine::sync_dir;
 use self::engine::{Engine, EngineError, EngineOptions};
-use self::lock::{DirLock, take_lock};
-use self::queue::Queue;
-use self::quota::Quotas;
-use self::read::ReadPool;
-use self::space::{SpaceWatch, State};
-use self::tombstones::Tombstones;
+use self::log::read_pool::{self, ReadPool};
+use self::quota::ledger::Quotas;
 use crate::config::{self, Config};
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
@@ -211,8 +177,8 @@ impl StoreOptions {
 
 impl StoreOptions {
     /// The quotas of organizations on a file system of `total` bytes.
-    fn quotas(&self, total: u64) -> quota::Limits {
-        quota::Limits {
+    fn quotas(&self, total: u64) -> quota::ledger::Limits {
+        quota::ledger::Limits {
             bytes: self.bytes_per_organization,
             rows: self.rows_per_organization,
             max_live_bytes: match self.max_live_bytes {
@@ -331,7 +297,7 @@ impl Shared {
             }
             logs.loading += 1;
         }
-        let recovered = recover::tenant(engine, tenant);
+        let recovered = log::recover::tenant(engine, tenant);
         let mut logs = self.logs.lock();
         logs.loading -= 1;
         // The engine is borrowed throughout, so no new epoch can have started since.
@@ -377,24 +343,24 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let dir = options.dir.clone();
     let failed = |error: EngineError| OpenError::engine(&dir, &error);
     let lock = take_lock(&dir)?;
-    compact::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    data_dir::compact::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     backup::clear_stage(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if engine::has_blobs(&engine::path(&dir)).map_err(|error| OpenError::io(&dir, &error))? {
         return Err(OpenError::Blobs { dir });
     }
     let total = options.io.space(&dir).map_or(0, |space| space.total);
     let quotas = Quotas::new(options.quotas(total));
-    let engine = migrate::open_engine(&dir, &options.engine())?
+    let engine = data_dir::migrate::open_engine(&dir, &options.engine())?
         .keeping_rows(options.row_cache_bytes)
         .counting(quotas.clone());
-    let cursors = recover::identity(&engine).map_err(failed)?;
+    let cursors = log::recover::identity(&engine).map_err(failed)?;
     engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // This process may have no right to open it; then it did not create the directory either.
         let _ = engine::sync_dir(parent);
     }
-    let epoch = recover::begin_epoch(&engine, 0).map_err(failed)?;
-    let next_tenant = records::last_tenant(&engine).map_err(failed)? + 1;
+    let epoch = log::recover::begin_epoch(&engine, 0).map_err(failed)?;
+    let next_tenant = rows::records::last_tenant(&engine).map_err(failed)? + 1;
     let stats = Arc::new(Stats::default());
     let shared = Arc::new(Shared {
         cursors,
@@ -430,7 +396,7 @@ fn start(shared: &Arc<Shared>, committer: Committer) -> io::Result<Threads> {
     let run = || -> io::Result<()> {
         let spawn =
             |name: String, body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name).spawn(body);
-        for at in 0..read::READERS {
+        for at in 0..read_pool::READERS {
             let shared = shared.clone();
             let body = move || shared.reads.serve(&shared.engine);
             threads.handles.lock().push(spawn(format!("nw-read-{at}"), Box::new(body))?);

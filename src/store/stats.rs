@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::damage::DamagedPieces;
+use crate::store::engine::damage::DamagedPieces;
 
 /// Upper bounds of the commit latency buckets in microseconds; the last bucket has none.
 pub const LATENCY_BOUNDS_US: [u64; 12] =
@@ -62,7 +62,7 @@ pub struct Stats {
     /// Idempotency rows removed before their day had passed, because there were too many.
     pub idempotency_dropped: AtomicU64,
     /// The damaged pieces that were found.
-    pub(super) damaged: DamagedPieces,
+    pub(crate) damaged: DamagedPieces,
     /// Gauge: those of `erasures` that wait for another attempt, because a piece could not be read.
     pub erasures_postponed: AtomicU64,
 }
@@ -74,7 +74,7 @@ impl Stats {
         self.damaged.count()
     }
 
-    pub(super) fn commit(&self, took: Duration, events: u64, bytes: u64) {
+    pub(crate) fn commit(&self, took: Duration, events: u64, bytes: u64) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = LATENCY_BOUNDS_US.partition_point(|bound| *bound < us);
         self.latency[bucket].fetch_add(1, Relaxed);

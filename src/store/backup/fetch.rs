@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 use super::manifest::{self, Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, BackupStart, ProgressSink, private_file};
-use crate::store::disk::{Disk, Io};
+use crate::store::disk::io::{Disk, Io};
+use crate::store::engine::state::{private_dir, sync_dir};
 use crate::store::journal::{self, Extent, JournalError, Position, Visit};
-use crate::store::state::{private_dir, sync_dir};
 
 /// A backup that was created or extended.
 #[derive(Clone, Debug, PartialEq, Eq)]

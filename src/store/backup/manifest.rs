@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::BackupError;
+use crate::store::engine::state::sync_dir;
 use crate::store::journal::{self, Position};
-use crate::store::state::sync_dir;
 
 /// The manifest's file name.
 pub(super) const NAME: &str = "manifest";

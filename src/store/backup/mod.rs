@@ -7,7 +7,7 @@
 //!   newer.
 //! * The live counts of segments are relative. So these rows and the state's position are left out and
 //!   rebuilt.
-//! * While rows are read and segments linked, a pin keeps segments from being removed ([`super::pin`]).
+//! * While rows are read and segments linked, a pin keeps segments from being removed ([`crate::store::engine::pin`]).
 //! * A running daemon makes a backup inside its own data directory ([`stage`]). The command then links or
 //!   copies it from there.
 //!
@@ -37,16 +37,19 @@ pub use self::restore::{Restored, Until, restore};
 pub use self::stage::StageStatus;
 pub use self::verify::{Verified, verify};
 
-pub(super) use self::restore::UNFINISHED;
-pub(super) use self::stage::{Stage, clear_stage};
+pub(crate) use self::restore::UNFINISHED;
+pub(crate) use self::stage::{Stage, clear_stage};
 
 use self::manifest::{FORMAT, ROWS, journal_of};
-use super::disk::Disk;
-use super::engine::{Engine, EngineError, EngineOptions};
-use super::journal::{self, JournalError, Position};
-use super::keys::{self, KeyKind, MetaKey};
-use super::state::{private_dir, sync_dir};
-use super::{OpenError, Shared, engine, lock, recover};
+use crate::store::data_dir::lock;
+use crate::store::disk::io::Disk;
+use crate::store::engine;
+use crate::store::engine::state::{private_dir, sync_dir};
+use crate::store::engine::{Engine, EngineError, EngineOptions};
+use crate::store::format::keys::{self, KeyKind, MetaKey};
+use crate::store::journal::{self, JournalError, Position};
+use crate::store::log::recover;
+use crate::store::{OpenError, Shared};
 use crate::time::Clock;
 
 /// Rows read before the engine is released to others.
@@ -193,7 +196,7 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    pub(super) fn io(path: &Path, error: &io::Error) -> BackupError {
+    pub(crate) fn io(path: &Path, error: &io::Error) -> BackupError {
         BackupError::Io { path: path.to_owned(), reason: error.to_string() }
     }
 }
@@ -257,11 +260,11 @@ impl BackupSource<'_> {
 
 /// The part of the journal to add to an existing backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BackupStart {
+pub(crate) struct BackupStart {
     /// The journal's id, hexadecimal.
-    pub(super) journal: String,
+    pub(crate) journal: String,
     /// Where the existing backup ends.
-    pub(super) position: Position,
+    pub(crate) position: Position,
 }
 
 /// Backs up the stopped store of the data directory `dir` into the directory `to`, or adds what came since to
@@ -277,8 +280,8 @@ pub fn backup(
 ) -> Result<BackupSummary, BackupError> {
     fetch::must_be_outside(dir, to)?;
     let _lock = lock::take_lock(dir)?;
-    super::compact::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
-    let engine = super::migrate::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
+    crate::store::data_dir::compact::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
+    let engine = crate::store::data_dir::migrate::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
     let plan = fetch::FetchPlan::of(to)?;
     let stage = dir.join(stage::NAME);
     stage::clear_stage(dir).map_err(|error| BackupError::io(&stage, &error))?;

@@ -19,17 +19,17 @@ use std::sync::Arc;
 use super::fetch::{copy, copy_segments};
 use super::manifest::{Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, ProgressSink, private_file, rows_file};
-use crate::store::applier::position_row;
-use crate::store::disk::{Disk, Io};
+use crate::store::data_dir::lock::lock_any;
+use crate::store::disk::io::{Disk, Io};
+use crate::store::engine::applier::position_row;
+use crate::store::engine::live_bytes::LiveBytes;
+use crate::store::engine::memtable;
+use crate::store::engine::state::{State, Value, private_dir, sync_dir};
 use crate::store::engine::{self, live_change, piece_of, position_key};
+use crate::store::format::keys::{self, MetaKey};
+use crate::store::format::log_entry::LogEntry;
 use crate::store::journal::{self, Change, Extent, JournalError, Position, Record, Visit};
-use crate::store::keys::{self, MetaKey};
-use crate::store::live_bytes::LiveBytes;
-use crate::store::lock::lock_any;
-use crate::store::log_entry::LogEntry;
-use crate::store::memtable;
-use crate::store::recover;
-use crate::store::state::{State, Value, private_dir, sync_dir};
+use crate::store::log::recover;
 
 /// The file that marks a data directory with an unfinished restore.
 pub(crate) const UNFINISHED: &str = "restoring";
@@ -307,7 +307,7 @@ fn count_live(
     let firsts = journal::first_positions(journal).map_err(|error| BackupError::io(journal, &error))?;
     let mut live: BTreeMap<Position, memtable::LiveBytesChange> = BTreeMap::new();
     let mut done = 0;
-    let bounds = crate::store::keys::kind_range(keys::KeyKind::Log);
+    let bounds = crate::store::format::keys::kind_range(keys::KeyKind::Log);
     for row in state.between((Bound::Included(&bounds.0), Bound::Excluded(&bounds.1)))? {
         let (key, value) = row?;
         let damaged = || BackupError::Store("a row of the log is damaged: use another backup".into());

@@ -3,15 +3,15 @@
 //!
 //! It checks one row at a time; `verify.rs` checks whether rows agree with each other.
 
-use crate::store::dedup;
-use crate::store::keys::{self, KeyKind, MetaKey};
-use crate::store::list_index;
-use crate::store::live_bytes::SegmentCounts;
-use crate::store::log_entry::LogEntry;
-use crate::store::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
-use crate::store::recover::RecoveredLog;
-use crate::store::terms::PostingPayload;
-use crate::store::usage::Usage;
+use crate::store::dedup::lanes;
+use crate::store::engine::live_bytes::SegmentCounts;
+use crate::store::format::keys::{self, KeyKind, MetaKey};
+use crate::store::format::log_entry::LogEntry;
+use crate::store::lists::index;
+use crate::store::log::recover::RecoveredLog;
+use crate::store::quota::usage::Usage;
+use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
+use crate::store::search::terms::PostingPayload;
 
 /// Version byte of the values that have nothing else in common.
 const VERSION: u8 = 1;
@@ -28,13 +28,13 @@ pub(super) fn check(key: &[u8], value: &[u8]) -> Result<KeyKind, &'static str> {
         KeyKind::Revoked => records::read::<RevokedToken>(key, value).is_ok(),
         KeyKind::DisabledUser => records::read::<DisabledUser>(key, value).is_ok(),
         KeyKind::UserSince => records::read::<TokensValidSince>(key, value).is_ok(),
-        KeyKind::Idempotency => dedup::read_idempotency(value).is_some(),
-        KeyKind::MessageId => dedup::read_message_id(value).is_some(),
+        KeyKind::Idempotency => lanes::read_idempotency(value).is_some(),
+        KeyKind::MessageId => lanes::read_message_id(value).is_some(),
         KeyKind::Expiry | KeyKind::Secret | KeyKind::Row => value.first() == Some(&VERSION),
         KeyKind::ListEntry | KeyKind::Erase | KeyKind::EraseUser => {
             value.is_empty() || value.first() == Some(&VERSION)
         }
-        KeyKind::ListRun => list_index::decode(key, value, |_, _| false, &mut Vec::new()).is_ok(),
+        KeyKind::ListRun => index::decode(key, value, |_, _| false, &mut Vec::new()).is_ok(),
         KeyKind::Term => value.len() == PostingPayload::LEN,
         KeyKind::Usage => Usage::read(value).is_some(),
         KeyKind::Segment => SegmentCounts::read(value).is_some(),

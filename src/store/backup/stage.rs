@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{BackupError, BackupSource, BackupStart, ProgressSink, make};
+use crate::store::disk::space::StoreState;
 use crate::store::journal::Position;
-use crate::store::space::StoreState;
 use crate::store::{Shared, Store};
 use crate::sync::{Condvar, Mutex};
 

@@ -6,8 +6,8 @@ use std::ops::Bound;
 use super::BackupError;
 use super::rows_file::TakeRow;
 use crate::store::engine::EngineError;
+use crate::store::engine::state::State;
 use crate::store::journal::{Change, JournalError, Record};
-use crate::store::state::State;
 
 /// The rows as of the end of a journal.
 pub(super) struct View {

@@ -1,0 +1,452 @@
+//! The committer: the only thread that writes.
+//!
+//! * Everything queued while one commit ran goes into the next commit. A commit writes one record and syncs
+//!   it once, then makes rows and watermarks visible, then notifies the waiters. The order matters: an ack
+//!   means that the event survives power loss.
+//! * Between commits the committer trims, collects and erases in small batches, and checks the free space.
+//! * A commit that fails also fails everything queued behind it; see [`crate::store::commit::reopen`].
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::time::{Duration, Instant};
+
+use crate::allocator;
+use crate::ids::{Sequence, TenantId};
+use crate::store::Shared;
+use crate::store::commit::queue::{CommitError, Item};
+use crate::store::commit::tombstones::Tombstones;
+use crate::store::dedup::lanes::DayLanes;
+use crate::store::disk::space::{SpaceWatch, StoreState};
+use crate::store::engine::{Batch, Engine, EngineError};
+use crate::store::format::keys::{self, KeyKind};
+use crate::store::format::piece::Packer;
+use crate::store::journal::Position;
+use crate::store::lists::index::IndexWrites;
+use crate::store::log::tenant_log::TenantLog;
+use crate::store::quota::usage::counted_key;
+use crate::store::retention::reclaim::Reclaimer;
+use crate::store::retention::sweep::{SweepOutcome, Sweeper};
+use crate::store::retention::trim::{AddedPiece, RetentionTracker, VALUES_AT_ONCE};
+use crate::store::rows::builder::{self, PendingChange};
+use crate::time::CautiousClock;
+
+/// How long the committer sleeps when there is no work. Housekeeping is at most this late.
+const IDLE: Duration = Duration::from_millis(500);
+/// Values that may be trimmed after one commit, in addition to as many as the commit wrote. Trimming so keeps
+/// up with any publisher, and the next commit waits a bounded time even when much is over its limits at once.
+const TRIMMED_AFTER_COMMIT: usize = 4 * VALUES_AT_ONCE;
+
+/// What the committer knows about the database. It is loaded again each time the database is opened.
+pub(crate) struct CommitterState {
+    pub(crate) retainer: RetentionTracker,
+    pub(crate) lanes: DayLanes,
+    pub(crate) sweep: Sweeper,
+    pub(crate) reclaimer: Reclaimer,
+}
+
+impl CommitterState {
+    pub(crate) fn load(engine: &Engine, shared: &Shared, now_ms: u64) -> Result<CommitterState, EngineError> {
+        let options = &shared.options;
+        shared.quotas.load(engine)?;
+        let mut state = CommitterState {
+            retainer: RetentionTracker::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
+            lanes: DayLanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
+            sweep: Sweeper::load(engine)?,
+            reclaimer: Reclaimer::default(),
+        };
+        let erasing = state.sweep.erasing();
+        shared.add_tombstones(&erasing, &state.sweep.erasing_users());
+        shared.stats.erasures.store(state.sweep.entries() as u64, Relaxed);
+        for tenant in erasing {
+            state.forget(tenant);
+        }
+        Ok(state)
+    }
+
+    fn entries(&self) -> usize {
+        self.retainer.entries() + self.lanes.entries() + self.sweep.entries()
+    }
+
+    fn forget(&mut self, tenant: TenantId) {
+        self.retainer.forget(tenant);
+        self.lanes.forget(tenant);
+    }
+}
+
+/// What one commit changes for one tenant.
+struct TenantCommit {
+    log: Arc<TenantLog>,
+    packer: Packer,
+    added: Vec<AddedPiece>,
+    last: Sequence,
+}
+
+/// What a commit marks for erasure.
+#[derive(Default)]
+struct CommitErasures {
+    tenants: Vec<TenantId>,
+    users: Vec<(TenantId, String)>,
+    /// The same erasures as tombstones, for later items of the same commit.
+    tombstones: Tombstones,
+}
+
+/// The committer's state.
+pub(crate) struct Committer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: CommitterState,
+    pub(crate) space: SpaceWatch,
+    /// The clock for retention and revocations.
+    pub(crate) clock: CautiousClock,
+    /// Where the journal ended when the engine was last closed in order to be opened again.
+    pub(crate) acknowledged: Option<Position>,
+    /// Cleared by each commit; kept to reuse its memory.
+    touched: HashMap<TenantId, TenantCommit>,
+}
+
+impl Committer {
+    pub(crate) fn new(shared: Arc<Shared>, state: CommitterState, space: SpaceWatch) -> Committer {
+        let mut clock = CautiousClock::default();
+        clock.now_ms(&*shared.options.clock); // the time of opening is trusted
+        Committer { shared, state, space, clock, acknowledged: None, touched: HashMap::new() }
+    }
+
+    /// The body of the thread. Runs until the store closes and the queue is empty.
+    pub(crate) fn run(mut self) {
+        let mut items = VecDeque::new();
+        let (mut busy, mut wrote_since) = (false, false);
+        loop {
+            let patience = if busy { Duration::ZERO } else { IDLE };
+            let closing = self.shared.queue.take(patience, &mut items);
+            if closing && items.is_empty() {
+                break;
+            }
+            if !busy && items.is_empty() && std::mem::take(&mut wrote_since) {
+                items = VecDeque::new();
+                // Events and pages are freed on this thread; after a flood this is most of them.
+                allocator::release_free_pages(true);
+            }
+            let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
+            wrote_since |= wrote > 0;
+            busy = match self.shared.state.get() {
+                StoreState::Writable | StoreState::Reserve => self.housekeeping(wrote),
+                _ => false,
+            };
+        }
+        self.finish();
+    }
+
+    /// Commits `items` and notifies the waiters. Returns the number of log values written.
+    fn commit(&mut self, items: &mut VecDeque<Item>) -> usize {
+        let started = Instant::now();
+        let mut erased = CommitErasures::default();
+        // sled may panic on an IO error. That is a failed commit like any other.
+        let result = catch_unwind(AssertUnwindSafe(|| self.write(items, &mut erased)))
+            .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
+        match result {
+            Ok((values, events, bytes)) => {
+                self.shared.add_tombstones(&erased.tenants, &erased.users);
+                self.publish_watermarks();
+                // Erasures are counted before anybody learns of them, so that none looks finished before it
+                // has started.
+                let erasures = self.state.sweep.entries() + erased.tenants.len() + erased.users.len();
+                self.shared.stats.erasures.store(erasures as u64, Relaxed);
+                for item in items.drain(..) {
+                    item.done.call_with(item.refused.map_or(Ok(()), Err));
+                }
+                for tenant in erased.tenants {
+                    self.shared.forget_log(tenant);
+                    self.state.forget(tenant);
+                    self.state.sweep.erase(tenant);
+                }
+                for (tenant, user) in erased.users {
+                    self.state.sweep.erase_user(tenant, &user);
+                }
+                if bytes > 0 {
+                    self.shared.stats.commit(started.elapsed(), events, bytes);
+                }
+                self.watch_space(bytes);
+                values
+            }
+            Err(error) => {
+                self.touched.clear();
+                self.fail(error, items);
+                0
+            }
+        }
+    }
+
+    /// Builds the batch and commits it. Returns the numbers of values, events and bytes written.
+    fn write(
+        &mut self,
+        items: &mut VecDeque<Item>,
+        erased: &mut CommitErasures,
+    ) -> Result<(usize, u64, u64), EngineError> {
+        let (mut batch, mut index_writes) = (Batch::default(), IndexWrites::default());
+        let mut events = 0;
+        let shared = self.shared.clone();
+        let tombstones = shared.tombstones.read();
+        for item in items.iter_mut().filter(|item| item.refused.is_none()) {
+            if tombstones.refuse(item) || erased.tombstones.refuse(item) {
+                item.refused = Some(CommitError::Deleted);
+            } else {
+                for change in std::mem::take(&mut item.rows).into_changes() {
+                    self.change(&mut batch, &mut index_writes, change, erased);
+                }
+            }
+            let Some(append) = &item.append else { continue };
+            let touched = self.touched.entry(append.log.tenant()).or_insert_with(|| TenantCommit {
+                log: append.log.clone(),
+                packer: Packer::default(),
+                added: Vec::new(),
+                last: Sequence::ZERO,
+            });
+            let tenant = append.log.tenant();
+            let known = [&*tombstones, &erased.tombstones];
+            let concerned = known.iter().any(|tombstones| tombstones.concern(tenant));
+            let is_deleted = concerned && known.iter().any(|tombstones| tombstones.has_organization(tenant));
+            for frame in append.frames.as_slice() {
+                touched.last = frame.sequence();
+                if is_deleted {
+                    continue; // nothing of it is written any more, not even a mark for an erased event
+                }
+                // A refused event already has its sequence, so a mark for an erased event is written in its
+                // place.
+                let presence = |tombstones: &&Tombstones| tombstones.has_presence(tenant, frame);
+                let kept = item.refused.is_none() && !(concerned && known.iter().any(presence));
+                let mut sink = |packed| put(&mut batch, tenant, &mut touched.added, packed);
+                if touched.packer.push(frame, kept, &mut sink).is_err() {
+                    item.refused = Some(CommitError::TooLarge);
+                }
+                events += 1;
+            }
+        }
+        drop(tombstones);
+        if !index_writes.is_empty() {
+            self.engine(|engine| index_writes.write(engine, &mut batch))?;
+        }
+        let mut values = 0;
+        for (tenant, touched) in &mut self.touched {
+            touched.packer.finish(&mut |packed| put(&mut batch, *tenant, &mut touched.added, packed));
+            values += touched.added.len();
+            if touched.added.is_empty() {
+                continue;
+            }
+            if let Some(row) = self.state.retainer.add(&touched.log, &touched.added) {
+                batch.put(keys::key(KeyKind::Counters, *tenant, &[]), row);
+            }
+        }
+        let bytes = batch.bytes;
+        if bytes > 0 {
+            let tenants = match self.shared.quotas.limits.bytes {
+                0 => HashSet::new(),
+                _ => {
+                    batch.changes().iter().filter_map(|row| counted_key(&row.key)).map(|row| row.1).collect()
+                }
+            };
+            self.engine(|engine| engine.commit(batch))?;
+            for tenant in tenants {
+                self.state.retainer.schedule(tenant); // its rows may now leave less room for its events
+            }
+        }
+        Ok((values, events, bytes))
+    }
+
+    fn change(
+        &mut self,
+        batch: &mut Batch,
+        index_writes: &mut IndexWrites,
+        change: PendingChange,
+        erased: &mut CommitErasures,
+    ) {
+        match change {
+            PendingChange::Put { key, value, is_new: true } => batch.put_new(key, value),
+            PendingChange::Put { key, value, is_new: false } => batch.put(key, value),
+            PendingChange::Delete(key) => batch.delete(&key),
+            PendingChange::Dedup { lane, tenant, key, value } => {
+                let now_ms = self.shared.day.now_ms(&*self.shared.options.clock);
+                self.state.lanes.push(batch, lane, tenant, key, value, now_ms);
+            }
+            PendingChange::ListEntry { tenant, place, id, stands: is_present } => {
+                index_writes.add(tenant, &place, id, is_present)
+            }
+            PendingChange::Erase(tenant) => {
+                builder::put_erasure(batch, tenant, None);
+                erased.tombstones.add_organization(tenant);
+                erased.tenants.push(tenant);
+            }
+            PendingChange::EraseUser(tenant, user) => {
+                builder::put_erasure(batch, tenant, Some(&user));
+                erased.tombstones.add_user(tenant, &user);
+                erased.users.push((tenant, user));
+            }
+        }
+    }
+
+    fn publish_watermarks(&mut self) {
+        for (tenant, touched) in self.touched.drain() {
+            let (events, bytes) = self.state.retainer.retained(tenant);
+            let log = &touched.log;
+            log.events.store(events, Release);
+            log.bytes.store(bytes, Release);
+            // `last_event` is stored first: a reader that loads `committed` and then `last_event` misses no
+            // event in between.
+            log.last_event.store(touched.last.0, Release);
+            log.committed.store(touched.last.0, Release);
+        }
+    }
+
+    /// Runs `f` on the open engine.
+    pub(crate) fn engine<T>(
+        &self,
+        f: impl FnOnce(&Engine) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        match self.shared.engine.read().as_ref() {
+            Some(engine) => f(engine),
+            None => Err(EngineError::Engine("the engine is not open".into())),
+        }
+    }
+
+    /// Trims, collects and erases a little. Returns true if there is more to do at once.
+    fn housekeeping(&mut self, wrote: usize) -> bool {
+        let result = catch_unwind(AssertUnwindSafe(|| self.housekeeping_round(wrote)))
+            .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
+        match result {
+            Ok(more) => more,
+            Err(error) => {
+                self.fail(error, &mut VecDeque::new());
+                false
+            }
+        }
+    }
+
+    fn housekeeping_round(&mut self, wrote: usize) -> Result<bool, EngineError> {
+        let shared = self.shared.clone();
+        let engine = shared.engine.read();
+        let Some(engine) = engine.as_ref() else { return Ok(false) };
+        engine.check()?;
+        let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
+        let mut more = false;
+        let mut left = wrote + TRIMMED_AFTER_COMMIT;
+        while let Some(candidate) = self.state.retainer.next(now_ms) {
+            let log = shared.log_in(engine, candidate.tenant)?;
+            let trimmed = self.state.retainer.trim(engine, &log, candidate.share, now_ms)?;
+            drop(log);
+            // Do not keep a log that was loaded only for this.
+            shared.logs.lock().forget_quiet(candidate.tenant);
+            stats.trimmed_values.fetch_add(trimmed.values, Relaxed);
+            stats.trimmed_events.fetch_add(trimmed.events, Relaxed);
+            if candidate.share.is_some() && trimmed.values == 0 {
+                break; // the budget is used up
+            }
+            left = left.saturating_sub(trimmed.values as usize + 1); // the check itself also costs
+            if left == 0 {
+                more = true;
+                break;
+            }
+        }
+        stats.log_bytes.store(self.state.retainer.live_bytes(), Relaxed);
+        let collected = self.state.lanes.collect(engine, shared.day.now_ms(&*shared.options.clock))?;
+        stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
+        let retainer = &mut self.state.retainer;
+        let shrunk = |tenant, bytes| {
+            let log = shared.log_in(engine, tenant)?;
+            let row = retainer.shrunk(&log, bytes);
+            drop(log);
+            shared.logs.lock().forget_quiet(tenant);
+            Ok(row)
+        };
+        match self.state.sweep.step(engine, stats, now_ms, shrunk)? {
+            SweepOutcome::Partial => {}
+            SweepOutcome::Tenant(tenant) => {
+                // The log is dropped again, because a reader may have loaded it since.
+                shared.forget_log(tenant);
+                shared.reads.forget(tenant);
+                self.state.forget(tenant);
+                shared.quotas.forget(tenant);
+                tracing::info!(tenant = tenant.0, "erased");
+            }
+            SweepOutcome::Events(_, 0) => {}
+            SweepOutcome::Events(tenant, _) => shared.reads.forget(tenant),
+            SweepOutcome::User(tenant) => {
+                shared.reads.forget(tenant); // pages that a reader was reading meanwhile
+                tracing::info!(tenant = tenant.0, "erased the events of users");
+            }
+            SweepOutcome::Postponed(tenant, pause_ms) => {
+                shared.reads.forget(tenant);
+                tracing::error!(
+                    tenant = tenant.0,
+                    again_in_s = pause_ms / 1000,
+                    "not all events of erased users could be read: the erasure goes on when they can be read, or when they are trimmed"
+                );
+            }
+        }
+        self.state.sweep.revocations(engine, now_ms)?;
+        let reclaims = self.state.reclaimer.step(engine)?;
+        stats.committer_entries.store(self.state.entries() as u64, Relaxed);
+        stats.erasures.store(self.state.sweep.entries() as u64, Relaxed);
+        stats.erasures_postponed.store(self.state.sweep.postponed() as u64, Relaxed);
+        stats.tombstones.store(shared.tombstones.read().entries() as u64, Relaxed);
+        stats.housekeeping_rounds.fetch_add(1, Relaxed);
+        if wrote == 0 {
+            self.watch_space(0);
+        }
+        Ok(more || reclaims || collected.removed > 0 || self.state.sweep.is_busy())
+    }
+
+    /// Checks the free space at intervals and sets what it allows.
+    pub(crate) fn watch_space(&mut self, written: u64) {
+        let Some(space) = self.space.check(&*self.shared.options.io, written) else { return };
+        self.shared.stats.free_bytes.store(space.free, Relaxed);
+        let state = self.shared.state.get();
+        let allowed = self.space.next_state(state, space.free);
+        if allowed == StoreState::Writable {
+            self.space.keep_ballast(space.free);
+        }
+        if allowed != state {
+            tracing::warn!(
+                free_bytes = space.free,
+                ?allowed,
+                "free space on the file system changed what the store accepts"
+            );
+            self.shared.state.set(allowed);
+        }
+    }
+
+    /// Writes deferred items, closes the database, and fails later requests.
+    fn finish(mut self) {
+        if matches!(self.shared.state.get(), StoreState::Writable | StoreState::Reserve) {
+            let mut batch = Batch::default();
+            self.state.retainer.unwritten(&mut batch);
+            let result = catch_unwind(AssertUnwindSafe(|| self.engine(|engine| engine.commit(batch))));
+            if let Ok(Err(error)) = result {
+                tracing::warn!(%error, "the last commit failed; nothing acknowledged is lost");
+            }
+        }
+        self.shared.reads.close();
+        drop(self.shared.engine.write().take());
+        drop(self.shared.lock.lock().take());
+        self.shared.state.set(StoreState::Closed);
+        let late = {
+            let mut waiting = self.shared.queue.lock();
+            waiting.ended = true;
+            waiting.take_all()
+        };
+        for item in late {
+            item.done.call_with(Err(CommitError::Unavailable));
+        }
+    }
+}
+
+fn put(
+    batch: &mut Batch,
+    tenant: TenantId,
+    added: &mut Vec<AddedPiece>,
+    packed: crate::store::format::piece::Packed,
+) {
+    let key = keys::log(tenant, packed.first);
+    let bytes = (key.len() + packed.value.len()) as u64;
+    added.push(AddedPiece { first: packed.first, head: packed.head, bytes });
+    batch.put_piece(key, packed.value, packed.head);
+}

@@ -1,0 +1,4 @@
+//! Quotas: what each organization stores besides its log, and how much it may store.
+
+pub(crate) mod ledger;
+pub(crate) mod usage;

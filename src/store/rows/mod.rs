@@ -1,0 +1,4 @@
+//! Rows that callers hand over to be committed, and the rows of organizations and credentials.
+
+pub(crate) mod builder;
+pub(crate) mod records;
