@@ -15,13 +15,14 @@ use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
 use nervewire::event_ring::{Pins, RingLimits, RingRead, ring};
 use nervewire::filter::{Filter, Rights, Selection};
+use nervewire::frame::Frame;
 use nervewire::frame::merge::coalesce;
-use nervewire::frame::{Encoding, Frame};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
     CommitCallback, LogRead, Page, Rows, Store, StoreOptions, TenantLog, decode_piece, encode_pieces,
 };
 use nervewire::time::{Clock as _, SystemClock};
+use nervewire::transport::WireFormat;
 
 const BEHIND: u64 = 2_000;
 const BATCH: usize = 64;
@@ -32,22 +33,22 @@ fn serve(selection: &Selection, frames: &[Arc<Frame>], bytes: &mut Vec<u8>) -> u
     let mut seen: Vec<Arc<Frame>> = frames.iter().filter(|frame| selection.matches(frame)).cloned().collect();
     coalesce(&mut seen);
     bytes.clear();
-    seen.iter().for_each(|frame| frame.encoded(Encoding::Ws).append_to(bytes));
+    seen.iter().for_each(|frame| frame.encoded(WireFormat::Ws).append_to(bytes));
     seen.len() as u64
 }
 
 /// Does the same with a page of the log, without merging events.
-fn serve_page(selection: &Selection, page: &Page, encoding: Encoding, bytes: &mut Vec<u8>) -> u64 {
+fn serve_page(selection: &Selection, page: &Page, format: WireFormat, bytes: &mut Vec<u8>) -> u64 {
     let frames = page.frames();
     let seen: Vec<&Frame> = frames.iter().filter(|frame| selection.matches(frame)).collect();
     assert!(!seen.windows(2).any(|pair| pair[0].continues_in(pair[1])));
     bytes.clear();
-    match encoding {
-        Encoding::SseChunked => {
+    match format {
+        WireFormat::SseChunked => {
             let (whole, places) = page.whole();
             black_box(whole.sse_chunked(places).expect("a slice"));
         }
-        _ => seen.iter().for_each(|frame| frame.encoded(encoding).append_to(bytes)),
+        _ => seen.iter().for_each(|frame| frame.encoded(format).append_to(bytes)),
     }
     seen.len() as u64
 }
@@ -112,10 +113,10 @@ fn replay(c: &mut Criterion) {
     });
     drop(dir);
 
-    for (name, cache, encoding) in [
-        ("log, pages in memory, WebSocket", 32 << 20, Encoding::Ws),
-        ("log, pages in memory, SSE", 32 << 20, Encoding::SseChunked),
-        ("log, from the disk, SSE", 0, Encoding::SseChunked),
+    for (name, cache, format) in [
+        ("log, pages in memory, WebSocket", 32 << 20, WireFormat::Ws),
+        ("log, pages in memory, SSE", 32 << 20, WireFormat::SseChunked),
+        ("log, from the disk, SSE", 0, WireFormat::SseChunked),
     ] {
         let (_dir, store, log, frames) = store(cache);
         let from = Sequence(frames[0].sequence().0 - 1);
@@ -126,7 +127,7 @@ fn replay(c: &mut Criterion) {
                     let read = runtime.block_on(store.read_log(&log, position)).expect("readable");
                     let LogRead::Page(page) = read else { unreachable!("all of it is retained") };
                     position = page.frames().last().expect("a page has events").sequence();
-                    served += serve_page(&selection, &page, encoding, &mut bytes);
+                    served += serve_page(&selection, &page, format, &mut bytes);
                 }
             });
         });

@@ -4,7 +4,7 @@
 //! `docs/architecture.md` explains it):
 //!
 //! * numbers and names: [`ids`], [`time`], [`cursor`], [`query`], [`config`], [`metrics`], [`close`],
-//!   [`sync`], [`allocator`], [`descriptors`], [`json_integer`]
+//!   [`sync`], [`allocator`], [`descriptors`], [`json_integer`], [`transport`]
 //! * one event: [`event`] (as sent), [`frame`] (numbered and encoded), [`filter`] (which subscriber gets it)
 //! * shared by many connections: [`event_ring`] and [`wake`] (fan-out without locks), [`index`] (subscribers by
 //!   hash), [`store`] (log and records)
@@ -42,5 +42,6 @@ pub mod store;
 pub mod sync;
 pub mod tenant;
 pub mod time;
+pub mod transport;
 pub mod wake;
 pub mod worker;

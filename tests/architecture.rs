@@ -25,6 +25,7 @@ const RANKS: &[(&str, u8)] = &[
     ("sync", 0),
     ("time", 0),
     ("json_integer", 0),
+    ("transport", 0),
     // Data types.
     ("cursor", 1),
     ("event", 1),

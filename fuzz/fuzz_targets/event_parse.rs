@@ -5,9 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use nervewire::cursor::CursorKey;
 use nervewire::event::Event;
-use nervewire::frame::{Encoding, Frame, RoutingKey};
+use nervewire::frame::{Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{decode_piece, encode_pieces};
+use nervewire::transport::WireFormat;
 
 const KEY: CursorKey = CursorKey { store_id: *b"fuzz", key: [9; 16] };
 
@@ -20,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
 
     let json = std::str::from_utf8(frame.json()).expect("UTF-8");
     assert!(!json.contains(['\r', '\n']));
-    assert!(frame.encoded(Encoding::Ws).to_vec().ends_with(frame.json()));
+    assert!(frame.encoded(WireFormat::Ws).to_vec().ends_with(frame.json()));
     let mut shown: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(json).expect("an object");
     assert_eq!(shown.remove("id").expect("an id"), cursor.as_str());

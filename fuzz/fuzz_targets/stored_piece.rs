@@ -5,9 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use nervewire::cursor::CursorKey;
 use nervewire::frame::merge::coalesce;
-use nervewire::frame::{Encoding, Frame, RoutingKey};
+use nervewire::frame::{Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{decode_piece, encode_pieces};
+use nervewire::transport::WireFormat;
 
 const KEY: CursorKey = CursorKey { store_id: *b"fuzz", key: [9; 16] };
 
@@ -24,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
     }
     for frame in &frames {
         assert!(frame.sse().ends_with(&[frame.json(), b"\n\n"].concat()));
-        assert!(frame.encoded(Encoding::Ws).to_vec().ends_with(frame.json()));
+        assert!(frame.encoded(WireFormat::Ws).to_vec().ends_with(frame.json()));
         for key in RoutingKey::ALL {
             let _ = frame.key(key);
         }

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 
 use crate::close::CloseReason;
+use crate::frame::Frame;
 use crate::frame::control::Ref;
 use crate::frame::ws_decode::Decoder;
-use crate::frame::{Encoding, Frame};
 use crate::ids::Sequence;
-use crate::metrics::Transport;
+use crate::transport::Transport;
 
 use admission::ConnectionPermit;
 use byte_shares::ByteClaim;
@@ -213,22 +213,6 @@ impl Outbox {
 }
 
 impl Connection {
-    /// Returns true if the client uses WebSocket.
-    #[must_use]
-    pub fn is_ws(&self) -> bool {
-        self.transport == Transport::Ws
-    }
-
-    /// Returns the encoding of events on this transport.
-    #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        match self.transport {
-            Transport::Ws => Encoding::Ws,
-            Transport::Sse => Encoding::SseChunked,
-            Transport::SseHttp10 | Transport::SseH2 => Encoding::Sse,
-        }
-    }
-
     /// Returns what is still to be written; allocated on first use.
     pub fn outbox(&mut self) -> &mut Outbox {
         self.out.get_or_insert_default()
@@ -256,7 +240,7 @@ impl Connection {
         let Some(mut out) = self.out.take() else { return total };
         if let Some((frame, at)) = out.partial.take() {
             let mut skip = at;
-            for part in frame.encoded(self.encoding()).parts() {
+            for part in frame.encoded(self.transport.wire_format()).parts() {
                 let rest = &part[skip.min(part.len())..];
                 skip = skip.saturating_sub(part.len());
                 let wrote = self.sink.write(rest);

@@ -12,9 +12,10 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 use super::event_index::{self, EventIndex};
-use super::{Chunk, Encoded, Encoding, Frame, KeySpan, RoutingKey, SSE_HEAD_LEN, TAIL_LEN, chunked};
+use super::{Chunk, Encoded, Frame, KeySpan, RoutingKey, SSE_HEAD_LEN, TAIL_LEN, chunked};
 use crate::event::EventKind;
 use crate::ids::Sequence;
+use crate::transport::WireFormat;
 
 /// The chunk index of an event that is not a `stream_chunk`: it has no entry in [`FramePage::chunks`].
 pub(super) const NO_CHUNK: u32 = u32::MAX;
@@ -141,15 +142,15 @@ impl FramePage {
         })
     }
 
-    /// Returns event `at` in `encoding`; empty if there is no such event.
+    /// Returns event `at` in `format`; empty if there is no such event.
     #[must_use]
-    pub fn encoded(&self, at: usize, encoding: Encoding) -> Encoded<'_> {
-        match encoding {
-            Encoding::Ws => Encoded::ws(self.json(at)),
-            Encoding::SseChunked => {
+    pub fn encoded(&self, at: usize, format: WireFormat) -> Encoded<'_> {
+        match format {
+            WireFormat::Ws => Encoded::ws(self.json(at)),
+            WireFormat::SseChunked => {
                 Encoded::as_is(self.cut(at, |entry, start| start + usize::from(entry.chunk_at)..entry.end))
             }
-            Encoding::Sse => Encoded::as_is(self.cut(at, |entry, start| {
+            WireFormat::Sse => Encoded::as_is(self.cut(at, |entry, start| {
                 start + usize::from(entry.sse_at)..entry.end.saturating_sub(chunked::TAIL.len())
             })),
         }
@@ -232,13 +233,13 @@ mod tests {
         for (at, frame) in frames.iter().enumerate() {
             assert_eq!(page.events().sequence(at), Some(frame.sequence()));
             assert_eq!(page.json(at), frame.json());
-            for encoding in [Encoding::Ws, Encoding::Sse, Encoding::SseChunked] {
-                assert_eq!(page.encoded(at, encoding).to_vec(), frame.encoded(encoding).to_vec());
-                assert_eq!(page.frames()[at].encoded(encoding).to_vec(), frame.encoded(encoding).to_vec());
+            for format in [WireFormat::Ws, WireFormat::Sse, WireFormat::SseChunked] {
+                assert_eq!(page.encoded(at, format).to_vec(), frame.encoded(format).to_vec());
+                assert_eq!(page.frames()[at].encoded(format).to_vec(), frame.encoded(format).to_vec());
             }
         }
         assert!(
-            page.json(6).is_empty() && page.frame(6).is_none() && page.encoded(6, Encoding::Sse).is_empty()
+            page.json(6).is_empty() && page.frame(6).is_none() && page.encoded(6, WireFormat::Sse).is_empty()
         );
         let slice: Vec<u8> = frames[2..].iter().flat_map(|frame| frame.sse_chunked().to_vec()).collect();
         assert_eq!(

@@ -39,6 +39,7 @@ pub use encoded::Encoded;
 use crate::cursor::{CURSOR_LEN, Cursor};
 use crate::event::EventKind;
 use crate::ids::Sequence;
+use crate::transport::WireFormat;
 
 const SSE_ID: &[u8] = b"id: ";
 const SSE_DATA: &[u8] = b"\ndata: ";
@@ -68,18 +69,6 @@ impl RoutingKey {
     /// Every routing key, in the order of their ordinals (which the log stores).
     pub const ALL: [RoutingKey; 4] =
         [RoutingKey::User, RoutingKey::Agent, RoutingKey::Request, RoutingKey::Channel];
-}
-
-/// The encoding of events on a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Encoding {
-    /// One WebSocket text message per event.
-    Ws,
-    /// `text/event-stream` with one HTTP/1.1 chunk per event.
-    SseChunked,
-    /// `text/event-stream` without chunks: in HTTP/2 data frames, and over HTTP/1.0, whose body ends with the
-    /// connection.
-    Sse,
 }
 
 /// A numbered, encoded event.
@@ -276,13 +265,13 @@ impl Frame {
     pub fn sse_chunked(&self) -> &[u8] {
         &self.buf[usize::from(self.chunk_at)..]
     }
-    /// Returns the event's bytes in `encoding`.
+    /// Returns the event's bytes in `format`.
     #[must_use]
-    pub fn encoded(&self, encoding: Encoding) -> Encoded<'_> {
-        match encoding {
-            Encoding::Ws => Encoded::ws(self.json()),
-            Encoding::SseChunked => Encoded::as_is(self.sse_chunked()),
-            Encoding::Sse => Encoded::as_is(self.sse()),
+    pub fn encoded(&self, format: WireFormat) -> Encoded<'_> {
+        match format {
+            WireFormat::Ws => Encoded::ws(self.json()),
+            WireFormat::SseChunked => Encoded::as_is(self.sse_chunked()),
+            WireFormat::Sse => Encoded::as_is(self.sse()),
         }
     }
     /// Returns the bytes of memory that this frame takes: its slice of a buffer and its struct.

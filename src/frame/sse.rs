@@ -5,10 +5,10 @@
 //!   are never used.
 //! * No value can forge a field: data is split at every line end, and ids are cursors.
 
-use super::Encoding;
 use super::chunked;
 use super::control::Control;
 use crate::cursor::Cursor;
+use crate::transport::WireFormat;
 
 /// A comment that keeps the connection alive. It has no blank line: after an id, a blank line makes several
 /// client libraries emit an empty message.
@@ -62,12 +62,12 @@ impl Control<'_> {
         named(name, self.position().as_ref(), &json, out);
     }
 
-    /// Appends the frame in this encoding.
-    pub fn encode(&self, encoding: Encoding, out: &mut Vec<u8>) {
-        match encoding {
-            Encoding::Ws => self.ws(out),
-            Encoding::Sse => self.sse(out),
-            Encoding::SseChunked => {
+    /// Appends the frame in this format.
+    pub fn encode(&self, format: WireFormat, out: &mut Vec<u8>) {
+        match format {
+            WireFormat::Ws => self.ws(out),
+            WireFormat::Sse => self.sse(out),
+            WireFormat::SseChunked => {
                 let mut plain = Vec::with_capacity(256);
                 self.sse(&mut plain);
                 chunked::chunk(&plain, out);

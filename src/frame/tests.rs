@@ -27,7 +27,7 @@ fn both_transports_carry_the_same_json() {
     assert_eq!(frame.sse(), format!("id: {id}\ndata: {json}\n\n").as_bytes());
     let head = format!("{:x}\r\n", frame.sse().len());
     assert_eq!(frame.sse_chunked(), [head.as_bytes(), frame.sse(), b"\r\n"].concat());
-    let ws = frame.encoded(Encoding::Ws).to_vec();
+    let ws = frame.encoded(WireFormat::Ws).to_vec();
     assert_eq!(ws[..4], [0x81, 126, (json.len() >> 8) as u8, json.len() as u8]);
     assert_eq!(&ws[4..], json.as_bytes());
     assert_eq!(

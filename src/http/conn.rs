@@ -30,7 +30,7 @@ use crate::connection::admission::AdmissionError;
 use crate::connection::unauthenticated::UnauthenticatedSocket;
 use crate::error_response::ErrorResponse;
 use crate::frame::chunked;
-use crate::metrics::Transport;
+use crate::transport::Transport;
 use crate::worker::connect::ConnectionHandoff;
 use crate::worker::{Accepted, Worker};
 
@@ -329,7 +329,7 @@ pub(super) async fn respond(
         Ok(Handled::Subscribed(subscribed)) => {
             let mut subscribed = *subscribed;
             common(&mut subscribed.headers);
-            start(worker, subscribed, x.version, flow)
+            start(worker, subscribed, flow)
         }
         Ok(Handled::Answer(mut answer)) => {
             common(&mut answer.headers);
@@ -349,32 +349,31 @@ pub(super) async fn respond(
 }
 
 /// Starts an accepted subscription: on HTTP/2 as a response body, otherwise on the socket itself.
-fn start(
-    worker: &Rc<Worker>,
-    subscribed: GrantedSubscription,
-    version: Version,
-    flow: &Rc<WriteProgress>,
-) -> ServiceResponse {
+fn start(worker: &Rc<Worker>, subscribed: GrantedSubscription, flow: &Rc<WriteProgress>) -> ServiceResponse {
     let GrantedSubscription { status, mut headers, preface, mut handoff } = subscribed;
-    if version == Version::HTTP_2 {
-        handoff.head = preface;
-        let queue = worker.adopt_body(handoff);
-        let mut response = Response::new(Body::queue(queue, flow));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        return ServiceResponse::Whole(response);
-    }
-    if handoff.transport != Transport::Ws {
-        // The socket is taken from hyper, so no further request is read from it.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    if handoff.transport == Transport::Sse {
-        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    handoff.head = raw_head(status, &headers);
+    // A socket that is taken from hyper serves no further request.
+    let close = HeaderValue::from_static("close");
     match handoff.transport {
-        Transport::Sse => chunked::chunk(&preface, &mut handoff.head),
-        _ => handoff.head.extend_from_slice(&preface),
+        Transport::SseH2 => {
+            handoff.head = preface;
+            let queue = worker.adopt_body(handoff);
+            let mut response = Response::new(Body::queue(queue, flow));
+            *response.status_mut() = status;
+            *response.headers_mut() = headers;
+            return ServiceResponse::Whole(response);
+        }
+        Transport::Ws => handoff.head = raw_head(status, &headers),
+        Transport::Sse => {
+            headers.insert(header::CONNECTION, close);
+            headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            handoff.head = raw_head(status, &headers);
+            chunked::chunk(&preface, &mut handoff.head);
+        }
+        Transport::SseHttp10 => {
+            headers.insert(header::CONNECTION, close);
+            handoff.head = raw_head(status, &headers);
+            handoff.head.extend_from_slice(&preface);
+        }
     }
     ServiceResponse::TakeOver(Box::new(handoff))
 }

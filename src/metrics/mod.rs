@@ -12,6 +12,7 @@ pub use times::{Snapshot, Times};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use crate::close::CloseReason;
+use crate::transport::PerTransport;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -48,43 +49,14 @@ impl Gauge {
     }
 }
 
-/// The transport of a subscriber.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[repr(u8)]
-pub enum Transport {
-    /// WebSocket.
-    Ws = 0,
-    /// SSE over HTTP/1.1, in chunks.
-    Sse = 1,
-    /// SSE as an HTTP/2 stream.
-    SseH2 = 2,
-    /// SSE over HTTP/1.0, whose body ends with the connection.
-    SseHttp10 = 3,
-}
-
-impl Transport {
-    /// Every transport, in the order of their ordinals.
-    pub const ALL: [Transport; 4] = [Transport::Ws, Transport::Sse, Transport::SseH2, Transport::SseHttp10];
-    /// Returns the name used in metrics and listings.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Transport::Ws => "ws",
-            Transport::Sse => "sse",
-            Transport::SseH2 => "sse_h2",
-            Transport::SseHttp10 => "sse_http10",
-        }
-    }
-}
-
 /// The counters of one worker. Only its own thread adds; any thread reads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct WorkerMetrics {
     /// Sockets accepted and not yet closed, of any protocol.
     pub sockets: Gauge,
-    /// Open connections, by [`Transport`].
-    pub connections: [Gauge; Transport::ALL.len()],
+    /// Open connections.
+    pub connections: PerTransport<Gauge>,
     /// (event, subscriber) pairs that matched when the event was evaluated against the subscription.
     pub matched: Counter,
     /// Pairs written completely to the transport; a merged chunk counts once.

@@ -16,9 +16,10 @@ use crate::connection::{Connection, ReadMode, Tick, WriteOutcome, WriteState};
 use crate::event_ring::RingRead;
 use crate::frame::control::{Control, GapReason};
 use crate::frame::frame_page::FramePage;
-use crate::frame::{Encoding, Frame, merge};
+use crate::frame::{Frame, merge};
 use crate::ids::Sequence;
 use crate::store::{LogRead, Page, ReadError};
+use crate::transport::WireFormat;
 
 use super::sockets::Token;
 use super::view::BATCH_FRAMES;
@@ -46,8 +47,8 @@ struct Delivery {
 /// An event that was written to a connection, completely, in part or not at all.
 pub(super) trait WrittenEvent {
     fn sequence(&self) -> Sequence;
-    /// Returns the bytes of the event in `encoding`.
-    fn encoded_len(&self, encoding: Encoding) -> usize;
+    /// Returns the bytes of the event in `format`.
+    fn encoded_len(&self, format: WireFormat) -> usize;
     /// Returns the event as a frame with a buffer of its own.
     fn detached(&self) -> Option<Arc<Frame>>;
 }
@@ -64,8 +65,8 @@ impl<F: SharedFrame> WrittenEvent for F {
     fn sequence(&self) -> Sequence {
         self.frame().sequence()
     }
-    fn encoded_len(&self, encoding: Encoding) -> usize {
-        self.frame().encoded(encoding).len()
+    fn encoded_len(&self, format: WireFormat) -> usize {
+        self.frame().encoded(format).len()
     }
     fn detached(&self) -> Option<Arc<Frame>> {
         Some(self.share().detached())
@@ -82,8 +83,8 @@ impl WrittenEvent for PageEvent<'_> {
     fn sequence(&self) -> Sequence {
         self.page.events().sequence(self.at).unwrap_or_default()
     }
-    fn encoded_len(&self, encoding: Encoding) -> usize {
-        self.page.encoded(self.at, encoding).len()
+    fn encoded_len(&self, format: WireFormat) -> usize {
+        self.page.encoded(self.at, format).len()
     }
     fn detached(&self) -> Option<Arc<Frame>> {
         Some(Arc::new(self.page.frame(self.at)?).detached())
@@ -303,12 +304,12 @@ impl Worker {
             _ => seen.iter().filter(|held| held.frame().sequence() > evaluated).count(),
         };
         let matched = connection.match_behind(matched, last);
-        let encoding = connection.encoding();
+        let format = connection.transport.wire_format();
         let merges = seen.windows(2).any(|pair| pair[0].frame().continues_in(pair[1].frame()));
         let (wrote, whole, merged) = if merges {
             let mut seen: Vec<Arc<Frame>> = seen.into_iter().map(SharedFrame::share).collect();
             let runs = merge::coalesce(&mut seen);
-            seen.iter().for_each(|frame| frame.encoded(encoding).append_to(&mut bytes));
+            seen.iter().for_each(|frame| frame.encoded(format).append_to(&mut bytes));
             let wrote = connection.sink.write(&bytes);
             let whole = connection.wrote_behind(seen.iter(), wrote, last, now);
             // A frame that was sent in part counts for its whole run: all events of the run but one are
@@ -317,7 +318,7 @@ impl Worker {
             let started = (whole as usize + usize::from(is_partial)).min(runs.len());
             (wrote, whole, runs[..started].iter().map(|run| run - 1).sum())
         } else {
-            seen.iter().for_each(|held| held.frame().encoded(encoding).append_to(&mut bytes));
+            seen.iter().for_each(|held| held.frame().encoded(format).append_to(&mut bytes));
             let wrote = connection.sink.write(&bytes);
             (wrote, connection.wrote_behind(seen.iter(), wrote, last, now), 0)
         };
@@ -342,15 +343,15 @@ impl Worker {
         let connection = state.connections.get_mut(token.slot as usize)?;
         let unseen = part.end.saturating_sub(part.start.max(page.events().count_to(connection.evaluated)));
         let matched = connection.match_behind(unseen, last);
-        let encoding = connection.encoding();
-        let slice = match encoding {
-            Encoding::SseChunked => page.sse_chunked(part.clone()),
-            Encoding::Ws | Encoding::Sse => None,
+        let format = connection.transport.wire_format();
+        let slice = match format {
+            WireFormat::SseChunked => page.sse_chunked(part.clone()),
+            WireFormat::Ws | WireFormat::Sse => None,
         };
         let wrote = match slice {
             Some(slice) => connection.sink.write(slice),
             None => {
-                part.clone().for_each(|at| page.encoded(at, encoding).append_to(&mut bytes));
+                part.clone().for_each(|at| page.encoded(at, format).append_to(&mut bytes));
                 connection.sink.write(&bytes)
             }
         };

@@ -23,11 +23,11 @@ use crate::connection::{Connection, Flags, ReadMode, Sink, Tick};
 use crate::cursor::Cursor;
 use crate::filter::{Filter, RowId};
 use crate::frame::control::Control;
-use crate::frame::{Encoding, chunked, ws};
+use crate::frame::{chunked, ws};
 use crate::ids::{Sequence, TenantId};
-use crate::metrics::Transport;
 use crate::tenant::Tenant;
 use crate::tenant::start::ResolvedStart;
+use crate::transport::{Transport, WireFormat};
 
 use super::connection_index::Owner;
 use super::sockets::Token;
@@ -152,7 +152,7 @@ impl Worker {
         state.crowded = true;
         state.connections.insert(connection); // at `token.slot`, which was vacant
         state.index_owners(token.slot, None);
-        self.metrics().connections[handoff.transport as usize].add(1);
+        self.metrics().connections[handoff.transport].add(1);
         self.schedule(state, token);
         if let Some(connection) = state.connection(token) {
             // Kept back, so that what follows is written together with it.
@@ -185,10 +185,10 @@ impl Worker {
     /// Writes a control frame, or keeps it until the transport takes it.
     pub(super) fn control(self: &Rc<Self>, state: &mut WorkerState, token: Token, control: &Control<'_>) {
         let Some(connection) = state.connection(token) else { return };
-        let encoding = connection.encoding();
+        let format = connection.transport.wire_format();
         let mut bytes = std::mem::take(&mut state.control);
         bytes.clear();
-        control.encode(encoding, &mut bytes);
+        control.encode(format, &mut bytes);
         self.raw_control(state, token, &bytes);
         state.control = bytes;
     }
@@ -227,23 +227,21 @@ impl Worker {
         if connection.flags.closing {
             return;
         }
-        match connection.transport {
-            Transport::Ws => {
+        let end_of_body = match connection.transport.wire_format() {
+            WireFormat::Ws => {
                 let mut frame = Vec::new();
                 if let Some(code) = reason.code() {
                     ws::close(Some(code), reason.words().1, &mut frame);
                 }
-                self.end_ws(state, token, &frame, reason);
+                return self.end_ws(state, token, &frame, reason);
             }
-            Transport::Sse | Transport::SseHttp10 | Transport::SseH2 => {
-                let (code, message) = reason.words();
-                self.control(state, token, &Control::Error { code, message, details: None, reference: None });
-                if state.connection(token).is_some_and(|it| it.encoding() == Encoding::SseChunked) {
-                    self.raw_control(state, token, chunked::END);
-                }
-                self.drop_connection(state, token, reason);
-            }
-        }
+            WireFormat::SseChunked => chunked::END,
+            WireFormat::Sse => &[],
+        };
+        let (code, message) = reason.words();
+        self.control(state, token, &Control::Error { code, message, details: None, reference: None });
+        self.raw_control(state, token, end_of_body);
+        self.drop_connection(state, token, reason);
     }
 
     /// Sends a last frame, leaves the tenant, and lingers until the peer closes.
@@ -319,7 +317,7 @@ impl Worker {
                 state.release_tenant(admitted.principal().tenant);
             }
         }
-        self.metrics().connections[connection.transport as usize].add(-1);
+        self.metrics().connections[connection.transport].add(-1);
         self.metrics().closed[reason as usize].add(1);
         tracing::debug!(connection = connection.id, reason = reason.label(), "connection ended");
     }

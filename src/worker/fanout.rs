@@ -13,9 +13,10 @@ use std::sync::Arc;
 use crate::close::CloseReason;
 use crate::connection::{Connection, ReadMode, Tick, WriteOutcome};
 use crate::event_ring::RingRead;
-use crate::frame::{Encoding, Frame};
+use crate::frame::Frame;
 use crate::ids::Sequence;
 use crate::metrics::Times;
+use crate::transport::WireFormat;
 
 use super::catchup::WrittenEvent;
 use super::connection_index::Owner;
@@ -36,13 +37,13 @@ const MARKS_PER_TURN: usize = 32 * 1024;
 const LEAST_FRAMES: usize = 8;
 /// The most connections that stop being live before the next tenant's turn, when the worker was lapped.
 const LAPPED_PER_TURN: usize = 256;
-/// The most different (mask, encoding) pairs whose joined bytes are kept during a turn.
+/// The most different (mask, format) pairs whose joined bytes are kept during a turn.
 const GROUPS: usize = 16;
 
-/// The bytes of one set of frames in one encoding, joined once for all connections that get the same.
+/// The bytes of one set of frames in one format, joined once for all connections that get the same.
 struct Group {
     mask: u64,
-    encoding: Encoding,
+    format: WireFormat,
     start: usize,
     end: usize,
     /// Connections that took all of the bytes and are not yet in the delivery times.
@@ -210,7 +211,10 @@ impl Worker {
                 batch.at += 1; // it was closed or subscribed again since
                 continue;
             }
-            let Some(group) = turn.group(mask, connection.encoding(), joined, &batch.frames) else { break };
+            let Some(group) = turn.group(mask, connection.transport.wire_format(), joined, &batch.frames)
+            else {
+                break;
+            };
             batch.at += 1;
             let Group { start, end, .. } = turn.groups[group];
             chosen += end - start;
@@ -306,16 +310,16 @@ struct Turn {
 }
 
 impl Turn {
-    /// Returns the group of (mask, encoding). If it is new, its bytes are appended to `joined`. Returns
+    /// Returns the group of (mask, format). If it is new, its bytes are appended to `joined`. Returns
     /// `None` if there are [`GROUPS`] already, which may be dropped once no write uses them.
     fn group(
         &mut self,
         mask: u64,
-        encoding: Encoding,
+        format: WireFormat,
         joined: &mut Vec<u8>,
         frames: &[Arc<Frame>],
     ) -> Option<usize> {
-        let same = |group: &Group| group.mask == mask && group.encoding == encoding;
+        let same = |group: &Group| group.mask == mask && group.format == format;
         if let Some(at) = self.groups.iter().position(same) {
             return Some(at);
         }
@@ -326,10 +330,10 @@ impl Turn {
         let mut rest = mask;
         while rest != 0 {
             let frame = &frames[rest.trailing_zeros() as usize];
-            frame.encoded(encoding).append_to(joined);
+            frame.encoded(format).append_to(joined);
             rest &= rest - 1;
         }
-        self.groups.push(Group { mask, encoding, start, end: joined.len(), served: 0 });
+        self.groups.push(Group { mask, format, start, end: joined.len(), served: 0 });
         Some(self.groups.len() - 1)
     }
 }
@@ -362,7 +366,7 @@ impl Connection {
                 break;
             }
             position = frame.sequence();
-            let len = frame.encoded_len(self.encoding());
+            let len = frame.encoded_len(self.transport.wire_format());
             self.last_sent = position;
             if bytes < len {
                 // A slow connection must not keep the whole page of its frame in memory.

@@ -63,7 +63,7 @@ impl Worker {
                     connection.last_heard = now;
                     // An SSE client sends nothing after its request, and input of a closed WebSocket is
                     // ignored.
-                    if !connection.flags.closing && connection.is_ws() {
+                    if !connection.flags.closing && connection.transport.is_duplex() {
                         self.feed(state, token, &mut input[..n]);
                     }
                     if n < input.len()
@@ -101,7 +101,7 @@ impl Worker {
     pub(super) fn take_leftover(&self, state: &mut WorkerState, token: Token, leftover: &[u8]) {
         if let Some(connection) = state.connection(token)
             && !leftover.is_empty()
-            && connection.is_ws()
+            && connection.transport.is_duplex()
         {
             connection.inbound().unprocessed = Some(leftover.into());
         }

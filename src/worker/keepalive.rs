@@ -14,9 +14,9 @@ use crate::allocator;
 use crate::close::CloseReason;
 use crate::connection::{Tick, WriteState};
 use crate::frame::control::Control;
-use crate::frame::{Encoding, sse, ws};
+use crate::frame::{sse, ws};
 use crate::ids::Sequence;
-use crate::metrics::Transport;
+use crate::transport::{Transport, WireFormat};
 
 use super::sockets::Token;
 use super::wheel::Wheel;
@@ -129,7 +129,8 @@ impl Worker {
         }
         let interval = self.keepalive_ticks(connection.transport);
         let expires = connection.admitted.as_ref().and_then(|it| it.principal().expires_at_ms);
-        let silent = connection.is_ws() && now.saturating_sub(connection.last_heard) > 2 * interval;
+        let silent =
+            connection.transport.is_duplex() && now.saturating_sub(connection.last_heard) > 2 * interval;
         let stalled = connection.flags.write_state == WriteState::Blocked
             && connection.out.as_ref().is_some_and(|out| now - out.since >= stall);
         let ended = if expires.is_some_and(|ms| ms <= now_ms) {
@@ -165,7 +166,7 @@ impl Worker {
         let timestamp_ms = self.shared.clock.now_ms();
         let Some(connection) = state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let (view, encoding) = (connection.view, connection.encoding());
+        let (view, format) = (connection.view, connection.transport.wire_format());
         let tenant = admitted.principal().tenant;
         let (last_sent, always) = (connection.last_sent, connection.flags.heartbeat_event);
         let position = match state.views.get(view as usize) {
@@ -179,16 +180,16 @@ impl Worker {
         }
         let cursor = self.cursor_of(state, token, position);
         let mut bytes = Vec::with_capacity(128);
-        match encoding {
-            Encoding::Ws => {
+        match format {
+            WireFormat::Ws => {
                 ws::ping(&[], &mut bytes);
-                Control::Ping { timestamp_ms, cursor }.encode(encoding, &mut bytes);
+                Control::Ping { timestamp_ms, cursor }.encode(format, &mut bytes);
             }
-            Encoding::Sse | Encoding::SseChunked if always || position != last_sent => {
-                Control::Heartbeat { timestamp_ms, cursor }.encode(encoding, &mut bytes);
+            WireFormat::Sse | WireFormat::SseChunked if always || position != last_sent => {
+                Control::Heartbeat { timestamp_ms, cursor }.encode(format, &mut bytes);
             }
-            Encoding::Sse => bytes.extend_from_slice(sse::KEEP_ALIVE),
-            Encoding::SseChunked => bytes.extend_from_slice(sse::KEEP_ALIVE_CHUNKED),
+            WireFormat::Sse => bytes.extend_from_slice(sse::KEEP_ALIVE),
+            WireFormat::SseChunked => bytes.extend_from_slice(sse::KEEP_ALIVE_CHUNKED),
         }
         self.raw_control(state, token, &bytes);
     }

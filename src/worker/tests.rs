@@ -19,11 +19,11 @@ use crate::connection::presence::Presence;
 use crate::event::Event;
 use crate::event_ring::Pins;
 use crate::filter::Filter;
-use crate::metrics::Transport;
 use crate::store::{CommitCallback, CommitError, Store, StoreOptions};
 use crate::tenant::publish::CommitWaiter as _;
 use crate::tenant::start::ResolvedStart;
 use crate::time::SystemClock;
+use crate::transport::Transport;
 
 mod fairness;
 mod submission;

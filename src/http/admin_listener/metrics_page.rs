@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::close::CloseReason;
-use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot, Transport};
+use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot};
+use crate::transport::Transport;
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::worker::Shared;
 
@@ -36,8 +37,7 @@ fn process(out: &mut Exposition) {
 
 fn connections(shared: &Shared, out: &mut Exposition) {
     let metrics = &shared.metrics;
-    let by_transport =
-        Transport::ALL.map(|it| (it.label(), metrics.sum_gauge(|w| w.connections[it as usize].get())));
+    let by_transport = Transport::ALL.map(|it| (it.label(), metrics.sum_gauge(|w| w.connections[it].get())));
     out.gauges(
         "nervewire_connections",
         "Subscribers and publishers connected, by transport",

@@ -196,7 +196,7 @@ const LIMITS: &[(&str, &[(&str, Constraint)])] = &[
     ),
     ("Health", &[("status", Constraint::OneOf(&["healthy", "degraded", "stopping"]))]),
     ("HealthChecks", &[("store", Constraint::OneOf(&["ok", "no_space", "reopening", "read_only"]))]),
-    ("Connection", &[("transport", Constraint::OneOf(&["ws", "sse", "sse_h2", "sse_http10"]))]),
+    ("Connection", &[("transport", Constraint::OneOf(&crate::transport::Transport::LABELS))]),
     ("Gap", &[("reason", Constraint::OneOf(&["trimmed", "lagged", "unknown_cursor"]))]),
 ];
 /// Fields with free data, in every schema.

@@ -20,9 +20,9 @@ use crate::http::api_docs::parameters::{LastEventId, OfSse, OfWebSocket, Subscri
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::boolean;
 use crate::http::response::ApiResponse;
-use crate::metrics::Transport;
 use crate::tenant::Tenant;
 use crate::tenant::start::{self, StartPosition};
+use crate::transport::Transport;
 use crate::worker::connect::ConnectionHandoff;
 
 use super::stream_query::StreamQuery;
@@ -46,8 +46,16 @@ pub struct GrantedSubscription {
 
 /// The parameters of a subscription.
 struct SubscribeQuery {
+    /// `None` if the connection only publishes.
     filter: Option<Filter>,
     from: StartPosition,
+    options: TransportOptions,
+}
+
+/// The parameters that only some transports have.
+#[derive(Default)]
+struct TransportOptions {
+    publish_only: bool,
     no_echo: bool,
     heartbeat_event: bool,
 }
@@ -66,7 +74,7 @@ struct SubscribeQuery {
 pub async fn ws(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
     let accept = handshake(x)?;
     let principal = x.principal(CredentialUse::WebSocket)?;
-    let query = subscribe_query(x, true, false)?;
+    let query = subscribe_query(x, Transport::Ws)?;
     if query.filter.is_some() {
         principal.authorize::<Subscribe>()?;
     }
@@ -95,7 +103,7 @@ pub fn echo(x: &ApiRequest) -> Result<Handled, ErrorResponse> {
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     let query =
-        SubscribeQuery { filter: None, from: StartPosition::Now, no_echo: false, heartbeat_event: false };
+        SubscribeQuery { filter: None, from: StartPosition::Now, options: TransportOptions::default() };
     let handoff = handoff(Transport::Ws, None, query, start::ResolvedStart::NOW);
     let status = StatusCode::SWITCHING_PROTOCOLS;
     Ok(Handled::Subscribed(Box::new(GrantedSubscription { status, headers, preface: Vec::new(), handoff })))
@@ -159,7 +167,15 @@ async fn sse_granted(
     llm: bool,
 ) -> Result<Handled, ErrorResponse> {
     principal.authorize::<Subscribe>()?;
-    let query = subscribe_query(x, false, llm)?;
+    let transport = match x.version {
+        Version::HTTP_2 => Transport::SseH2,
+        Version::HTTP_11 => Transport::Sse,
+        _ => Transport::SseHttp10,
+    };
+    let mut query = subscribe_query(x, transport)?;
+    if llm {
+        query.filter = query.filter.map(Filter::streams_only);
+    }
     x.shared().serving()?;
     let tenant = x.tenant(&principal).await?;
     let admitted =
@@ -167,11 +183,6 @@ async fn sse_granted(
     let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
-    let transport = match x.version {
-        Version::HTTP_2 => Transport::SseH2,
-        Version::HTTP_11 => Transport::Sse,
-        _ => Transport::SseHttp10,
-    };
     let handoff = handoff(transport, Some((admitted, tenant)), query, start);
     let headers = event_stream_headers();
     Ok(Handled::Subscribed(Box::new(GrantedSubscription {
@@ -195,8 +206,8 @@ fn handoff(
         transport,
         filter: query.filter,
         start,
-        no_echo: query.no_echo,
-        heartbeat_event: query.heartbeat_event,
+        no_echo: query.options.no_echo,
+        heartbeat_event: query.options.heartbeat_event,
         head: Vec::new(),
         leftover: Bytes::new(),
     }
@@ -287,29 +298,38 @@ fn names_event_stream(x: &ApiRequest) -> bool {
 }
 
 /// Parses the query of a subscription.
-fn subscribe_query(x: &ApiRequest, ws: bool, llm: bool) -> Result<SubscribeQuery, ErrorResponse> {
-    let (mut silent, mut no_echo, mut heartbeat_event) = (false, false, false);
-    let (filter, from) = StreamQuery::read(x, |name, value| {
+fn subscribe_query(x: &ApiRequest, transport: Transport) -> Result<SubscribeQuery, ErrorResponse> {
+    let mut options = TransportOptions::default();
+    let (filter, from) = StreamQuery::read(x, |name, value| match transport {
+        Transport::Ws => options.take_ws(name, value),
+        Transport::Sse | Transport::SseH2 | Transport::SseHttp10 => options.take_sse(name, value),
+    })?;
+    Ok(SubscribeQuery { filter: (!options.publish_only).then_some(filter), from, options })
+}
+
+impl TransportOptions {
+    /// Takes a parameter that only `/ws` has. Returns false for any other.
+    fn take_ws(&mut self, name: &str, value: &str) -> Result<bool, ErrorResponse> {
         match (name, value) {
-            ("subscribe" | "echo", "") if ws => {}
-            ("heartbeat", "" | "comment") if !ws => {}
-            ("subscribe", "none") if ws => silent = true,
-            ("subscribe", _) if ws => {
-                return Err(ErrorResponse::bad_request("subscribe: must be none"));
-            }
-            ("echo", flag) if ws => no_echo = !boolean("echo", flag)?,
-            ("heartbeat", "event") if !ws => heartbeat_event = true,
-            ("heartbeat", _) if !ws => {
+            ("subscribe" | "echo", "") => {}
+            ("subscribe", "none") => self.publish_only = true,
+            ("subscribe", _) => return Err(ErrorResponse::bad_request("subscribe: must be none")),
+            ("echo", flag) => self.no_echo = !boolean("echo", flag)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Takes a parameter that only `/sse` has. Returns false for any other.
+    fn take_sse(&mut self, name: &str, value: &str) -> Result<bool, ErrorResponse> {
+        match (name, value) {
+            ("heartbeat", "" | "comment") => {}
+            ("heartbeat", "event") => self.heartbeat_event = true,
+            ("heartbeat", _) => {
                 return Err(ErrorResponse::bad_request("heartbeat: must be event or comment"));
             }
             _ => return Ok(false),
         }
         Ok(true)
-    })?;
-    let filter = match silent {
-        true => None,
-        false if llm => Some(filter.streams_only()),
-        false => Some(filter),
-    };
-    Ok(SubscribeQuery { filter, from, no_echo, heartbeat_event })
+    }
 }

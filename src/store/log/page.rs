@@ -303,9 +303,9 @@ pub fn encode_pieces(frames: &[Frame]) -> Vec<(Sequence, Vec<u8>)> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::frame::Encoding;
     use crate::frame::tests::{KEY, frame};
     use crate::store::format::piece::{Packed, Packer};
+    use crate::transport::WireFormat;
 
     /// Pieces of events with `sequences`, which need not be consecutive.
     pub(in crate::store) fn pieces(sequences: impl IntoIterator<Item = u64>, len: usize) -> Vec<Packed> {
@@ -356,7 +356,7 @@ pub(crate) mod tests {
         let mut copied = Vec::new();
         page.frames()[2..9]
             .iter()
-            .for_each(|frame| frame.encoded(Encoding::SseChunked).append_to(&mut copied));
+            .for_each(|frame| frame.encoded(WireFormat::SseChunked).append_to(&mut copied));
         let (whole, places) = page.whole();
         assert_eq!(places, 7..20);
         assert_eq!(whole.sse_chunked(9..16), Some(&copied[..]));
