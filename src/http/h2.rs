@@ -31,11 +31,12 @@ use crate::connection::unauthenticated::UnauthenticatedSocket;
 use crate::error_response::ErrorResponse;
 use crate::worker::Worker;
 
-use super::conn::{HEAD_BYTES, ListenerKind, ServiceResponse, respond};
 use super::deadlines::{Activity, DeadlineAction, Deadlines};
+use super::hyper_io::{HEAD_BYTES, HyperIo};
 use super::response::ApiResponse;
 use super::response::body::{Body, WriteProgress};
-use super::transport::{HyperIo, SocketStream};
+use super::service::{ListenerKind, ServiceResponse, respond};
+use super::socket_stream::SocketStream;
 
 /// Maximum of concurrent streams of a connection.
 pub const STREAMS: u32 = 100;

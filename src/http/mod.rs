@@ -4,13 +4,14 @@
 //!   same shape.
 //! * Handlers authenticate first. Only [`crate::auth`] decides what a principal may do.
 //! * A handler that subscribes returns a [`GrantedSubscription`]. On HTTP/1 the socket is then taken from hyper
-//!   (`conn.rs`).
+//!   (`h1.rs`).
 //!
 //! What is where:
 //! * `routes.rs`: every route, in one table; `access.rs`: what a route requires of its caller.
 //! * `events/`, `resources/`, `admin/`, `health.rs`: the handlers. `admin_listener/` is a listener of its own.
 //! * `request/`, `response/`: what handlers read and return.
-//! * `conn.rs`, `h2.rs`, `transport.rs`, `proxy_protocol.rs`, `deadlines.rs`: a connection under hyper.
+//! * `conn.rs`, `h1.rs`, `h2.rs`, `service.rs`, `hyper_io.rs`, `socket_stream.rs`, `proxy_protocol.rs`,
+//!   `deadlines.rs`: a connection under hyper.
 //! * `api_docs/`: the OpenAPI and AsyncAPI documents, and the page that shows them.
 
 mod access;
@@ -20,21 +21,26 @@ mod api_docs;
 pub mod conn;
 mod deadlines;
 pub mod events;
+mod h1;
 pub mod h2;
 pub mod health;
+mod hyper_io;
 mod proxy_protocol;
 pub mod request;
 mod resources;
 pub mod response;
 mod routes;
-mod transport;
+mod service;
+mod socket_stream;
 
 use http::{Method, StatusCode};
 
 use crate::connection::byte_shares::ByteClaim;
 use crate::error_response::ErrorResponse;
 
+pub use hyper_io::{HEAD_BYTES, HEADERS};
 pub use resources::users::login::LOGIN_BYTES;
+pub use service::ListenerKind;
 
 use events::subscribe::GrantedSubscription;
 use request::{ApiRequest, cors};

@@ -15,7 +15,8 @@ use tokio::sync::oneshot;
 
 use crate::error_response::ErrorResponse;
 use crate::event_ring::Reader;
-use crate::http::conn::{ListenerKind, serve};
+use crate::http::ListenerKind;
+use crate::http::conn::serve;
 use crate::http::response::ApiResponse;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, Shared, Worker};

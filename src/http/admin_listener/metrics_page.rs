@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::close::CloseReason;
 use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot};
-use crate::transport::Transport;
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
+use crate::transport::Transport;
 use crate::worker::Shared;
 
 use super::exposition::{Exposition, Format};

@@ -29,8 +29,8 @@ use crate::auth::{CredentialUse, Operate, RequestContext};
 use crate::error_response::ErrorResponse;
 use crate::worker::Shared;
 
-use super::conn::{HEAD_BYTES, HEADERS};
 use super::health;
+use super::hyper_io::{HEAD_BYTES, HEADERS};
 use super::request::host;
 use super::response::{ApiResponse, REQUEST_ID, guard, request_id};
 

@@ -1,9 +1,7 @@
-//! The transport under hyper: a TCP or Unix socket that replays the bytes read during protocol detection, and
-//! tracks what is written.
+//! The IO that hyper reads and writes: a socket that replays the bytes read during protocol detection, tracks
+//! what is written, and replaces hyper's own error responses.
 
 use std::io;
-use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,24 +10,22 @@ use bytes::Bytes;
 use http::StatusCode;
 use hyper::rt::ReadBufCursor;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::error_response::ErrorResponse;
-use crate::worker::{Accepted, Worker};
+use crate::worker::Worker;
 
-use super::conn::{HEAD_BYTES, HEADERS};
-use super::deadlines::{Activity, DeadlineAction};
+use super::deadlines::Activity;
 use super::response::ApiResponse;
 use super::response::body::WriteProgress;
+use super::socket_stream::SocketStream;
 
-/// A TCP or Unix socket.
-pub(super) enum SocketStream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
+/// Maximum of bytes of a request head.
+pub const HEAD_BYTES: usize = 16 * 1024;
+/// Maximum of headers of a request. This is hyper's own default; setting it would make hyper fill two buffers
+/// for each head.
+pub const HEADERS: usize = 100;
 
-/// The transport under hyper. It replays the first bytes and tracks what is written ([`WriteProgress`]).
+/// The IO of one HTTP connection; [`WriteProgress`] tracks what is written.
 pub(super) struct HyperIo {
     inner: TokioIo<SocketStream>,
     /// Bytes that were read during protocol detection. They are replayed first.
@@ -70,7 +66,7 @@ impl hyper::rt::Read for HyperIo {
 }
 
 impl HyperIo {
-    /// Creates a transport that replays `first`. On HTTP/1 it has a `flow`.
+    /// Creates the IO of a socket that replays `first`. On HTTP/1 it has a `flow`.
     pub(super) fn new(
         stream: SocketStream,
         first: Bytes,
@@ -172,71 +168,5 @@ impl hyper::rt::Write for HyperIo {
         let wrote = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.record_write(cx, wrote.is_pending());
         wrote
-    }
-}
-
-impl SocketStream {
-    /// Closes the socket. With [`DeadlineAction::Reset`] the peer loses what it has not read.
-    pub(super) fn end(self, end: DeadlineAction) {
-        if end == DeadlineAction::Reset
-            && let SocketStream::Tcp(stream) = &self
-        {
-            // the socket is closed even if this fails
-            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
-        }
-    }
-
-    pub(super) fn from_accepted(accepted: Accepted) -> io::Result<(SocketStream, Option<IpAddr>)> {
-        Ok(match accepted {
-            Accepted::Tcp(stream, peer) => {
-                (SocketStream::Tcp(TcpStream::from_std(stream)?), Some(peer.to_canonical()))
-            }
-            Accepted::Unix(stream) => (SocketStream::Unix(UnixStream::from_std(stream)?), None),
-        })
-    }
-
-    /// Takes the socket out of the runtime's reactor. It stays non-blocking.
-    pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
-        Ok(match self {
-            SocketStream::Tcp(stream) => stream.into_std()?.into(),
-            SocketStream::Unix(stream) => stream.into_std()?.into(),
-        })
-    }
-}
-
-macro_rules! either {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            SocketStream::Tcp($stream) => $call,
-            SocketStream::Unix($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for SocketStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for SocketStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 }
