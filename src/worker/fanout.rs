@@ -21,12 +21,12 @@ use crate::transport::WireFormat;
 use super::catchup::WrittenEvent;
 use super::connection_index::Owner;
 use super::sockets::Token;
-use super::submit::PendingWrite;
+use super::submit::{BATCH_WRITES, PendingWrite};
 use super::view::{BATCH_FRAMES, Batch};
 use super::{Worker, WorkerState};
 
-/// The most connections of one tenant that are written to before the next tenant's turn.
-pub const SENDS_PER_TURN: usize = 64;
+/// The most connections of one tenant that are written to before the next tenant's turn: one full submission.
+pub const SENDS_PER_TURN: usize = BATCH_WRITES;
 /// The most bytes of one tenant's writes before the next tenant's turn.
 const BYTES_PER_TURN: usize = 128 * 1024;
 /// About how many (frame, connection) pairs are marked before the next tenant's turn, but at least one frame.

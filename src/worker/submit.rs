@@ -18,15 +18,16 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use crate::config::FanoutSubmission;
 use crate::connection::{Connection, WriteOutcome};
 
-use super::fanout::SENDS_PER_TURN;
 use super::slab::Slab;
 use super::sockets::Token;
 
+/// The most writes of one submission: one bit of a `u64` each.
+pub(super) const BATCH_WRITES: usize = 64;
 /// Writes between two reads of the clock when each write is a system call.
 const SENDS_PER_LOOK: usize = 16;
 /// With fewer writes than this a batch is not worth it.
 const LEAST_BATCH: usize = 4;
-const _: () = assert!(SENDS_PER_TURN == 64, "a bit of a u64 each, and entries of a ring are a power of two");
+const _: () = assert!(BATCH_WRITES == 64, "a bit of a u64 each, and entries of a ring are a power of two");
 
 /// One write of a turn: its connection, its group of bytes, and its result.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl Submission {
     /// Returns how many writes to pass to [`Submission::write`] at once.
     pub(crate) fn depth(&self) -> usize {
         match self.ring {
-            Some(_) => SENDS_PER_TURN,
+            Some(_) => BATCH_WRITES,
             None => SENDS_PER_LOOK,
         }
     }
@@ -78,7 +79,7 @@ impl Submission {
     /// Writes each connection's part of `joined`, and sets the result in [`PendingWrite::wrote`].
     pub(crate) fn write(&mut self, connections: &Slab<Connection>, joined: &[u8], outs: &mut [PendingWrite]) {
         match &mut self.ring {
-            Some(ring) if (LEAST_BATCH..=SENDS_PER_TURN).contains(&outs.len()) => {
+            Some(ring) if (LEAST_BATCH..=BATCH_WRITES).contains(&outs.len()) => {
                 if let Err(error) = write_batch(ring, connections, joined, outs) {
                     tracing::warn!(%error, "io_uring failed; fan-out uses send from now on");
                     self.ring = None;
@@ -90,7 +91,7 @@ impl Submission {
 }
 
 fn make_ring() -> io::Result<IoUring> {
-    let entries = SENDS_PER_TURN as u32;
+    let entries = BATCH_WRITES as u32;
     // Older kernels do not know these flags, which only save work.
     let ring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(entries);
     ring.or_else(|_| IoUring::<squeue::Entry, cqueue::Entry>::new(entries))
