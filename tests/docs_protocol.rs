@@ -337,7 +337,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("other reads of an organization that wait", store::SHORT_WAITING),
         (
             "listings and closings of an organization's connections that wait on a worker",
-            worker::scan::WAITING,
+            worker::connection_list::WAITING,
         ),
         ("hits of a search's answer", memories::search::LIMIT as usize),
         ("hits a search's `offset` passes over", memories::search::OFFSET as usize),

@@ -16,19 +16,12 @@ use std::task::{Context, Poll, Waker};
 use crate::store::{CommitCallback, CommitError};
 use crate::tenant::publish::CommitWaiter;
 
-use super::mail::Mail;
+use super::mail::{CommitNotice, Mail};
 use super::slab::Slab;
 use super::{Shared, Worker};
 
 /// The result of a commit.
 type Outcome = Result<(), CommitError>;
-
-/// The result of a commit, sent by the committer's thread.
-#[derive(Debug)]
-pub struct CommitNotice {
-    slot: u32,
-    outcome: Outcome,
-}
 
 #[derive(Debug)]
 enum WaitState {

@@ -290,6 +290,17 @@ impl Worker {
         }
     }
 
+    /// Closes a connection whose credential has ended, without waiting for the mail about it.
+    pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
+        let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
+        else {
+            return;
+        };
+        if let Err(ended) = self.shared.auth.confirm(admitted.principal()) {
+            self.close(state, token, crate::error_response::close_reason(ended));
+        }
+    }
+
     /// Drops a connection at once; the only place that does.
     pub(super) fn drop_connection(&self, state: &mut WorkerState, token: Token, reason: CloseReason) {
         if state.connection(token).is_none() {

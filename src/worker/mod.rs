@@ -13,13 +13,15 @@ pub mod catchup;
 pub mod commits;
 pub mod connect;
 mod connection_index;
+pub mod connection_list;
 mod fair_queue;
 mod fair_share;
 pub mod fanout;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
-pub mod scan;
+mod recheck;
+mod scan;
 pub mod slab;
 mod slot_set;
 pub mod sockets;
@@ -62,13 +64,12 @@ use crate::wake::WakeQueue;
 
 use connection_index::ConnectionIndex;
 use fair_queue::FairQueue;
-use mail::Mail;
+use mail::{CommittedPublish, Mail};
 use scan::Scans;
 use slab::Slab;
 use sockets::{Ready, Sockets, Token};
 use view::View;
 use wheel::Wheel;
-use ws_publish::CommittedPublish;
 
 /// Size of a worker's one read buffer in bytes, and so the most input that is kept for a connection whose
 /// turn ended.

@@ -3,99 +3,34 @@
 //!
 //! * A step handles at most [`STEP`] connections. Steps have a share of each turn, and organizations take
 //!   turns, so one organization's scans delay the others by one step.
-//! * A recheck covers the connections of the users, keys and tokens that changed. Changes that come while it
-//!   waits are added to it: at most one recheck of an organization waits, however many changes there were.
 //! * A scan continues from a slot. A connection that comes meanwhile was checked when it was adopted.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-
-use tokio::sync::oneshot;
 
 use crate::auth::{AuthChange, Principal};
 use crate::close::CloseReason;
 use crate::connection::Connection;
-use crate::filter::Narrowing;
 use crate::ids::TenantId;
 
-use super::connection_index::{Owner, OwnerTag};
+use super::connection_index::OwnerTag;
+use super::connection_list::{
+    ClosedReply, ConnectionInfo, ConnectionSelector, DescribedReply, FoundConnection, FoundReply,
+    ScanQueueFull, WAITING,
+};
 use super::fair_queue::FairQueue;
-use super::mail::ConnectionInfo;
+use super::recheck::Recheck;
 use super::sockets::Token;
 use super::{Worker, WorkerState};
 
 /// The most connections of one step.
 const STEP: usize = 16;
-/// The most users, keys and tokens of an organization that wait for a recheck by name. With more, the whole
-/// organization is rechecked.
-const NAMED: usize = 1_024;
-/// The most listings and closings of one organization that wait on a worker; more are refused.
-pub const WAITING: usize = 64;
 /// The tenant under which scans of all organizations are queued, which only an operator can request.
 const EVERYBODY: TenantId = TenantId(0);
 
-/// Too many listings and closings of the organization are waiting.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("too many listings of the organization's connections are waiting ({WAITING})")]
-pub struct ScanQueueFull;
-
-/// Selects connections of one organization.
-#[derive(Clone, Debug)]
-pub struct ConnectionSelector {
-    /// The organization.
-    pub tenant: TenantId,
-    /// Only the connection with this id.
-    pub id: Option<u64>,
-    /// Only connections of this `sub`.
-    pub user: Option<Arc<str>>,
-    /// Only connections of this API key.
-    pub key: Option<Arc<str>>,
-    /// Only connections whose credentials are limited at least this much.
-    pub within: Narrowing,
-}
-
-impl ConnectionSelector {
-    fn owner(&self) -> Owner<'_> {
-        match (&self.user, &self.key) {
-            (Some(user), _) => Owner::User(self.tenant, user),
-            (None, Some(key)) => Owner::Key(self.tenant, key),
-            (None, None) => Owner::Organization(self.tenant),
-        }
-    }
-
-    fn matches(&self, principal: &Principal, connection: &Connection) -> bool {
-        principal.tenant == self.tenant
-            && !connection.flags.closing
-            && self.id.is_none_or(|id| id == connection.id)
-            && self.user.as_deref().is_none_or(|user| principal.sub.as_deref() == Some(user))
-            && self.key.as_deref().is_none_or(|key| principal.key_id() == Some(key))
-            && principal.narrowing.within(&self.within)
-    }
-}
-
-/// A connection that a listing found.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct FoundConnection {
-    /// Its id.
-    pub id: u64,
-    /// Its worker.
-    pub worker: usize,
-    /// Its slot on that worker.
-    pub slot: u32,
-    /// The generation of that slot.
-    pub generation: u32,
-}
-
-/// Sends the result of a listing.
-pub type FoundReply = oneshot::Sender<Result<Vec<FoundConnection>, ScanQueueFull>>;
-/// Sends the descriptions of the connections that were found.
-pub type DescribedReply = oneshot::Sender<Result<Vec<ConnectionInfo>, ScanQueueFull>>;
-/// Sends the number of closed connections.
-pub type ClosedReply = oneshot::Sender<Result<usize, ScanQueueFull>>;
-
 /// A scan that is waiting or in progress.
-enum Scan {
+enum ConnectionScan {
     /// Checks rights again.
     Recheck(Option<Recheck>, ScanCursor),
     /// Finds the `most` connections with the lowest ids after `after`, in any order.
@@ -105,7 +40,7 @@ enum Scan {
         most: usize,
         found: Vec<FoundConnection>,
         reply: FoundReply,
-        walk: ScanCursor,
+        cursor: ScanCursor,
     },
     /// Describes connections, except those that have ended.
     Describe {
@@ -117,19 +52,19 @@ enum Scan {
         selector: ConnectionSelector,
         closed: usize,
         reply: ClosedReply,
-        walk: ScanCursor,
+        cursor: ScanCursor,
     },
 }
 
-impl Scan {
+impl ConnectionScan {
     /// Returns true if no caller waits for the result any more.
     fn is_abandoned(&self) -> bool {
         match self {
-            Scan::Recheck(..) => false,
-            Scan::List { reply, .. } => reply.is_closed(),
-            Scan::Describe { reply, .. } => reply.is_closed(),
+            ConnectionScan::Recheck(..) => false,
+            ConnectionScan::List { reply, .. } => reply.is_closed(),
+            ConnectionScan::Describe { reply, .. } => reply.is_closed(),
             // A closing that has begun is finished.
-            Scan::Close { closed, reply, .. } => *closed == 0 && reply.is_closed(),
+            ConnectionScan::Close { closed, reply, .. } => *closed == 0 && reply.is_closed(),
         }
     }
 }
@@ -162,64 +97,10 @@ impl ScanCursor {
     }
 }
 
-/// The users, keys and tokens of an organization whose rights have changed.
-#[derive(Debug, Default)]
-pub(super) struct Recheck {
-    everyone: bool,
-    users: HashSet<Box<str>>,
-    keys: HashSet<Box<str>>,
-    tokens: HashSet<Box<str>>,
-}
-
-impl Recheck {
-    fn add(&mut self, change: &AuthChange) {
-        match change {
-            AuthChange::KeyRevoked(_, key) => drop(self.keys.insert(key.as_str().into())),
-            AuthChange::TokenRevoked(_, jti) => drop(self.tokens.insert(jti.as_str().into())),
-            AuthChange::UserDisabled(_, sub, _) | AuthChange::TokensEnded(_, sub) => {
-                self.users.insert(sub.as_str().into());
-            }
-            _ => self.everyone = true,
-        }
-        if self.everyone || self.users.len() + self.keys.len() + self.tokens.len() > NAMED {
-            *self = Recheck { everyone: true, ..Recheck::default() };
-        }
-    }
-
-    fn concerns(&self, principal: &Principal) -> bool {
-        let token = || match &principal.credential {
-            crate::auth::CredentialId::Token { jti, .. } => jti.as_deref(),
-            _ => None,
-        };
-        self.everyone
-            || principal.sub.as_ref().is_some_and(|sub| self.users.contains(sub))
-            || principal.key_id().is_some_and(|key| self.keys.contains(key))
-            || principal.made_by_user().is_some_and(|sub| self.users.contains(sub.as_str()))
-            || (!self.tokens.is_empty() && token().is_some_and(|jti| self.tokens.contains(jti)))
-    }
-
-    /// Returns true if a key that was deleted issued the credential, for any organization.
-    fn concerns_made(&self, principal: &Principal) -> bool {
-        !self.keys.is_empty() && principal.made_by_key().is_some_and(|key| self.keys.contains(key))
-    }
-
-    /// Returns the owners whose connections are checked. A `jti` has no index of its own, so it stands for
-    /// its organization.
-    fn owners(&self, state: &WorkerState, tenant: TenantId) -> VecDeque<OwnerTag> {
-        let made_by_keys = self.keys.iter().map(|key| Owner::MadeByKey(key));
-        let all = (self.everyone || !self.tokens.is_empty()).then_some(Owner::Organization(tenant));
-        let users =
-            self.users.iter().flat_map(|sub| [Owner::User(tenant, sub), Owner::MadeByUser(tenant, sub)]);
-        let keys = self.keys.iter().map(|key| Owner::Key(tenant, key));
-        let named = users.chain(keys).filter(|_| all.is_none());
-        all.into_iter().chain(named).chain(made_by_keys).map(|owner| state.index.tag(owner)).collect()
-    }
-}
-
 /// The scans of a worker.
 #[derive(Default)]
 pub(super) struct Scans {
-    queue: FairQueue<Scan>,
+    queue: FairQueue<ConnectionScan>,
     /// For each organization with a recheck in the queue that has not begun: what that recheck covers.
     rechecks: HashMap<TenantId, Recheck>,
     drain: Option<Drain>,
@@ -228,7 +109,7 @@ pub(super) struct Scans {
 /// The drain: every connection is closed, a limited number at a time.
 #[derive(Debug)]
 struct Drain {
-    walk: ScanCursor,
+    cursor: ScanCursor,
     /// How many may be closed now.
     allowed: usize,
 }
@@ -243,7 +124,7 @@ impl Scans {
         let tenant = change.tenant().unwrap_or(EVERYBODY);
         let queue = &mut self.queue;
         let recheck = self.rechecks.entry(tenant).or_insert_with(|| {
-            queue.push(tenant, Scan::Recheck(None, ScanCursor::default()));
+            queue.push(tenant, ConnectionScan::Recheck(None, ScanCursor::default()));
             Recheck::default()
         });
         recheck.add(change);
@@ -264,7 +145,7 @@ impl Scans {
 }
 
 impl WorkerState {
-    fn cursor(&self, selector: &ConnectionSelector) -> ScanCursor {
+    fn cursor_of_selector(&self, selector: &ConnectionSelector) -> ScanCursor {
         ScanCursor { owners: [self.index.tag(selector.owner())].into(), ..ScanCursor::default() }
     }
 
@@ -279,8 +160,10 @@ impl WorkerState {
             let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
-        let (tenant, walk) = (selector.tenant, self.cursor(&selector));
-        self.scans.queue.push(tenant, Scan::List { selector, after, most, found: Vec::new(), reply, walk });
+        let (tenant, cursor) = (selector.tenant, self.cursor_of_selector(&selector));
+        self.scans
+            .queue
+            .push(tenant, ConnectionScan::List { selector, after, most, found: Vec::new(), reply, cursor });
     }
 
     pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<FoundConnection>, reply: DescribedReply) {
@@ -289,7 +172,7 @@ impl WorkerState {
             return;
         }
         let listed = Vec::with_capacity(found.len());
-        self.scans.queue.push(tenant, Scan::Describe { found: found.into_iter(), listed, reply });
+        self.scans.queue.push(tenant, ConnectionScan::Describe { found: found.into_iter(), listed, reply });
     }
 
     pub(super) fn close_selected(&mut self, selector: ConnectionSelector, reply: ClosedReply) {
@@ -297,8 +180,8 @@ impl WorkerState {
             let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
-        let (tenant, walk) = (selector.tenant, self.cursor(&selector));
-        self.scans.queue.push(tenant, Scan::Close { selector, closed: 0, reply, walk });
+        let (tenant, cursor) = (selector.tenant, self.cursor_of_selector(&selector));
+        self.scans.queue.push(tenant, ConnectionScan::Close { selector, closed: 0, reply, cursor });
     }
 
     /// Returns the token of the connection in a slot, and its principal; `None` for an empty slot and for the
@@ -320,20 +203,20 @@ impl Worker {
             return;
         }
         let _ = match scan {
-            Scan::Recheck(..) => Ok(()),
-            Scan::List { found, reply, .. } => reply.send(Ok(found)).map_err(drop),
-            Scan::Describe { listed, reply, .. } => reply.send(Ok(listed)).map_err(drop),
-            Scan::Close { closed, reply, .. } => reply.send(Ok(closed)).map_err(drop),
+            ConnectionScan::Recheck(..) => Ok(()),
+            ConnectionScan::List { found, reply, .. } => reply.send(Ok(found)).map_err(drop),
+            ConnectionScan::Describe { listed, reply, .. } => reply.send(Ok(listed)).map_err(drop),
+            ConnectionScan::Close { closed, reply, .. } => reply.send(Ok(closed)).map_err(drop),
         }; // the caller may be gone
     }
 
     /// Handles some more connections; returns true at the end of the scan.
-    fn step(self: &Rc<Self>, state: &mut WorkerState, tenant: TenantId, scan: &mut Scan) -> bool {
+    fn step(self: &Rc<Self>, state: &mut WorkerState, tenant: TenantId, scan: &mut ConnectionScan) -> bool {
         for _ in 0..STEP {
             let ended = match scan {
-                Scan::Recheck(recheck, walk) => self.recheck_next(state, tenant, recheck, walk),
-                Scan::List { selector, after, most, found, walk, .. } => {
-                    let Some(slot) = walk.next(state) else { return true };
+                ConnectionScan::Recheck(recheck, cursor) => self.recheck_next(state, tenant, recheck, cursor),
+                ConnectionScan::List { selector, after, most, found, cursor, .. } => {
+                    let Some(slot) = cursor.next(state) else { return true };
                     if let Some((token, connection, principal)) = state.holder(slot)
                         && selector.matches(principal, connection)
                         && after.is_none_or(|after| connection.id > after)
@@ -345,13 +228,13 @@ impl Worker {
                     false
                 }
                 // One per step, because formatting a filter may take some hundred values.
-                Scan::Describe { found, listed, .. } => {
+                ConnectionScan::Describe { found, listed, .. } => {
                     let Some(next) = found.next() else { return true };
-                    listed.extend(self.describe(state, &next));
+                    listed.extend(state.describe_connection(&next));
                     return false;
                 }
-                Scan::Close { selector, closed, walk, .. } => {
-                    let Some(slot) = walk.next(state) else { return true };
+                ConnectionScan::Close { selector, closed, cursor, .. } => {
+                    let Some(slot) = cursor.next(state) else { return true };
                     if let Some((token, connection, principal)) = state.holder(slot)
                         && selector.matches(principal, connection)
                     {
@@ -375,20 +258,20 @@ impl Worker {
         state: &mut WorkerState,
         tenant: TenantId,
         recheck: &mut Option<Recheck>,
-        walk: &mut ScanCursor,
+        cursor: &mut ScanCursor,
     ) -> bool {
         let recheck = match recheck {
             Some(recheck) => recheck,
             None => {
                 let begun = state.scans.rechecks.remove(&tenant).unwrap_or_default();
-                let owners = begun.owners(state, tenant);
-                *walk = ScanCursor { owners, all: tenant == EVERYBODY, at: 0 };
+                let owners = begun.owners(&state.index, tenant);
+                *cursor = ScanCursor { owners, all: tenant == EVERYBODY, at: 0 };
                 recheck.insert(begun)
             }
         };
-        let Some(slot) = walk.next(state) else { return true };
+        let Some(slot) = cursor.next(state) else { return true };
         let Some((token, connection, principal)) = state.holder(slot) else { return false };
-        let is_concerned = walk.all
+        let is_concerned = cursor.all
             || (principal.tenant == tenant && recheck.concerns(principal))
             || recheck.concerns_made(principal);
         if connection.flags.closing || !is_concerned {
@@ -406,8 +289,8 @@ impl Worker {
     /// once. [`Worker::adopt`] closes a connection that is adopted from here on.
     pub(super) fn drain(self: &Rc<Self>, state: &mut WorkerState, seconds: u64) {
         self.stop.send_replace(true);
-        let walk = ScanCursor { all: true, ..ScanCursor::default() };
-        state.scans.drain = Some(Drain { walk, allowed: if seconds == 0 { usize::MAX } else { 0 } });
+        let cursor = ScanCursor { all: true, ..ScanCursor::default() };
+        state.scans.drain = Some(Drain { cursor, allowed: if seconds == 0 { usize::MAX } else { 0 } });
         if seconds == 0 {
             return;
         }
@@ -433,7 +316,7 @@ impl Worker {
             if drain.allowed == 0 {
                 break;
             }
-            let Some(slot) = drain.walk.next(state) else { return };
+            let Some(slot) = drain.cursor.next(state) else { return };
             let Some(connection) = state.connections.get(slot as usize) else { continue };
             let token = Token { slot, generation: connection.generation };
             drain.allowed -= 1;

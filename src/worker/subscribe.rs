@@ -12,7 +12,7 @@ use crate::frame::control::{Control, Ref};
 use crate::ids::Sequence;
 use crate::tenant::start::ResolvedStart;
 
-use super::mail::connection_name;
+use super::connection_list::connection_name;
 use super::sockets::Token;
 use super::{Worker, WorkerState};
 

@@ -14,6 +14,7 @@ use crate::close::CloseReason;
 use crate::connection::{Sink, WriteState};
 use crate::time::Clock;
 
+use super::mail::Mail;
 use super::sockets::{Ready, Token};
 use super::{Worker, WorkerState};
 
@@ -124,6 +125,26 @@ impl Worker {
                 self.on_mail(state, mail);
             }
             self.serve_fresh_tenants(state);
+        }
+    }
+
+    fn on_mail(self: &Rc<Self>, state: &mut WorkerState, mail: Mail) {
+        match mail {
+            Mail::Accepted(accepted) => match self.on_accepted.get() {
+                Some(serve) => serve(accepted),
+                None => tracing::warn!("a socket was assigned to a worker that is not serving yet"),
+            },
+            Mail::Committed(committed) => {
+                if let Some(tenant) = state.tenant_of(committed.token) {
+                    state.acks.push(tenant, committed);
+                }
+            }
+            Mail::CommitNotice(notice) => self.commits.on_notice(&notice),
+            Mail::List { selector, after, most, reply } => state.list(selector, after, most, reply),
+            Mail::Describe { tenant, found, reply } => state.describe(tenant, found, reply),
+            Mail::Close(selector, reply) => state.close_selected(selector, reply),
+            Mail::Recheck(change) => state.scans.recheck(&change),
+            Mail::Drain { seconds } => self.drain(state, seconds),
         }
     }
 

@@ -21,29 +21,16 @@ use crate::error_response::ErrorResponse;
 use crate::event::Event;
 use crate::frame::control::{Control, Ref};
 use crate::ids::TenantId;
-use crate::store::{CommitCallback, CommitError};
+use crate::store::CommitCallback;
 use crate::tenant::Tenant;
 use crate::tenant::body_reader;
 use crate::tenant::draft::Draft;
 use crate::tenant::idempotency::{PublishOptions, Published};
 use crate::tenant::publish::{PublishError, Receipt};
 
-use super::mail::Mail;
+use super::mail::{CommittedPublish, Mail};
 use super::sockets::Token;
 use super::{Worker, WorkerState};
-
-/// A publish whose commit is over.
-pub struct CommittedPublish {
-    token: Token,
-    reference: Option<Ref>,
-    receipt: Result<Receipt, CommitError>,
-}
-
-impl CommittedPublish {
-    pub(super) fn token(&self) -> Token {
-        self.token
-    }
-}
 
 /// A client's `publish`.
 pub(super) struct PublishFrame<'a> {

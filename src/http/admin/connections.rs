@@ -14,8 +14,10 @@ use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
 use crate::ids::TenantId;
 use crate::wake::WakeQueue;
-use crate::worker::mail::{ConnectionInfo, Mail, connection_id, connection_name};
-use crate::worker::scan::{ConnectionSelector, FoundConnection, ScanQueueFull};
+use crate::worker::connection_list::{
+    ConnectionInfo, ConnectionSelector, FoundConnection, ScanQueueFull, connection_id, connection_name,
+};
+use crate::worker::mail::Mail;
 
 use super::{no_parameters, parameters, unescaped, unknown};
 

@@ -8,8 +8,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::auth::{AuthChange, Authorized, Manage, NewToken};
 use crate::filter::Narrowing;
-use crate::worker::mail::ConnectionInfo;
-use crate::worker::scan::{self, ConnectionSelector, FoundConnection};
+use crate::worker::connection_list::{self, ConnectionInfo, ConnectionSelector, FoundConnection};
 
 /// Each reading of this clock takes longer than a share of a turn, so a turn does no more than it must.
 #[derive(Default)]
@@ -86,7 +85,7 @@ impl Bench {
 }
 
 mod scan_result {
-    pub(super) type Found = Result<Vec<super::FoundConnection>, super::scan::ScanQueueFull>;
+    pub(super) type Found = Result<Vec<super::FoundConnection>, super::connection_list::ScanQueueFull>;
 }
 
 /// A change of one user rechecks that user's connections of every kind and no others. Those of a disabled
@@ -239,13 +238,13 @@ fn listings_are_bounded_for_each_organization() {
         assert_eq!(described.len(), 3);
 
         let replies: Vec<_> =
-            (0..scan::WAITING + 10).map(|_| bench.list(bench.organization(0), None, 1)).collect();
+            (0..connection_list::WAITING + 10).map(|_| bench.list(bench.organization(0), None, 1)).collect();
         let others = bench.list(bench.organization(1), None, 1);
         let waits = || bench.worker.state.borrow().scans.len_of(bench.principals[0].tenant);
         while !bench.worker.state.borrow().mail.is_empty() || waits() == 0 {
             bench.turn();
         }
-        assert!(waits() <= scan::WAITING);
+        assert!(waits() <= connection_list::WAITING);
         drop(replies);
         let again = bench.list(bench.organization(0), None, 1);
         bench.idle();
