@@ -7,7 +7,6 @@
 //! * Neighbouring `stream_chunk`s that a connection sees are merged here, and only here.
 
 use std::ops::Range;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use crate::transport::WireFormat;
 
 use super::sockets::Token;
 use super::view::BATCH_FRAMES;
-use super::{Worker, WorkerState};
+use super::{WorkerLoop, WorkerState};
 
 /// Bytes sent to one connection before the next one has its turn.
 const BYTES_PER_RUN: usize = 32 * 1024;
@@ -166,28 +165,28 @@ impl WorkerState {
     }
 }
 
-impl Worker {
+impl WorkerLoop<'_> {
     /// Continues a connection that has work left: first its pending output, then the events that it has not
     /// read.
-    pub(super) fn advance(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
-        let now = state.wheel.now();
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn advance(&mut self, token: Token) {
+        let now = self.state.wheel.now();
+        let Some(connection) = self.state.connection(token) else { return };
         connection.flags.running = false;
         if connection.flags.write_state == WriteState::Ready {
             connection.flags.write_state = WriteState::Open;
         }
         let owes = connection.flags.write_state.is_blocked()
-            || (connection.out.is_some() && !self.flush(state, token, now));
+            || (connection.out.is_some() && !self.flush(token, now));
         // This comes after the flush, which may have removed the reason for not reading; no further edge
         // reports that. What a blocked connection sends is still read.
-        if state.connection(token).is_some_and(|connection| connection.flags.unread) {
-            self.read(state, token, true);
+        if self.state.connection(token).is_some_and(|connection| connection.flags.unread) {
+            self.read(token, true);
         }
         if owes {
             return;
         }
         let mut sent = 0;
-        while let Some(connection) = state.connection(token) {
+        while let Some(connection) = self.state.connection(token) {
             let flags = connection.flags;
             if connection.mode != ReadMode::Behind
                 || flags.write_state.is_blocked()
@@ -197,10 +196,10 @@ impl Worker {
                 return;
             }
             if sent >= BYTES_PER_RUN {
-                state.run(token);
+                self.state.run(token);
                 return;
             }
-            match self.read_on(state, token) {
+            match self.read_on(token) {
                 Some(bytes) => sent += bytes,
                 None => return,
             }
@@ -208,8 +207,8 @@ impl Worker {
     }
 
     /// Writes a connection's pending output. Returns true if none is left.
-    pub(super) fn flush(self: &Rc<Self>, state: &mut WorkerState, token: Token, now: Tick) -> bool {
-        let Some(connection) = state.connection(token) else { return false };
+    pub(super) fn flush(&mut self, token: Token, now: Tick) -> bool {
+        let Some(connection) = self.state.connection(token) else { return false };
         let held = connection.out.as_ref().is_some_and(|out| out.partial.is_some());
         let wrote = connection.flush();
         let done = held && connection.out.as_ref().is_none_or(|out| out.partial.is_none());
@@ -220,40 +219,41 @@ impl Worker {
             connection.outbox().since = now; // there was progress, so the stall timer restarts
         }
         let left = connection.flags.write_state.is_blocked();
-        self.metrics().bytes_sent.add(wrote.bytes as u64);
+        self.worker.metrics().bytes_sent.add(wrote.bytes as u64);
         if done {
-            self.metrics().delivered.add(1);
-            self.metrics().pending.add(-1);
+            self.worker.metrics().delivered.add(1);
+            self.worker.metrics().pending.add(-1);
         }
         if wrote.gone {
-            self.drop_connection(state, token, CloseReason::Peer);
+            self.drop_connection(token, CloseReason::Peer);
             return false;
         }
-        !left && self.send_owed_acks(state, token)
+        !left && self.send_owed_acks(token)
     }
 
     /// Reads and sends one batch from the ring or the log. Returns `None` if there is nothing to do now.
-    fn read_on(self: &Rc<Self>, state: &mut WorkerState, token: Token) -> Option<usize> {
-        let connection = state.connection(token)?;
+    fn read_on(&mut self, token: Token) -> Option<usize> {
+        let connection = self.state.connection(token)?;
         let (view, position) = (connection.view, connection.position);
-        let it = state.views.get(view as usize)?;
+        let it = self.state.views.get(view as usize)?;
         if position >= it.joint {
-            self.join_live(state, token);
+            self.join_live(token);
             return None;
         }
         let joint = it.joint;
-        let mut frames = std::mem::take(&mut state.frames);
-        let read = it.tenant.ring().read(&mut state.reader, position.next().0, &mut frames, BATCH_FRAMES);
+        let mut frames = std::mem::take(&mut self.state.frames);
+        let read =
+            it.tenant.ring().read(&mut self.state.reader, position.next().0, &mut frames, BATCH_FRAMES);
         let sent = match read {
             RingRead::Frames => {
                 frames.retain(|frame| frame.sequence() <= joint);
-                self.deliver(state, token, &frames)
+                self.deliver(token, &frames)
             }
             RingRead::Behind { .. } => {
-                match self.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
-                    Some(page) => self.deliver_page(state, token, &page, joint),
+                match self.worker.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
+                    Some(page) => self.deliver_page(token, &page, joint),
                     None => {
-                        self.ask_log(state, token);
+                        self.ask_log(token);
                         None
                     }
                 }
@@ -261,36 +261,31 @@ impl Worker {
             RingRead::AtHead => None, // a new epoch has just begun; a wake-up will follow
         };
         frames.clear();
-        state.frames = frames;
+        self.state.frames = frames;
         sent
     }
 
     /// Makes a connection live that has read as far as the live connections: from now on the fan-out serves
     /// it.
-    fn join_live(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
-        let Some(connection) = state.connection(token) else { return };
+    fn join_live(&mut self, token: Token) {
+        let Some(connection) = self.state.connection(token) else { return };
         connection.mode = ReadMode::Live;
-        self.metrics().behind.add(-1);
+        self.worker.metrics().behind.add(-1);
         if std::mem::replace(&mut connection.flags.caught_up_pending, false) {
             let position = connection.position;
             connection.last_sent = position;
-            let cursor = self.cursor_of(state, token, position);
-            self.control(state, token, &Control::CaughtUp { cursor });
+            let cursor = self.cursor_of(token, position);
+            self.control(token, &Control::CaughtUp { cursor });
         }
     }
 
     /// Sends those of consecutive `frames` that the connection may see, merged where possible. Returns the
     /// bytes sent, or `None` if the transport took no more.
-    fn deliver<F: SharedFrame>(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        frames: &[F],
-    ) -> Option<usize> {
+    fn deliver<F: SharedFrame>(&mut self, token: Token, frames: &[F]) -> Option<usize> {
         let last = frames.last()?.frame().sequence();
-        let mut bytes = std::mem::take(&mut state.bytes);
-        let now = state.wheel.now();
-        let WorkerState { connections, views, .. } = state;
+        let mut bytes = std::mem::take(&mut self.state.bytes);
+        let now = self.state.wheel.now();
+        let WorkerState { connections, views, .. } = &mut *self.state;
         let connection = connections.get_mut(token.slot as usize)?;
         let selection = views.get(connection.view as usize)?.index.selection(connection.row?)?;
         let mut seen: Vec<&F> = Vec::with_capacity(frames.len());
@@ -324,23 +319,17 @@ impl Worker {
         };
         let wrote_some = !bytes.is_empty();
         bytes.clear();
-        state.bytes = bytes;
-        self.count_delivery(state, token, wrote, Delivery { matched, merged, whole, wrote_some })
+        self.state.bytes = bytes;
+        self.count_delivery(token, wrote, Delivery { matched, merged, whole, wrote_some })
     }
 
-    /// Like [`Worker::deliver`], for events of a page of which the connection sees all and of which none can
+    /// Like [`WorkerLoop::deliver`], for events of a page of which the connection sees all and of which none can
     /// be merged, so that no event is checked.
-    fn deliver_all(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        page: &FramePage,
-        part: Range<usize>,
-    ) -> Option<usize> {
+    fn deliver_all(&mut self, token: Token, page: &FramePage, part: Range<usize>) -> Option<usize> {
         let last = page.events().sequence(part.end.checked_sub(1)?)?;
-        let mut bytes = std::mem::take(&mut state.bytes);
-        let now = state.wheel.now();
-        let connection = state.connections.get_mut(token.slot as usize)?;
+        let mut bytes = std::mem::take(&mut self.state.bytes);
+        let now = self.state.wheel.now();
+        let connection = self.state.connections.get_mut(token.slot as usize)?;
         let unseen = part.end.saturating_sub(part.start.max(page.events().count_to(connection.evaluated)));
         let matched = connection.match_behind(unseen, last);
         let format = connection.transport.wire_format();
@@ -358,44 +347,43 @@ impl Worker {
         let events = part.map(|at| PageEvent { page, at });
         let whole = connection.wrote_behind(events, wrote, last, now);
         bytes.clear();
-        state.bytes = bytes;
-        self.count_delivery(state, token, wrote, Delivery { matched, merged: 0, whole, wrote_some: true })
+        self.state.bytes = bytes;
+        self.count_delivery(token, wrote, Delivery { matched, merged: 0, whole, wrote_some: true })
     }
 
     /// Counts the result of writing to a connection, and drops the connection if its peer is gone. Returns
-    /// the same as [`Worker::deliver`].
+    /// the same as [`WorkerLoop::deliver`].
     fn count_delivery(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
+        &mut self,
         token: Token,
         wrote: WriteOutcome,
         Delivery { matched, merged, whole, wrote_some }: Delivery,
     ) -> Option<usize> {
-        let metrics = self.metrics();
+        let metrics = self.worker.metrics();
         metrics.matched.add(u64::from(matched));
         metrics.writes.add(u64::from(wrote_some));
         metrics.bytes_sent.add(wrote.bytes as u64);
         metrics.coalesced.add(u64::from(merged));
         metrics.delivered.add(u64::from(whole));
         metrics.pending.add(i64::from(matched) - i64::from(merged + whole));
-        if let Some(connection) = state.connection(token) {
+        if let Some(connection) = self.state.connection(token) {
             connection.pending = connection.pending.saturating_sub(merged + whole);
         }
         if wrote.gone {
-            self.drop_connection(state, token, CloseReason::Peer);
+            self.drop_connection(token, CloseReason::Peer);
         }
         (!wrote.blocked && !wrote.gone).then_some(wrote.bytes)
     }
 
-    /// Requests the log page after the connection's position; the result arrives at [`Worker::on_log`].
-    fn ask_log(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
-        let Some(connection) = state.connection(token) else { return };
+    /// Requests the log page after the connection's position; the result arrives at [`WorkerLoop::on_log`].
+    fn ask_log(&mut self, token: Token) {
+        let Some(connection) = self.state.connection(token) else { return };
         connection.flags.awaiting_log = true;
         let position = connection.position;
         let view = connection.view;
-        let Some(it) = state.views.get(view as usize) else { return };
+        let Some(it) = self.state.views.get(view as usize) else { return };
         let log = it.tenant.log().clone();
-        let worker = self.clone();
+        let worker = self.worker.clone();
         // The task is owned by this worker's LocalSet. It ends with its one result, which names the
         // connection by generation.
         tokio::task::spawn_local(async move {
@@ -413,96 +401,83 @@ impl Worker {
                 }
                 tokio::time::sleep(RETRY).await;
             };
-            worker.on_log(token, position, read);
+            worker.with_state(|it| it.on_log(token, position, read));
         });
     }
 
-    fn on_log(self: &Rc<Self>, token: Token, requested: Sequence, read: Result<LogRead, ReadError>) {
-        let state = &mut *self.state.borrow_mut();
-        let Some(connection) = state.connection(token) else { return };
+    fn on_log(&mut self, token: Token, requested: Sequence, read: Result<LogRead, ReadError>) {
+        let Some(connection) = self.state.connection(token) else { return };
         connection.flags.awaiting_log = false;
         if connection.mode != ReadMode::Behind || connection.position != requested {
-            state.run(token); // the client subscribed again meanwhile
-            self.nudge();
+            self.state.run(token); // the client subscribed again meanwhile
+            self.worker.nudge();
             return;
         }
         let (view, replaying) = (connection.view, connection.flags.caught_up_pending);
-        let Some(it) = state.views.get(view as usize) else { return };
+        let Some(it) = self.state.views.get(view as usize) else { return };
         let joint = it.joint;
         match read {
             // The page is read again in the connection's turn, because thousands of reads may complete at
             // once.
-            Ok(LogRead::Page(_)) if self.shared.tenants.store().has_in_memory(it.tenant.log(), requested) => {
-            }
+            Ok(LogRead::Page(_))
+                if self.worker.shared.tenants.store().has_in_memory(it.tenant.log(), requested) => {}
             // The page is sent now, since it is not in memory any more.
-            Ok(LogRead::Page(page)) => drop(self.deliver_page(state, token, &page, joint)),
+            Ok(LogRead::Page(page)) => drop(self.deliver_page(token, &page, joint)),
             // Events that the ring still holds are not damaged, so the gap ends there at the latest.
             Ok(LogRead::Gap { resumes_at, is_damaged: true }) => {
-                self.declare_gap(state, token, GapReason::Trimmed, resumes_at.min(joint));
+                self.declare_gap(token, GapReason::Trimmed, resumes_at.min(joint));
             }
             Ok(LogRead::Gap { resumes_at, is_damaged: false }) => {
                 let reason = if replaying { GapReason::Trimmed } else { GapReason::Lagged };
-                self.declare_gap(state, token, reason, resumes_at);
+                self.declare_gap(token, reason, resumes_at);
             }
             // The log has nothing after this position and the ring neither: a new epoch began.
-            Ok(LogRead::End { committed }) => self.skip_to(state, token, committed.min(joint)),
+            Ok(LogRead::End { committed }) => self.skip_to(token, committed.min(joint)),
             Err(error) => {
                 tracing::error!(%error, "the log could not be read for a subscriber");
-                self.close(state, token, CloseReason::Internal);
+                self.close(token, CloseReason::Internal);
                 return;
             }
         }
-        state.run(token);
-        self.nudge();
+        self.state.run(token);
+        self.worker.nudge();
     }
 
-    /// Sends the events of a log page that follow the connection's position, like [`Worker::deliver`].
-    fn deliver_page(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        page: &Page,
-        joint: Sequence,
-    ) -> Option<usize> {
-        let position = state.connection(token)?.position;
+    /// Sends the events of a log page that follow the connection's position, like [`WorkerLoop::deliver`].
+    fn deliver_page(&mut self, token: Token, page: &Page, joint: Sequence) -> Option<usize> {
+        let position = self.state.connection(token)?.position;
         let (whole, _) = page.whole();
         let part = whole.part(position, joint, BYTES_AT_ONCE);
         if part.is_empty() {
             // The next retained event is past the live position: there is nothing in between.
-            self.skip_to(state, token, joint);
+            self.skip_to(token, joint);
             return Some(0);
         }
-        if !whole.has_runs() && state.sees_all(token, whole.has_users()) {
-            return self.deliver_all(state, token, whole, part);
+        if !whole.has_runs() && self.state.sees_all(token, whole.has_users()) {
+            return self.deliver_all(token, whole, part);
         }
-        self.deliver(state, token, whole.frames().get(part)?)
+        self.deliver(token, whole.frames().get(part)?)
     }
 
-    fn skip_to(self: &Rc<Self>, state: &mut WorkerState, token: Token, position: Sequence) {
-        if let Some(connection) = state.connection(token) {
+    fn skip_to(&mut self, token: Token, position: Sequence) {
+        if let Some(connection) = self.state.connection(token) {
             connection.position = connection.position.max(position);
         }
     }
 
     /// Sends a `gap` for events that were removed or are damaged, and continues after them.
-    fn declare_gap(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        reason: GapReason,
-        resumes_at: Sequence,
-    ) {
-        let Some(connection) = state.connection(token) else { return };
+    fn declare_gap(&mut self, token: Token, reason: GapReason, resumes_at: Sequence) {
+        let Some(connection) = self.state.connection(token) else { return };
         let position = connection.position;
         let pending = std::mem::take(&mut connection.pending);
         connection.position = resumes_at;
         connection.evaluated = connection.evaluated.max(resumes_at);
         connection.last_sent = resumes_at;
-        self.metrics().pending.add(-i64::from(pending));
-        self.metrics().dropped.add(u64::from(pending));
-        self.metrics().gap_skipped.add(resumes_at.counter().saturating_sub(position.counter()));
-        let after = self.cursor_of(state, token, position);
-        let resumes_at = self.cursor_of(state, token, resumes_at);
-        self.control(state, token, &Control::Gap { after: after.as_str(), resumes_at, reason });
+        self.worker.metrics().pending.add(-i64::from(pending));
+        self.worker.metrics().dropped.add(u64::from(pending));
+        self.worker.metrics().gap_skipped.add(resumes_at.counter().saturating_sub(position.counter()));
+        let after = self.cursor_of(token, position);
+        let resumes_at = self.cursor_of(token, resumes_at);
+        self.control(token, &Control::Gap { after: after.as_str(), resumes_at, reason });
     }
 }

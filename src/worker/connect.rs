@@ -2,7 +2,7 @@
 //! place that drops a connection.
 //!
 //! * Dropping a [`Connection`] releases its permits (`ConnectionPermit`) and its descriptor.
-//!   [`Worker::drop_connection`] undoes the rest (index row, view, gauges), and no other code does.
+//!   [`WorkerLoop::drop_connection`] undoes the rest (index row, view, gauges), and no other code does.
 //! * A WebSocket that the server closes lingers, with its input discarded, until the peer closes or
 //!   [`LINGER_TICKS`] have passed: closing at once would reset the connection and could destroy the close
 //!   frame on its way.
@@ -31,7 +31,7 @@ use crate::transport::{Transport, WireFormat};
 
 use super::connection_index::Owner;
 use super::sockets::Token;
-use super::{Worker, WorkerState};
+use super::{Worker, WorkerLoop, WorkerState};
 
 /// Ticks (seconds) that a closed WebSocket may take to answer the close.
 const LINGER_TICKS: Tick = 1;
@@ -65,58 +65,61 @@ impl Worker {
     /// # Errors
     /// The kernel refused the socket.
     pub fn adopt_socket(self: &Rc<Self>, socket: OwnedFd, handoff: ConnectionHandoff) -> io::Result<()> {
-        let state = &mut *self.state.borrow_mut();
-        let token = vacant(state);
-        self.sockets.add(&socket, token)?;
-        self.adopt(state, token, Sink::Socket(socket), handoff);
+        self.with_state(|it| {
+            let token = it.state.vacant_token();
+            self.sockets.add(&socket, token)?;
+            it.adopt(token, Sink::Socket(socket), handoff);
+            io::Result::Ok(())
+        })?;
         self.nudge();
         Ok(())
     }
 
     /// Serves a response body like a socket. The response reads from the returned queue.
     pub fn adopt_body(self: &Rc<Self>, handoff: ConnectionHandoff) -> Rc<BodyQueue> {
-        let state = &mut *self.state.borrow_mut();
-        let token = vacant(state);
         let worker = Rc::downgrade(self);
         let tenant = handoff.admitted.as_ref().map(|admitted| admitted.principal().tenant);
-        let queue = BodyQueue::new(self.shared.unread_streams.claim(tenant), move || {
-            if let Some(worker) = worker.upgrade() {
-                worker.body_ready.borrow_mut().push_back(token);
-                worker.nudge();
-            }
+        let queue = self.with_state(|it| {
+            let token = it.state.vacant_token();
+            let queue = BodyQueue::new(self.shared.unread_streams.claim(tenant), move || {
+                if let Some(worker) = worker.upgrade() {
+                    worker.body_ready.borrow_mut().push_back(token);
+                    worker.nudge();
+                }
+            });
+            it.adopt(token, Sink::Body(queue.clone()), handoff);
+            queue
         });
-        self.adopt(state, token, Sink::Body(queue.clone()), handoff);
         self.nudge();
         queue
     }
 
     /// Serves a connection without a transport; only the simulation uses it (`benches/million.rs`).
     pub fn adopt_memory(self: &Rc<Self>, ledger: Rc<MemorySink>, handoff: ConnectionHandoff) {
-        let state = &mut *self.state.borrow_mut();
-        let token = vacant(state);
-        self.adopt(state, token, Sink::Memory(ledger), handoff);
+        self.with_state(|it| {
+            let token = it.state.vacant_token();
+            it.adopt(token, Sink::Memory(ledger), handoff);
+        });
         self.nudge();
     }
+}
 
-    fn adopt(self: &Rc<Self>, state: &mut WorkerState, token: Token, sink: Sink, handoff: ConnectionHandoff) {
-        let now = state.wheel.now();
-        let interval = self.keepalive_ticks(handoff.transport);
+impl WorkerLoop<'_> {
+    fn adopt(&mut self, token: Token, sink: Sink, handoff: ConnectionHandoff) {
+        let now = self.state.wheel.now();
+        let interval = self.worker.keepalive_ticks(handoff.transport);
         let mut handoff = handoff;
         let is_echo = handoff.admitted.is_none();
         let mut ended = None;
         if let Some(admitted) = &mut handoff.admitted {
-            state.share_principal(admitted);
-            ended = self
-                .shared
-                .auth
-                .still_valid(admitted.principal())
-                .err()
-                .map(crate::error_response::close_reason);
+            self.state.share_principal(admitted);
+            let rights = self.worker.shared.auth.still_valid(admitted.principal());
+            ended = rights.err().map(crate::error_response::close_reason);
         }
         // The connection was granted before the drain began, so nothing else would close it.
-        ended = ended.or_else(|| self.stop.borrow().then_some(CloseReason::Restart));
+        ended = ended.or_else(|| self.worker.stop.borrow().then_some(CloseReason::Restart));
         let connection = Connection {
-            id: self.shared.connection_id(),
+            id: self.worker.shared.connection_id(),
             generation: token.generation,
             flags: Flags {
                 no_echo: handoff.no_echo,
@@ -136,7 +139,7 @@ impl Worker {
             last_sent: Sequence::ZERO,
             mask: 0,
             pending: 0,
-            since_ms: self.shared.clock.now_ms(),
+            since_ms: self.worker.shared.clock.now_ms(),
             sent_events: 0,
             sent_bytes: 0,
             last_heard: now,
@@ -149,67 +152,69 @@ impl Worker {
             inflight: 0,
             close_reason: CloseReason::Peer,
         };
-        state.crowded = true;
-        state.connections.insert(connection); // at `token.slot`, which was vacant
-        state.index_owners(token.slot, None);
-        self.metrics().connections[handoff.transport].add(1);
-        self.schedule(state, token);
-        if let Some(connection) = state.connection(token) {
+        self.state.crowded = true;
+        self.state.connections.insert(connection); // at `token.slot`, which was vacant
+        self.state.index_owners(token.slot, None);
+        self.worker.metrics().connections[handoff.transport].add(1);
+        self.schedule(token);
+        if let Some(connection) = self.state.connection(token) {
             // Kept back, so that what follows is written together with it.
             let out = connection.outbox();
             (out.control, out.since) = (handoff.head.as_slice().into(), now);
         }
         if let Some(tenant) = handoff.tenant.as_ref().filter(|_| !is_echo) {
-            state.hold_tenant(tenant);
+            self.state.hold_tenant(tenant);
         }
         // Rights are checked here too, since later rechecks only follow later changes.
         if let Some(reason) = ended {
-            self.flush(state, token, now); // the response head is sent before the reason
-            return self.close(state, token, reason);
+            self.flush(token, now); // the response head is sent before the reason
+            return self.close(token, reason);
         }
         if !is_echo {
             match handoff.filter {
-                Some(filter) => self.subscribe(state, token, filter, Some(handoff.start), None),
-                None => self.write_ready(state, token, &ResolvedStart::NOW, None),
+                Some(filter) => self.subscribe(token, filter, Some(handoff.start), None),
+                None => self.write_ready(token, &ResolvedStart::NOW, None),
             }
         }
-        if let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref()) {
+        if let Some(admitted) =
+            self.state.connection(token).and_then(|connection| connection.admitted.as_ref())
+        {
             admitted.arrived(); // it has its position now, so it gets its own presence event
         }
-        self.take_leftover(state, token, &handoff.leftover);
-        if self.flush(state, token, now) {
-            state.run(token);
+        self.take_leftover(token, &handoff.leftover);
+        if self.flush(token, now) {
+            self.state.run(token);
         }
     }
 
     /// Writes a control frame, or keeps it until the transport takes it.
-    pub(super) fn control(self: &Rc<Self>, state: &mut WorkerState, token: Token, control: &Control<'_>) {
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn control(&mut self, token: Token, control: &Control<'_>) {
+        let Some(connection) = self.state.connection(token) else { return };
         let format = connection.transport.wire_format();
-        let mut bytes = std::mem::take(&mut state.control);
+        let mut bytes = std::mem::take(&mut self.state.control);
         bytes.clear();
         control.encode(format, &mut bytes);
-        self.raw_control(state, token, &bytes);
-        state.control = bytes;
+        self.raw_control(token, &bytes);
+        self.state.control = bytes;
     }
 
     /// Returns a position as the connection's client sees it.
-    pub(super) fn cursor_of(&self, state: &mut WorkerState, token: Token, position: Sequence) -> Cursor {
-        let cursors = self.shared.tenants.cursors();
-        let Some(connection) = state.connection(token) else {
+    pub(super) fn cursor_of(&mut self, token: Token, position: Sequence) -> Cursor {
+        let cursors = self.worker.shared.tenants.cursors();
+        let Some(connection) = self.state.connection(token) else {
             return Cursor([b'A'; crate::cursor::CURSOR_LEN]);
         };
         let (view, tenant) = (connection.view, connection.admitted.as_ref().map(|it| it.principal().tenant));
-        match (state.views.get_mut(view as usize), tenant) {
+        match (self.state.views.get_mut(view as usize), tenant) {
             (Some(it), Some(tenant)) if it.tenant.id() == tenant => it.cursor(&cursors, position),
             (_, tenant) => cursors.encode(tenant.unwrap_or(TenantId(0)), position),
         }
     }
 
     /// Writes control bytes, or keeps them until the transport takes them.
-    pub(super) fn raw_control(self: &Rc<Self>, state: &mut WorkerState, token: Token, bytes: &[u8]) {
-        let now = state.wheel.now();
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn raw_control(&mut self, token: Token, bytes: &[u8]) {
+        let now = self.state.wheel.now();
+        let Some(connection) = self.state.connection(token) else { return };
         let was_blocked = connection.flags.write_state.is_blocked();
         let wrote = connection.control(bytes);
         // Keeping bytes for a blocked connection is no progress, so its stall continues.
@@ -217,13 +222,13 @@ impl Worker {
             connection.outbox().since = now;
         }
         if wrote.gone {
-            self.drop_connection(state, token, CloseReason::Peer);
+            self.drop_connection(token, CloseReason::Peer);
         }
     }
 
     /// Closes a connection with a reason that is sent to its peer.
-    pub(super) fn close(self: &Rc<Self>, state: &mut WorkerState, token: Token, reason: CloseReason) {
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn close(&mut self, token: Token, reason: CloseReason) {
+        let Some(connection) = self.state.connection(token) else { return };
         if connection.flags.closing {
             return;
         }
@@ -233,30 +238,24 @@ impl Worker {
                 if let Some(code) = reason.code() {
                     ws::close(Some(code), reason.words().1, &mut frame);
                 }
-                return self.end_ws(state, token, &frame, reason);
+                return self.end_ws(token, &frame, reason);
             }
             WireFormat::SseChunked => chunked::END,
             WireFormat::Sse => &[],
         };
         let (code, message) = reason.words();
-        self.control(state, token, &Control::Error { code, message, details: None, reference: None });
-        self.raw_control(state, token, end_of_body);
-        self.drop_connection(state, token, reason);
+        self.control(token, &Control::Error { code, message, details: None, reference: None });
+        self.raw_control(token, end_of_body);
+        self.drop_connection(token, reason);
     }
 
     /// Sends a last frame, leaves the tenant, and lingers until the peer closes.
-    pub(super) fn end_ws(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        frame: &[u8],
-        reason: CloseReason,
-    ) {
-        self.raw_control(state, token, frame);
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn end_ws(&mut self, token: Token, frame: &[u8], reason: CloseReason) {
+        self.raw_control(token, frame);
+        let Some(connection) = self.state.connection(token) else { return };
         if connection.flags.write_state.is_blocked() {
             // The frame cannot be sent, so the connection is reset.
-            self.drop_connection(state, token, reason);
+            self.drop_connection(token, reason);
             return;
         }
         if let Some(fd) = connection.sink.socket() {
@@ -267,49 +266,49 @@ impl Worker {
         connection.close_reason = reason;
         // Further input is read and discarded in a later turn, since this may be called during a read.
         connection.flags.unread = true;
-        self.leave_tenant(state, token);
-        self.schedule_within(state, token, LINGER_TICKS);
-        state.run(token);
+        self.leave_tenant(token);
+        self.schedule_within(token, LINGER_TICKS);
+        self.state.run(token);
     }
 
     /// Removes a connection from its tenant's view: it gets no more events.
-    pub(super) fn leave_tenant(&self, state: &mut WorkerState, token: Token) {
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn leave_tenant(&mut self, token: Token) {
+        let Some(connection) = self.state.connection(token) else { return };
         let mode = std::mem::replace(&mut connection.mode, ReadMode::Silent);
         let (view, row) = (connection.view, connection.row.take());
         connection.mask = 0;
         let pending = std::mem::take(&mut connection.pending);
-        self.metrics().pending.add(-i64::from(pending));
-        self.metrics().dropped.add(u64::from(pending));
+        self.worker.metrics().pending.add(-i64::from(pending));
+        self.worker.metrics().dropped.add(u64::from(pending));
         if mode == ReadMode::Behind {
-            self.metrics().behind.add(-1);
+            self.worker.metrics().behind.add(-1);
         }
         if let Some(row) = row {
-            state.remove_row(view, row);
-            state.leave_view(view, self.id);
+            self.state.remove_row(view, row);
+            self.state.leave_view(view, self.worker.id);
         }
     }
 
     /// Closes a connection whose credential has ended, without waiting for the mail about it.
-    pub(super) fn close_if_ended(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
-        let Some(admitted) = state.connection(token).and_then(|connection| connection.admitted.as_ref())
+    pub(super) fn close_if_ended(&mut self, token: Token) {
+        let Some(admitted) = self.state.connection(token).and_then(|connection| connection.admitted.as_ref())
         else {
             return;
         };
-        if let Err(ended) = self.shared.auth.confirm(admitted.principal()) {
-            self.close(state, token, crate::error_response::close_reason(ended));
+        if let Err(ended) = self.worker.shared.auth.confirm(admitted.principal()) {
+            self.close(token, crate::error_response::close_reason(ended));
         }
     }
 
     /// Drops a connection at once; the only place that does.
-    pub(super) fn drop_connection(&self, state: &mut WorkerState, token: Token, reason: CloseReason) {
-        if state.connection(token).is_none() {
+    pub(super) fn drop_connection(&mut self, token: Token, reason: CloseReason) {
+        if self.state.connection(token).is_none() {
             return;
         }
-        self.leave_tenant(state, token);
-        let Some(connection) = state.connections.remove(token.slot as usize) else { return };
-        state.crowded = true;
-        state.wheel.on_entry_dead();
+        self.leave_tenant(token);
+        let Some(connection) = self.state.connections.remove(token.slot as usize) else { return };
+        self.state.crowded = true;
+        self.state.wheel.on_entry_dead();
         let reason = if connection.flags.closing { connection.close_reason } else { reason };
         if reason == CloseReason::Stalled
             && let Some(fd) = connection.sink.socket()
@@ -320,25 +319,26 @@ impl Worker {
             queue.end();
         }
         if connection.sink.socket().is_some() {
-            self.socket_closed();
+            self.worker.socket_closed();
         }
         if let Some(admitted) = &connection.admitted {
-            state.index.remove(admitted.principal(), token.slot);
+            self.state.index.remove(admitted.principal(), token.slot);
             if connection.view == u32::MAX {
-                state.release_tenant(admitted.principal().tenant);
+                self.state.release_tenant(admitted.principal().tenant);
             }
         }
-        self.metrics().connections[connection.transport].add(-1);
-        self.metrics().closed[reason as usize].add(1);
+        self.worker.metrics().connections[connection.transport].add(-1);
+        self.worker.metrics().closed[reason as usize].add(1);
         tracing::debug!(connection = connection.id, reason = reason.label(), "connection ended");
     }
 }
 
-fn vacant(state: &mut WorkerState) -> Token {
-    Token { slot: state.connections.vacant_key() as u32, generation: state.next_generation() }
-}
-
 impl WorkerState {
+    /// Returns the token of the next connection.
+    fn vacant_token(&mut self) -> Token {
+        Token { slot: self.connections.vacant_key() as u32, generation: self.next_generation() }
+    }
+
     /// Lets connections of one API key share one principal.
     fn share_principal(&self, admitted: &mut ConnectionPermit) {
         let principal = admitted.principal();

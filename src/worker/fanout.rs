@@ -7,7 +7,6 @@
 //! * A connection whose transport takes no more stops being live, with its exact position; `catchup`
 //!   continues from there.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::close::CloseReason;
@@ -23,7 +22,7 @@ use super::connection_index::Owner;
 use super::sockets::Token;
 use super::submit::{BATCH_WRITES, PendingWrite};
 use super::view::{BATCH_FRAMES, Batch};
-use super::{Worker, WorkerState};
+use super::{WorkerLoop, WorkerState};
 
 /// The most connections of one tenant that are written to before the next tenant's turn: one full submission.
 pub const SENDS_PER_TURN: usize = BATCH_WRITES;
@@ -50,26 +49,26 @@ struct Group {
     served: u64,
 }
 
-impl Worker {
+impl WorkerLoop<'_> {
     /// Runs one tenant's turn. Returns true if work remains for the next turn.
-    pub(super) fn fan_out(self: &Rc<Self>, state: &mut WorkerState, view: u32) -> bool {
-        let Some(it) = state.views.get_mut(view as usize) else { return false };
+    pub(super) fn fan_out(&mut self, view: u32) -> bool {
+        let Some(it) = self.state.views.get_mut(view as usize) else { return false };
         let mut batch = match it.batch.take() {
             Some(batch) => batch,
-            None => match self.take_batch(state, view) {
+            None => match self.take_batch(view) {
                 Some(batch) => batch,
                 None => return false,
             },
         };
         let done = match batch.lapped {
-            Some(_) => self.lap_step(state, view, &mut batch),
-            None => self.mark_step(state, view, &mut batch) && self.send_step(state, view, &mut batch),
+            Some(_) => self.lap_step(view, &mut batch),
+            None => self.mark_step(view, &mut batch) && self.send_step(view, &mut batch),
         };
-        let Some(it) = state.views.get_mut(view as usize) else { return false }; // its last member left
+        let Some(it) = self.state.views.get_mut(view as usize) else { return false }; // its last member left
         if done {
             it.drained = it.joint;
             it.news.notify_waiters();
-            state.frames = batch.recycle();
+            self.state.frames = batch.recycle();
         } else {
             it.batch = Some(batch);
         }
@@ -77,8 +76,8 @@ impl Worker {
     }
 
     /// Reads the next frames. Returns `None` at the head.
-    pub(super) fn take_batch(self: &Rc<Self>, state: &mut WorkerState, view: u32) -> Option<Batch> {
-        let WorkerState { views, reader, frames, .. } = state;
+    pub(super) fn take_batch(&mut self, view: u32) -> Option<Batch> {
+        let WorkerState { views, reader, frames, .. } = &mut *self.state;
         let it = &mut views[view as usize];
         let mut batch = Batch { frames: std::mem::take(frames), ..Batch::default() };
         let most = (MARKS_PER_TURN / it.index.len().max(1)).clamp(LEAST_FRAMES, BATCH_FRAMES);
@@ -90,7 +89,7 @@ impl Worker {
             }
             RingRead::Behind { .. } => {
                 *frames = batch.frames;
-                return Some(self.begin_lap(state, view));
+                return Some(self.begin_lap(view));
             }
         }
         it.joint = batch.frames.last().map_or(it.drained, |last| last.sequence());
@@ -99,8 +98,8 @@ impl Worker {
 
     /// Marks the connections that get some more frames of the batch. Returns true if all frames are marked.
     /// At least one frame is marked, because the matching subscriptions of a frame are not searched in parts.
-    pub(super) fn mark_step(&self, state: &mut WorkerState, view: u32, batch: &mut Batch) -> bool {
-        let WorkerState { views, connections, .. } = state;
+    pub(super) fn mark_step(&mut self, view: u32, batch: &mut Batch) -> bool {
+        let WorkerState { views, connections, .. } = &mut *self.state;
         let it = &mut views[view as usize];
         let most = (MARKS_PER_TURN / it.index.len().max(1)).max(1);
         let mut matched = 0;
@@ -124,58 +123,58 @@ impl Worker {
             });
         }
         batch.marked = (batch.marked + most).min(batch.frames.len());
-        self.metrics().matched.add(matched);
-        self.metrics().pending.add(matched as i64);
+        self.worker.metrics().matched.add(matched);
+        self.worker.metrics().pending.add(matched as i64);
         batch.marked == batch.frames.len()
     }
 
     /// Handles that this worker was lapped, or that a new epoch began: every live connection continues at its
     /// own pace. They are switched over as many turns as needed; one that catches up meanwhile becomes live
     /// at the new end.
-    fn begin_lap(&self, state: &mut WorkerState, view: u32) -> Batch {
-        let it = &mut state.views[view as usize];
+    fn begin_lap(&mut self, view: u32) -> Batch {
+        let it = &mut self.state.views[view as usize];
         it.joint = it.tenant.head();
         Batch { lapped: Some(0), ..Batch::default() }
     }
 
     /// Switches some more connections that were live before the lap to [`ReadMode::Behind`]. Returns true if all
     /// are switched.
-    fn lap_step(&self, state: &mut WorkerState, view: u32, batch: &mut Batch) -> bool {
-        let it = &state.views[view as usize];
+    fn lap_step(&mut self, view: u32, batch: &mut Batch) -> bool {
+        let it = &self.state.views[view as usize];
         let (from, joint) = (it.drained, it.joint);
-        let owner = state.index.tag(Owner::Organization(it.tenant.id()));
+        let owner = self.state.index.tag(Owner::Organization(it.tenant.id()));
         for _ in 0..LAPPED_PER_TURN {
-            let next = batch.lapped.and_then(|at| state.index.next(owner, at));
+            let next = batch.lapped.and_then(|at| self.state.index.next(owner, at));
             let Some(slot) = next else { return true };
             batch.lapped = slot.checked_add(1);
-            let Some(connection) = state.connections.get_mut(slot as usize) else { continue };
+            let Some(connection) = self.state.connections.get_mut(slot as usize) else { continue };
             if connection.mode == ReadMode::Live && connection.view == view && connection.position < joint {
                 connection.mode = ReadMode::Behind;
                 connection.position = connection.position.max(from);
                 connection.evaluated = connection.position;
                 let token = Token { slot, generation: connection.generation };
-                self.metrics().behind.add(1);
-                state.run(token);
+                self.worker.metrics().behind.add(1);
+                self.state.run(token);
             }
         }
         false
     }
 
     /// Writes to some more connections of the batch. Returns true if all were served.
-    fn send_step(self: &Rc<Self>, state: &mut WorkerState, view: u32, batch: &mut Batch) -> bool {
-        let mut joined = std::mem::take(&mut state.bytes);
-        let mut outs = std::mem::take(&mut state.outs);
+    fn send_step(&mut self, view: u32, batch: &mut Batch) -> bool {
+        let mut joined = std::mem::take(&mut self.state.bytes);
+        let mut outs = std::mem::take(&mut self.state.outs);
         // The batch is outside the view here, because a connection that is found gone is dropped, and the
         // last one drops the view.
-        let it = &state.views[view as usize];
+        let it = &self.state.views[view as usize];
         let (from, times) = (it.drained, it.times.clone());
         let mut turn = Turn::default();
         let stop = batch.at + SENDS_PER_TURN;
         while batch.at < stop.min(batch.touched.len()) && turn.bytes < BYTES_PER_TURN {
-            self.join_writes(state, batch, stop, &mut turn, &mut joined, &mut outs);
-            state.submission.write(&state.connections, &joined, &mut outs);
+            self.join_writes(batch, stop, &mut turn, &mut joined, &mut outs);
+            self.state.submission.write(&self.state.connections, &joined, &mut outs);
             for out in outs.drain(..) {
-                self.record_progress(state, from, &batch.frames, &mut turn, out);
+                self.record_progress(from, &batch.frames, &mut turn, out);
             }
             self.time(&times, &batch.frames, &mut turn);
             if turn.groups.len() == GROUPS {
@@ -184,15 +183,14 @@ impl Worker {
             }
         }
         joined.clear();
-        (state.bytes, state.outs) = (joined, outs);
+        (self.state.bytes, self.state.outs) = (joined, outs);
         self.add_to_counters(&turn);
         batch.at >= batch.touched.len()
     }
 
     /// Takes the next connections of the batch, up to one submission, and joins their bytes.
     fn join_writes(
-        &self,
-        state: &mut WorkerState,
+        &mut self,
         batch: &mut Batch,
         stop: usize,
         turn: &mut Turn,
@@ -200,9 +198,9 @@ impl Worker {
         outs: &mut Vec<PendingWrite>,
     ) {
         let mut chosen = 0;
-        while outs.len() < state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
+        while outs.len() < self.state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
             let Some(&token) = batch.touched.get(batch.at) else { break };
-            let Some(connection) = state.connection(token) else {
+            let Some(connection) = self.state.connection(token) else {
                 batch.at += 1; // it has ended since the batch was marked
                 continue;
             };
@@ -230,17 +228,10 @@ impl Worker {
     }
 
     /// Records what a live connection, served up to `from` before, took of its part of the batch.
-    fn record_progress(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        from: Sequence,
-        frames: &[Arc<Frame>],
-        turn: &mut Turn,
-        out: PendingWrite,
-    ) {
-        let now = state.wheel.now();
+    fn record_progress(&mut self, from: Sequence, frames: &[Arc<Frame>], turn: &mut Turn, out: PendingWrite) {
+        let now = self.state.wheel.now();
         let (token, wrote) = (out.token, out.wrote);
-        let Some(connection) = state.connection(token) else { return };
+        let Some(connection) = self.state.connection(token) else { return };
         let mask = std::mem::take(&mut connection.mask);
         connection.sent_bytes += wrote.bytes as u64;
         turn.bytes += wrote.bytes;
@@ -260,20 +251,20 @@ impl Worker {
             }
             connection.mode = ReadMode::Behind;
             connection.block(now);
-            self.metrics().behind.add(1);
+            self.worker.metrics().behind.add(1);
             whole
         };
         connection.sent_events += u64::from(whole);
         connection.pending -= whole.min(connection.pending);
         turn.delivered += u64::from(whole);
         if wrote.gone {
-            self.drop_connection(state, token, CloseReason::Peer);
+            self.drop_connection(token, CloseReason::Peer);
         }
     }
 
     /// Adds the delivery times of the last submission, counted from the publishing of each event.
     fn time(&self, times: &Times, frames: &[Arc<Frame>], turn: &mut Turn) {
-        let now = self.shared.clock.monotonic_us();
+        let now = self.worker.shared.clock.monotonic_us();
         for group in &mut turn.groups {
             let served = std::mem::take(&mut group.served);
             let mut rest = if served > 0 { group.mask } else { 0 };
@@ -282,7 +273,7 @@ impl Worker {
                 if published > 0 {
                     let us = now.saturating_sub(published);
                     times.record(us, served);
-                    self.metrics().times.record(us, served);
+                    self.worker.metrics().times.record(us, served);
                 }
                 rest &= rest - 1;
             }
@@ -292,7 +283,7 @@ impl Worker {
     /// Adds a turn's sums to the counters. This is done once per turn, since each addition is a locked
     /// instruction.
     fn add_to_counters(&self, turn: &Turn) {
-        let metrics = self.metrics();
+        let metrics = self.worker.metrics();
         metrics.writes.add(turn.writes);
         metrics.bytes_sent.add(turn.bytes as u64);
         metrics.delivered.add(turn.delivered);

@@ -245,6 +245,13 @@ pub struct Worker {
     fair_share: RefCell<fair_share::FairShare>,
 }
 
+/// A worker and its state, borrowed until the next await. What the loop and its tasks do to connections are
+/// methods of this.
+pub(crate) struct WorkerLoop<'w> {
+    worker: &'w Rc<Worker>,
+    state: &'w mut WorkerState,
+}
+
 /// The state that a worker owns.
 pub(crate) struct WorkerState {
     pub(crate) connections: Slab<Connection>,
@@ -351,13 +358,13 @@ impl Worker {
             tokio::select! {
                 ready = self.sockets.readable() => ready?,
                 () = self.nudge.notified() => {}
-                _ = second.tick() => self.tick(),
+                _ = second.tick() => self.with_state(|it| it.tick()),
             }
-            while self.turn()? {
+            while self.with_state(|it| it.turn())? {
                 // Other tasks of this thread and the reactor run between turns.
                 tokio::task::yield_now().await;
                 if self.due(&mut second).await {
-                    self.tick();
+                    self.with_state(|it| it.tick());
                 }
             }
         }
@@ -370,6 +377,11 @@ impl Worker {
             _ = second.tick() => true,
             () = std::future::ready(()) => false,
         }
+    }
+
+    /// Calls `work` with the state borrowed.
+    fn with_state<R>(self: &Rc<Self>, work: impl FnOnce(&mut WorkerLoop<'_>) -> R) -> R {
+        work(&mut WorkerLoop { worker: self, state: &mut self.state.borrow_mut() })
     }
 
     /// Counts a socket in this worker's load.

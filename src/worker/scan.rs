@@ -6,7 +6,6 @@
 //! * A scan continues from a slot. A connection that comes meanwhile was checked when it was adopted.
 
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::auth::{AuthChange, Principal};
@@ -22,7 +21,7 @@ use super::connection_list::{
 use super::fair_queue::FairQueue;
 use super::recheck::Recheck;
 use super::sockets::Token;
-use super::{Worker, WorkerState};
+use super::{WorkerLoop, WorkerState};
 
 /// The most connections of one step.
 const STEP: usize = 16;
@@ -193,13 +192,13 @@ impl WorkerState {
     }
 }
 
-impl Worker {
+impl WorkerLoop<'_> {
     /// Continues the scan of the organization whose turn it is.
-    pub(super) fn scan(self: &Rc<Self>, state: &mut WorkerState) {
-        self.drain_some(state);
-        let Some((tenant, mut scan)) = state.scans.queue.pop() else { return };
-        if !scan.is_abandoned() && !self.step(state, tenant, &mut scan) {
-            state.scans.queue.push_front(tenant, scan);
+    pub(super) fn scan(&mut self) {
+        self.drain_some();
+        let Some((tenant, mut scan)) = self.state.scans.queue.pop() else { return };
+        if !scan.is_abandoned() && !self.step(tenant, &mut scan) {
+            self.state.scans.queue.push_front(tenant, scan);
             return;
         }
         let _ = match scan {
@@ -211,18 +210,23 @@ impl Worker {
     }
 
     /// Handles some more connections; returns true at the end of the scan.
-    fn step(self: &Rc<Self>, state: &mut WorkerState, tenant: TenantId, scan: &mut ConnectionScan) -> bool {
+    fn step(&mut self, tenant: TenantId, scan: &mut ConnectionScan) -> bool {
         for _ in 0..STEP {
             let ended = match scan {
-                ConnectionScan::Recheck(recheck, cursor) => self.recheck_next(state, tenant, recheck, cursor),
+                ConnectionScan::Recheck(recheck, cursor) => self.recheck_next(tenant, recheck, cursor),
                 ConnectionScan::List { selector, after, most, found, cursor, .. } => {
-                    let Some(slot) = cursor.next(state) else { return true };
-                    if let Some((token, connection, principal)) = state.holder(slot)
+                    let Some(slot) = cursor.next(self.state) else { return true };
+                    if let Some((token, connection, principal)) = self.state.holder(slot)
                         && selector.matches(principal, connection)
                         && after.is_none_or(|after| connection.id > after)
                     {
                         let Token { slot, generation } = token;
-                        found.push(FoundConnection { id: connection.id, worker: self.id, slot, generation });
+                        found.push(FoundConnection {
+                            id: connection.id,
+                            worker: self.worker.id,
+                            slot,
+                            generation,
+                        });
                         keep_lowest(found, *most);
                     }
                     false
@@ -230,16 +234,16 @@ impl Worker {
                 // One per step, because formatting a filter may take some hundred values.
                 ConnectionScan::Describe { found, listed, .. } => {
                     let Some(next) = found.next() else { return true };
-                    listed.extend(state.describe_connection(&next));
+                    listed.extend(self.state.describe_connection(&next));
                     return false;
                 }
                 ConnectionScan::Close { selector, closed, cursor, .. } => {
-                    let Some(slot) = cursor.next(state) else { return true };
-                    if let Some((token, connection, principal)) = state.holder(slot)
+                    let Some(slot) = cursor.next(self.state) else { return true };
+                    if let Some((token, connection, principal)) = self.state.holder(slot)
                         && selector.matches(principal, connection)
                     {
                         *closed += 1;
-                        self.close(state, token, CloseReason::Kicked);
+                        self.close(token, CloseReason::Kicked);
                     }
                     false
                 }
@@ -254,8 +258,7 @@ impl Worker {
     /// Checks the next connection: closes it if its credential is no longer valid, else gives it the present
     /// rights.
     fn recheck_next(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
+        &mut self,
         tenant: TenantId,
         recheck: &mut Option<Recheck>,
         cursor: &mut ScanCursor,
@@ -263,38 +266,38 @@ impl Worker {
         let recheck = match recheck {
             Some(recheck) => recheck,
             None => {
-                let begun = state.scans.rechecks.remove(&tenant).unwrap_or_default();
-                let owners = begun.owners(&state.index, tenant);
+                let begun = self.state.scans.rechecks.remove(&tenant).unwrap_or_default();
+                let owners = begun.owners(&self.state.index, tenant);
                 *cursor = ScanCursor { owners, all: tenant == EVERYBODY, at: 0 };
                 recheck.insert(begun)
             }
         };
-        let Some(slot) = cursor.next(state) else { return true };
-        let Some((token, connection, principal)) = state.holder(slot) else { return false };
+        let Some(slot) = cursor.next(self.state) else { return true };
+        let Some((token, connection, principal)) = self.state.holder(slot) else { return false };
         let is_concerned = cursor.all
             || (principal.tenant == tenant && recheck.concerns(principal))
             || recheck.concerns_made(principal);
         if connection.flags.closing || !is_concerned {
             return false;
         }
-        self.metrics().rechecked.add(1);
-        match self.shared.auth.still_valid(principal) {
-            Ok(rights) => self.renew_rights(state, token, rights),
-            Err(ended) => self.close(state, token, crate::error_response::close_reason(ended)),
+        self.worker.metrics().rechecked.add(1);
+        match self.worker.shared.auth.still_valid(principal) {
+            Ok(rights) => self.renew_rights(token, rights),
+            Err(ended) => self.close(token, crate::error_response::close_reason(ended)),
         }
         false
     }
 
     /// Begins to close every connection within `seconds`, in parts, so that clients do not all reconnect at
-    /// once. [`Worker::adopt`] closes a connection that is adopted from here on.
-    pub(super) fn drain(self: &Rc<Self>, state: &mut WorkerState, seconds: u64) {
-        self.stop.send_replace(true);
+    /// once. [`WorkerLoop::adopt`] closes a connection that is adopted from here on.
+    pub(super) fn drain(&mut self, seconds: u64) {
+        self.worker.stop.send_replace(true);
         let cursor = ScanCursor { all: true, ..ScanCursor::default() };
-        state.scans.drain = Some(Drain { cursor, allowed: if seconds == 0 { usize::MAX } else { 0 } });
+        self.state.scans.drain = Some(Drain { cursor, allowed: if seconds == 0 { usize::MAX } else { 0 } });
         if seconds == 0 {
             return;
         }
-        let worker = self.clone();
+        let worker = self.worker.clone();
         // The task ends with its last part; the runtime is dropped when the drain time is over anyway.
         tokio::task::spawn_local(async move {
             for left in (1..=seconds * 10).rev() {
@@ -310,19 +313,19 @@ impl Worker {
         });
     }
 
-    fn drain_some(self: &Rc<Self>, state: &mut WorkerState) {
-        let Some(mut drain) = state.scans.drain.take() else { return };
+    fn drain_some(&mut self) {
+        let Some(mut drain) = self.state.scans.drain.take() else { return };
         for _ in 0..STEP {
             if drain.allowed == 0 {
                 break;
             }
-            let Some(slot) = drain.cursor.next(state) else { return };
-            let Some(connection) = state.connections.get(slot as usize) else { continue };
+            let Some(slot) = drain.cursor.next(self.state) else { return };
+            let Some(connection) = self.state.connections.get(slot as usize) else { continue };
             let token = Token { slot, generation: connection.generation };
             drain.allowed -= 1;
-            self.close(state, token, CloseReason::Restart);
+            self.close(token, CloseReason::Restart);
         }
-        state.scans.drain = Some(drain);
+        self.state.scans.drain = Some(drain);
     }
 }
 

@@ -4,43 +4,40 @@
 //!   right follows the `ready` that answers.
 //! * Without a position in the request the present one is kept, also while behind.
 
-use std::rc::Rc;
-
 use crate::connection::ReadMode;
 use crate::filter::{Filter, Rights, Selection};
 use crate::frame::control::{Control, Ref};
 use crate::ids::Sequence;
 use crate::tenant::start::ResolvedStart;
 
+use super::WorkerLoop;
 use super::connection_list::connection_name;
 use super::sockets::Token;
-use super::{Worker, WorkerState};
 
-impl Worker {
+impl WorkerLoop<'_> {
     /// Subscribes a connection to `filter`, from `start` if one is given, and sends `ready`.
     pub(super) fn subscribe(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
+        &mut self,
         token: Token,
         filter: Filter,
         start: Option<ResolvedStart>,
         reference: Option<Ref>,
     ) {
-        let Some(connection) = state.connection(token) else { return };
+        let Some(connection) = self.state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         // On an error the recheck closes the connection.
-        let Ok(rights) = self.shared.auth.still_valid(admitted.principal()) else { return };
-        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
+        let Ok(rights) = self.worker.shared.auth.still_valid(admitted.principal()) else { return };
+        let Some(tenant) = self.worker.shared.tenants.get(admitted.principal().tenant) else { return };
         let first = connection.row.is_none();
         if first {
-            let view = state.join_view(&tenant, self.id);
-            if let Some(connection) = state.connection(token)
+            let view = self.state.join_view(&tenant, self.worker.id);
+            if let Some(connection) = self.state.connection(token)
                 && std::mem::replace(&mut connection.view, view) == u32::MAX
             {
-                state.release_tenant(tenant.id()); // the view keeps it from here on
+                self.state.release_tenant(tenant.id()); // the view keeps it from here on
             }
         }
-        let kept = self.detach_row(state, token);
+        let kept = self.detach_row(token);
         let head = tenant.head(); // read after the worker's bit was set, so later events wake us
         let start = match start {
             Some(start) => start,
@@ -48,41 +45,43 @@ impl Worker {
             None => ResolvedStart { position: Some(kept), gap: None, resumed: false, requested: false },
         };
         let position = start.position.unwrap_or(head);
-        self.insert_row(state, token, Selection { filter, rights }, position);
-        let Some(connection) = state.connection(token) else { return };
+        self.insert_row(token, Selection { filter, rights }, position);
+        let Some(connection) = self.state.connection(token) else { return };
         // A position kept while behind still owes its `caught_up`.
         connection.flags.caught_up_pending |= start.requested;
-        self.write_ready(state, token, &ResolvedStart { position: Some(position), ..start }, reference);
-        state.run(token);
+        self.write_ready(token, &ResolvedStart { position: Some(position), ..start }, reference);
+        self.state.run(token);
     }
 
     /// Replaces the row of a subscription by one with the present rights; its position stays.
-    pub(super) fn renew_rights(self: &Rc<Self>, state: &mut WorkerState, token: Token, rights: Rights) {
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn renew_rights(&mut self, token: Token, rights: Rights) {
+        let Some(connection) = self.state.connection(token) else { return };
         let (view, Some(row)) = (connection.view, connection.row) else { return };
-        let Some(selection) = state.views.get(view as usize).and_then(|it| it.index.selection(row)) else {
+        let Some(selection) = self.state.views.get(view as usize).and_then(|it| it.index.selection(row))
+        else {
             return;
         };
         if !selection.rights.differ(&rights) {
             return;
         }
         let filter = selection.filter.clone();
-        let position = self.detach_row(state, token);
-        self.insert_row(state, token, Selection { filter, rights }, position);
-        state.run(token);
+        let position = self.detach_row(token);
+        self.insert_row(token, Selection { filter, rights }, position);
+        self.state.run(token);
     }
 
     /// Removes the connection's row from the index and returns its exact position.
-    fn detach_row(&self, state: &mut WorkerState, token: Token) -> Sequence {
-        let Some(connection) = state.connection(token) else { return Sequence::ZERO };
+    fn detach_row(&mut self, token: Token) -> Sequence {
+        let Some(connection) = self.state.connection(token) else { return Sequence::ZERO };
         let (view, row, mode) = (connection.view, connection.row.take(), connection.mode);
         let Some(row) = row else { return Sequence::ZERO };
-        let position = state
+        let position = self
+            .state
             .views
             .get(view as usize)
-            .map_or(Sequence::ZERO, |it| it.position_of(&state.connections[token.slot as usize]));
-        state.remove_row(view, row);
-        if let Some(connection) = state.connection(token) {
+            .map_or(Sequence::ZERO, |it| it.position_of(&self.state.connections[token.slot as usize]));
+        self.state.remove_row(view, row);
+        if let Some(connection) = self.state.connection(token) {
             connection.mask = 0;
             // Events that matched the old row and were not sent are matched again, except a frame that was
             // sent in part.
@@ -90,24 +89,24 @@ impl Worker {
             let forgotten = connection.pending.saturating_sub(on_its_way);
             connection.pending -= forgotten;
             connection.mode = ReadMode::Silent;
-            self.metrics().pending.add(-i64::from(forgotten));
-            self.metrics().dropped.add(u64::from(forgotten));
-            self.metrics().behind.add(-i64::from(mode == ReadMode::Behind));
+            self.worker.metrics().pending.add(-i64::from(forgotten));
+            self.worker.metrics().dropped.add(u64::from(forgotten));
+            self.worker.metrics().behind.add(-i64::from(mode == ReadMode::Behind));
         }
         position
     }
 
     /// Adds a row for the connection to its view's index; it continues from `position`.
-    fn insert_row(&self, state: &mut WorkerState, token: Token, selection: Selection, position: Sequence) {
-        let Some(connection) = state.connection(token) else { return };
+    fn insert_row(&mut self, token: Token, selection: Selection, position: Sequence) {
+        let Some(connection) = self.state.connection(token) else { return };
         let view = connection.view;
         let Some(row) =
-            state.views.get_mut(view as usize).and_then(|it| it.index.insert(selection, token.slot))
+            self.state.views.get_mut(view as usize).and_then(|it| it.index.insert(selection, token.slot))
         else {
             return; // one view cannot have 2^32 audiences
         };
-        let joint = state.views[view as usize].joint;
-        let Some(connection) = state.connection(token) else { return };
+        let joint = self.state.views[view as usize].joint;
+        let Some(connection) = self.state.connection(token) else { return };
         connection.row = Some(row);
         connection.position = position;
         connection.evaluated = position;
@@ -115,25 +114,19 @@ impl Worker {
         // A position past the joint is the ring's present end, or an id behind a held frame. The fan-out has
         // not reached it yet and skips events up to it.
         connection.mode = if position < joint { ReadMode::Behind } else { ReadMode::Live };
-        self.metrics().behind.add(i64::from(position < joint));
+        self.worker.metrics().behind.add(i64::from(position < joint));
     }
 
     /// Sends `ready`, and a `gap` if one is declared. A connection that is already live gets `caught_up` at
     /// once.
-    pub(super) fn write_ready(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        start: &ResolvedStart,
-        reference: Option<Ref>,
-    ) {
-        let Some(connection) = state.connection(token) else { return };
+    pub(super) fn write_ready(&mut self, token: Token, start: &ResolvedStart, reference: Option<Ref>) {
+        let Some(connection) = self.state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
-        let Some(tenant) = self.shared.tenants.get(admitted.principal().tenant) else { return };
+        let Some(tenant) = self.worker.shared.tenants.get(admitted.principal().tenant) else { return };
         let position = start.position.unwrap_or_else(|| tenant.head());
         let name = connection_name(connection.id);
-        let heartbeat_seconds = u64::from(self.keepalive_ticks(connection.transport));
-        let cursor = self.cursor_of(state, token, position);
+        let heartbeat_seconds = u64::from(self.worker.keepalive_ticks(connection.transport));
+        let cursor = self.cursor_of(token, position);
         let ready = Control::Ready {
             connection_id: &name,
             cursor,
@@ -142,14 +135,14 @@ impl Worker {
             heartbeat_seconds,
             reference: reference.as_ref(),
         };
-        self.control(state, token, &ready);
+        self.control(token, &ready);
         if let Some(gap) = &start.gap {
-            let resumes_at = self.cursor_of(state, token, gap.resumes_at);
-            self.control(state, token, &Control::Gap { after: &gap.after, resumes_at, reason: gap.reason });
+            let resumes_at = self.cursor_of(token, gap.resumes_at);
+            self.control(token, &Control::Gap { after: &gap.after, resumes_at, reason: gap.reason });
         }
-        let Some(connection) = state.connection(token) else { return };
+        let Some(connection) = self.state.connection(token) else { return };
         if connection.mode == ReadMode::Live && std::mem::take(&mut connection.flags.caught_up_pending) {
-            self.control(state, token, &Control::CaughtUp { cursor });
+            self.control(token, &Control::CaughtUp { cursor });
         }
     }
 }

@@ -160,7 +160,7 @@ impl Bench {
     }
 
     fn turn(&self) -> bool {
-        self.worker.turn().expect("a turn")
+        self.worker.with_state(|it| it.turn()).expect("a turn")
     }
 }
 
@@ -191,7 +191,7 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
         // The last subscriber of `a` is not served yet. Its slot passes to `b`, which then has a longer batch
         // in progress.
         let (leaving, _) = of_a.pop().expect("one");
-        bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), leaving, CloseReason::Peer);
+        bench.worker.with_state(|it| it.drop_connection(leaving, CloseReason::Peer));
         let (taken, peer) = bench.subscriber(1);
         assert_eq!(taken.slot, leaving.slot);
         of_b.push((taken, peer));
@@ -259,7 +259,7 @@ fn every_connection_keeps_its_organization_in_memory() {
         let (other, _other_end) = bench.connect_with(0, Transport::Ws, None);
         for token in [publisher, other] {
             assert_eq!(Arc::strong_count(&tenant), before + 1 + usize::from(token == publisher));
-            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), token, CloseReason::Peer);
+            bench.worker.with_state(|it| it.drop_connection(token, CloseReason::Peer));
         }
         assert_eq!(Arc::strong_count(&tenant), before);
     });
@@ -346,7 +346,7 @@ fn an_audience_that_is_gone_takes_its_view_with_it() {
                 state.by_tenant[&bench.principals[0].tenant]
             };
             drop(peers);
-            bench.worker.fan_out(&mut bench.worker.state.borrow_mut(), view);
+            bench.worker.with_state(|it| it.fan_out(view));
             while bench.turn() {}
             let state = bench.worker.state.borrow();
             assert!(state.connections.is_empty() && state.views.is_empty() && state.by_tenant.is_empty());

@@ -8,15 +8,14 @@
 //! * Each part makes some progress in every turn, so that none starves another.
 
 use std::io;
-use std::rc::Rc;
 
 use crate::close::CloseReason;
 use crate::connection::{Sink, WriteState};
 use crate::time::Clock;
 
+use super::WorkerLoop;
 use super::mail::Mail;
 use super::sockets::{Ready, Token};
-use super::{Worker, WorkerState};
 
 /// Microseconds per turn for each of: sockets that are ready, tenants with new events, connections with work
 /// left.
@@ -27,182 +26,181 @@ const MAIL_PER_STEP: usize = 16;
 /// at least this many others by no more than its own share.
 const LEAST_NEWS: usize = 4;
 
-impl Worker {
+impl WorkerLoop<'_> {
     /// Does one round over everything that has work. Returns true if work remains for the next turn.
-    pub(super) fn turn(self: &Rc<Self>) -> io::Result<bool> {
-        let state = &mut *self.state.borrow_mut();
-        self.metrics().turns.add(1);
-        state.turn += 1;
-        self.fair_share.borrow_mut().renew();
-        self.serve_fresh_tenants(state);
+    pub(super) fn turn(&mut self) -> io::Result<bool> {
+        self.worker.metrics().turns.add(1);
+        self.state.turn += 1;
+        self.worker.fair_share.borrow_mut().renew();
+        self.serve_fresh_tenants();
         let mut more_events = true;
-        if state.events.is_empty() {
-            more_events = self.sockets.take(&mut state.events)?;
+        if self.state.events.is_empty() {
+            more_events = self.worker.sockets.take(&mut self.state.events)?;
         }
-        let clock = self.shared.clock.clone();
+        let clock = self.worker.shared.clock.clone();
         let mut budget = Budget::new(&*clock, 1);
         while budget.lasts()
-            && let Some(event) = state.events.pop_front()
+            && let Some(event) = self.state.events.pop_front()
         {
-            self.on_ready(state, event);
-            self.serve_fresh_tenants(state);
+            self.on_ready(event);
+            self.serve_fresh_tenants();
         }
-        more_events |= !state.events.is_empty();
+        more_events |= !self.state.events.is_empty();
 
         let mut budget = Budget::new(&*clock, 1);
         while budget.lasts()
             && let Some(token) = self.next_ready_body()
         {
-            self.on_body_ready(state, token);
-            self.serve_fresh_tenants(state);
+            self.on_body_ready(token);
+            self.serve_fresh_tenants();
         }
-        self.read_mail(state);
+        self.read_mail();
         let mut budget = Budget::new(&*clock, 1);
         while budget.lasts()
-            && let Some((_, committed)) = state.acks.pop()
+            && let Some((_, committed)) = self.state.acks.pop()
         {
-            self.on_committed(state, committed);
-            self.serve_fresh_tenants(state);
+            self.on_committed(committed);
+            self.serve_fresh_tenants();
         }
         let mut budget = Budget::new(&*clock, 1);
-        while budget.lasts() && !state.scans.is_empty() {
-            self.scan(state);
-            self.serve_fresh_tenants(state);
+        while budget.lasts() && !self.state.scans.is_empty() {
+            self.scan();
+            self.serve_fresh_tenants();
         }
         let mut budget = Budget::new(&*clock, 1);
-        while budget.lasts() && self.look_at_next(state) {
-            self.serve_fresh_tenants(state);
+        while budget.lasts() && self.look_at_next() {
+            self.serve_fresh_tenants();
         }
 
         let mut budget = Budget::new(&*clock, 1);
-        for _ in 0..state.news.len() {
+        for _ in 0..self.state.news.len() {
             if !budget.lasts() {
                 break;
             }
-            let Some(view) = state.news.pop_front() else { break };
-            self.serve(state, view);
-            self.serve_fresh_tenants(state);
+            let Some(view) = self.state.news.pop_front() else { break };
+            self.serve(view);
+            self.serve_fresh_tenants();
         }
         let mut budget = Budget::new(&*clock, 1);
-        for _ in 0..state.run.len() {
+        for _ in 0..self.state.run.len() {
             if !budget.lasts() {
                 break;
             }
-            let Some((_, token)) = state.run.pop() else { break };
-            self.advance(state, token);
-            self.serve_fresh_tenants(state);
+            let Some((_, token)) = self.state.run.pop() else { break };
+            self.advance(token);
+            self.serve_fresh_tenants();
         }
-        let waiting = self.fair_share.borrow().is_waited_for();
+        let waiting = self.worker.fair_share.borrow().is_waited_for();
         Ok(more_events
             || waiting
-            || !self.body_ready.borrow().is_empty()
-            || !state.mail.is_empty()
-            || !state.acks.is_empty()
-            || !state.scans.is_empty()
-            || !state.due.is_empty()
-            || !state.fresh.is_empty()
-            || !state.news.is_empty()
-            || !state.run.is_empty())
+            || !self.worker.body_ready.borrow().is_empty()
+            || !self.state.mail.is_empty()
+            || !self.state.acks.is_empty()
+            || !self.state.scans.is_empty()
+            || !self.state.due.is_empty()
+            || !self.state.fresh.is_empty()
+            || !self.state.news.is_empty()
+            || !self.state.run.is_empty())
     }
 
     fn next_ready_body(&self) -> Option<Token> {
-        self.body_ready.borrow_mut().pop_front()
+        self.worker.body_ready.borrow_mut().pop_front()
     }
 
     /// Takes the mail from the mailbox. Each piece is a short step, or adds the work to a queue that has a
     /// share of its own.
-    fn read_mail(self: &Rc<Self>, state: &mut WorkerState) {
-        if state.mail.is_empty() {
-            let mut fresh = Vec::from(std::mem::take(&mut state.mail)); // two buffers in turn, no allocation
-            self.shared.mail[self.id].drain(&mut fresh);
-            state.mail = fresh.into();
+    fn read_mail(&mut self) {
+        if self.state.mail.is_empty() {
+            let mut fresh = Vec::from(std::mem::take(&mut self.state.mail)); // two buffers in turn, no allocation
+            self.worker.shared.mail[self.worker.id].drain(&mut fresh);
+            self.state.mail = fresh.into();
         }
-        let clock = self.shared.clock.clone();
+        let clock = self.worker.shared.clock.clone();
         let mut budget = Budget::new(&*clock, 1);
-        while !state.mail.is_empty() && budget.lasts() {
+        while !self.state.mail.is_empty() && budget.lasts() {
             for _ in 0..MAIL_PER_STEP {
-                let Some(mail) = state.mail.pop_front() else { break };
-                self.on_mail(state, mail);
+                let Some(mail) = self.state.mail.pop_front() else { break };
+                self.on_mail(mail);
             }
-            self.serve_fresh_tenants(state);
+            self.serve_fresh_tenants();
         }
     }
 
-    fn on_mail(self: &Rc<Self>, state: &mut WorkerState, mail: Mail) {
+    fn on_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Accepted(accepted) => match self.on_accepted.get() {
+            Mail::Accepted(accepted) => match self.worker.on_accepted.get() {
                 Some(serve) => serve(accepted),
                 None => tracing::warn!("a socket was assigned to a worker that is not serving yet"),
             },
             Mail::Committed(committed) => {
-                if let Some(tenant) = state.tenant_of(committed.token) {
-                    state.acks.push(tenant, committed);
+                if let Some(tenant) = self.state.tenant_of(committed.token) {
+                    self.state.acks.push(tenant, committed);
                 }
             }
-            Mail::CommitNotice(notice) => self.commits.on_notice(&notice),
-            Mail::List { selector, after, most, reply } => state.list(selector, after, most, reply),
-            Mail::Describe { tenant, found, reply } => state.describe(tenant, found, reply),
-            Mail::Close(selector, reply) => state.close_selected(selector, reply),
-            Mail::Recheck(change) => state.scans.recheck(&change),
-            Mail::Drain { seconds } => self.drain(state, seconds),
+            Mail::CommitNotice(notice) => self.worker.commits.on_notice(&notice),
+            Mail::List { selector, after, most, reply } => self.state.list(selector, after, most, reply),
+            Mail::Describe { tenant, found, reply } => self.state.describe(tenant, found, reply),
+            Mail::Close(selector, reply) => self.state.close_selected(selector, reply),
+            Mail::Recheck(change) => self.state.scans.recheck(&change),
+            Mail::Drain { seconds } => self.drain(seconds),
         }
     }
 
     /// Serves tenants with new events that had no share of this turn; if there are none it costs one load. A
     /// tenant with more work joins those that wait for another share.
-    fn serve_fresh_tenants(self: &Rc<Self>, state: &mut WorkerState) {
-        let mut signalled = std::mem::take(&mut state.signalled);
-        self.shared.wakes[self.id].drain(&mut signalled);
+    fn serve_fresh_tenants(&mut self) {
+        let mut signalled = std::mem::take(&mut self.state.signalled);
+        self.worker.shared.wakes[self.worker.id].drain(&mut signalled);
         for tenant in signalled.drain(..) {
-            tenant.wake_bits().take(self.id);
-            if let Some(&view) = state.by_tenant.get(&tenant.id()) {
-                state.queue_view(view);
+            tenant.wake_bits().take(self.worker.id);
+            if let Some(&view) = self.state.by_tenant.get(&tenant.id()) {
+                self.state.queue_view(view);
             }
         }
-        state.signalled = signalled;
-        if state.fresh.is_empty() {
+        self.state.signalled = signalled;
+        if self.state.fresh.is_empty() {
             return;
         }
-        let clock = self.shared.clock.clone();
+        let clock = self.worker.shared.clock.clone();
         let mut budget = Budget::new(&*clock, LEAST_NEWS);
         while budget.lasts()
-            && let Some(view) = state.fresh.pop_front()
+            && let Some(view) = self.state.fresh.pop_front()
         {
-            self.serve(state, view);
+            self.serve(view);
         }
     }
 
     /// Serves one view for its share.
-    fn serve(self: &Rc<Self>, state: &mut WorkerState, view: u32) {
-        if let Some(it) = state.views.get_mut(view as usize) {
-            it.served = state.turn;
+    fn serve(&mut self, view: u32) {
+        if let Some(it) = self.state.views.get_mut(view as usize) {
+            it.served = self.state.turn;
         }
-        if self.fan_out(state, view) {
-            state.news.push_back(view);
-        } else if let Some(view) = state.views.get_mut(view as usize) {
+        if self.fan_out(view) {
+            self.state.news.push_back(view);
+        } else if let Some(view) = self.state.views.get_mut(view as usize) {
             view.queued = false;
         }
     }
 
-    fn on_body_ready(self: &Rc<Self>, state: &mut WorkerState, token: Token) {
-        let Some(connection) = state.connection(token) else { return };
+    fn on_body_ready(&mut self, token: Token) {
+        let Some(connection) = self.state.connection(token) else { return };
         if matches!(&connection.sink, Sink::Body(queue) if queue.is_dropped()) {
-            self.drop_connection(state, token, CloseReason::Peer);
+            self.drop_connection(token, CloseReason::Peer);
             return;
         }
-        self.on_ready(state, Ready { token, readable: false, writable: true, ended: false });
+        self.on_ready(Ready { token, readable: false, writable: true, ended: false });
     }
 
-    fn on_ready(self: &Rc<Self>, state: &mut WorkerState, event: Ready) {
-        let now = state.wheel.now();
-        let Some(connection) = state.connection(event.token) else { return };
+    fn on_ready(&mut self, event: Ready) {
+        let now = self.state.wheel.now();
+        let Some(connection) = self.state.connection(event.token) else { return };
         if event.writable && connection.flags.write_state.is_blocked() {
             connection.flags.write_state = WriteState::Ready;
             connection.last_heard = now; // a blocked socket that takes bytes again counts as input
-            state.run(event.token);
+            self.state.run(event.token);
         }
         if event.readable {
-            self.read(state, event.token, event.ended);
+            self.read(event.token, event.ended);
         }
     }
 }

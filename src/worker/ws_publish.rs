@@ -7,7 +7,6 @@
 //! * A publish that must wait (for room in the queue, or for a `message_id` to be looked up) runs as a task
 //!   while the connection's input is paused, so the order of one connection's publishes is kept.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -30,7 +29,7 @@ use crate::tenant::publish::{PublishError, Receipt};
 
 use super::mail::{CommittedPublish, Mail};
 use super::sockets::Token;
-use super::{Worker, WorkerState};
+use super::{Worker, WorkerLoop};
 
 /// A client's `publish`.
 pub(super) struct PublishFrame<'a> {
@@ -50,35 +49,42 @@ struct DeferredPublish {
 }
 
 impl Worker {
+    /// Returns the callback that brings the committer's result to this thread.
+    fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> CommitCallback {
+        let (shared, worker) = (self.shared.clone(), self.id);
+        CommitCallback::call(move |result| {
+            let receipt = result.map(|()| receipt);
+            shared.mail[worker].push(Mail::Committed(CommittedPublish { token, reference, receipt }));
+        })
+    }
+}
+
+impl WorkerLoop<'_> {
     /// Publishes, or sends an error.
-    pub(super) fn publish(self: &Rc<Self>, state: &mut WorkerState, token: Token, frame: PublishFrame<'_>) {
+    pub(super) fn publish(&mut self, token: Token, frame: PublishFrame<'_>) {
         let reference = frame.reference.clone();
-        if let Err(refusal) = self.try_publish(state, token, frame) {
-            self.refuse(state, token, &refusal, reference);
-            self.close_if_ended(state, token);
-            let exhausted = state
+        if let Err(refusal) = self.try_publish(token, frame) {
+            self.refuse(token, &refusal, reference);
+            self.close_if_ended(token);
+            let exhausted = self
+                .state
                 .connection(token)
                 .and_then(|it| it.inbound.as_ref())
                 .is_some_and(|inbound| inbound.refused >= rate::REFUSALS);
             if exhausted {
-                self.close(state, token, CloseReason::OverRate);
+                self.close(token, CloseReason::OverRate);
             }
         }
     }
 
-    fn try_publish(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        frame: PublishFrame<'_>,
-    ) -> Result<(), ErrorResponse> {
-        let now_ms = self.shared.clock.now_ms();
-        let Some(connection) = state.connection(token) else { return Ok(()) };
+    fn try_publish(&mut self, token: Token, frame: PublishFrame<'_>) -> Result<(), ErrorResponse> {
+        let now_ms = self.worker.shared.clock.now_ms();
+        let Some(connection) = self.state.connection(token) else { return Ok(()) };
         let Some(admitted) = &connection.admitted else { return Ok(()) };
-        self.shared.serving()?;
+        self.worker.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
         let events = frame.events.len();
-        if let Err(over) = self.shared.rates.publish(right.principal(), events, now_ms) {
+        if let Err(over) = self.worker.shared.rates.publish(right.principal(), events, now_ms) {
             let inbound = connection.inbound();
             inbound.refused = inbound.refused.saturating_add(1);
             return Err(over.into());
@@ -88,89 +94,75 @@ impl Worker {
         }
         let origin = connection.id;
         let PublishFrame { reference, events, batch, durable } = frame;
-        let mut draft = self.shared.tenants.draft(origin, 0);
+        let mut draft = self.worker.shared.tenants.draft(origin, 0);
         read(&right, &events, batch, &mut draft)?;
-        let Some(tenant) = self.shared.tenants.get(right.principal().tenant) else { return Ok(()) };
+        let Some(tenant) = self.worker.shared.tenants.get(right.principal().tenant) else { return Ok(()) };
         if !draft.is_keyed() {
             draft.close()?;
-            let (tenants, actor) = (&self.shared.tenants, self.shared.auth.actor(&right));
+            let (tenants, actor) = (&self.worker.shared.tenants, self.worker.shared.auth.actor(&right));
             tenants.check_writable()?;
             if let Some(room) = tenants.room_now(&tenant, draft.batch()) {
                 let done = |receipt| match durable {
-                    true => self.ack_by_mail(token, reference.clone(), receipt),
+                    true => self.worker.ack_by_mail(token, reference.clone(), receipt),
                     false => CommitCallback::None,
                 };
                 let receipt = tenants.publish_within(actor, &tenant, draft.into_batch(), room, done)?;
                 if !durable {
-                    self.ack(state, token, reference, receipt);
-                } else if let Some(connection) = state.connection(token) {
+                    self.ack(token, reference, receipt);
+                } else if let Some(connection) = self.state.connection(token) {
                     connection.inflight += 1;
                 }
                 return Ok(());
             }
         }
-        self.defer_publish(state, token, right, DeferredPublish { tenant, draft, reference, durable });
+        self.defer_publish(token, right, DeferredPublish { tenant, draft, reference, durable });
         Ok(())
     }
 
-    /// Returns the callback that brings the committer's result to this thread.
-    fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> CommitCallback {
-        let (shared, worker) = (self.shared.clone(), self.id);
-        CommitCallback::call(move |result| {
-            let receipt = result.map(|()| receipt);
-            shared.mail[worker].push(Mail::Committed(CommittedPublish { token, reference, receipt }));
-        })
-    }
-
-    pub(super) fn on_committed(self: &Rc<Self>, state: &mut WorkerState, committed: CommittedPublish) {
+    pub(super) fn on_committed(&mut self, committed: CommittedPublish) {
         let CommittedPublish { token, reference, receipt } = committed;
-        let Some(connection) = state.connection(token) else { return };
+        let Some(connection) = self.state.connection(token) else { return };
         connection.inflight = connection.inflight.saturating_sub(1);
         match receipt {
-            Ok(receipt) => self.ack(state, token, reference, receipt),
-            Err(error) => self.refuse(state, token, &PublishError::Commit(error).into(), reference),
+            Ok(receipt) => self.ack(token, reference, receipt),
+            Err(error) => self.refuse(token, &PublishError::Commit(error).into(), reference),
         }
-        self.resume_reading(state, token);
+        self.resume_reading(token);
     }
 
     /// Publishes in a task, while the connection's input is paused.
-    fn defer_publish(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        right: Authorized<Publish>,
-        later: DeferredPublish,
-    ) {
-        let Some(connection) = state.connection(token) else { return };
+    fn defer_publish(&mut self, token: Token, right: Authorized<Publish>, later: DeferredPublish) {
+        let Some(connection) = self.state.connection(token) else { return };
         connection.flags.paused = true;
         let DeferredPublish { tenant, draft, reference, durable } = later;
-        let worker = self.clone();
+        let worker = self.worker.clone();
         // The task ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
         tokio::task::spawn_local(async move {
             let (tenants, actor) = (&worker.shared.tenants, worker.shared.auth.actor(&right));
             let options = PublishOptions { durable, key: None };
             let published = tenants.publish_events(actor, &tenant, draft, options, &worker).await;
-            let state = &mut *worker.state.borrow_mut();
-            match published {
-                Ok(Published { ids, .. }) => {
-                    worker.control(state, token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
+            worker.with_state(|it| {
+                match published {
+                    Ok(Published { ids, .. }) => {
+                        it.control(token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
+                    }
+                    Err(error) => {
+                        it.refuse(token, &error.into(), reference);
+                        it.close_if_ended(token);
+                    }
                 }
-                Err(error) => {
-                    worker.refuse(state, token, &error.into(), reference);
-                    worker.close_if_ended(state, token);
+                if let Some(connection) = it.state.connection(token) {
+                    connection.flags.paused = false;
                 }
-            }
-            if let Some(connection) = state.connection(token) {
-                connection.flags.paused = false;
-            }
-            worker.resume_reading(state, token);
+                it.resume_reading(token);
+            });
             worker.nudge();
         });
     }
 
     /// Sends an ack, or keeps it while the connection is blocked.
-    fn ack(self: &Rc<Self>, state: &mut WorkerState, token: Token, reference: Option<Ref>, receipt: Receipt) {
-        let Some(connection) = state.connection(token) else { return };
+    fn ack(&mut self, token: Token, reference: Option<Ref>, receipt: Receipt) {
+        let Some(connection) = self.state.connection(token) else { return };
         let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return };
         if connection.flags.write_state.is_blocked() {
             // At most `INFLIGHT_PUBLISHES` are in progress at once, and no more are read while blocked.
@@ -178,25 +170,18 @@ impl Worker {
             connection.outbox().acks.push_back(owed);
             return;
         }
-        self.write_ack(state, token, tenant, reference.as_ref(), receipt);
+        self.write_ack(token, tenant, reference.as_ref(), receipt);
     }
 
-    fn write_ack(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        tenant: TenantId,
-        reference: Option<&Ref>,
-        receipt: Receipt,
-    ) {
-        let cursors = self.shared.tenants.cursors();
+    fn write_ack(&mut self, token: Token, tenant: TenantId, reference: Option<&Ref>, receipt: Receipt) {
+        let cursors = self.worker.shared.tenants.cursors();
         let ids: Vec<Cursor> = receipt.sequences().map(|sequence| cursors.encode(tenant, sequence)).collect();
-        self.control(state, token, &Control::Ack { reference, ids: &ids });
+        self.control(token, &Control::Ack { reference, ids: &ids });
     }
 
     /// Sends acks that were kept; returns true if none is left.
-    pub(super) fn send_owed_acks(self: &Rc<Self>, state: &mut WorkerState, token: Token) -> bool {
-        while let Some(connection) = state.connection(token) {
+    pub(super) fn send_owed_acks(&mut self, token: Token) -> bool {
+        while let Some(connection) = self.state.connection(token) {
             if connection.flags.write_state.is_blocked() {
                 return false;
             }
@@ -210,22 +195,16 @@ impl Worker {
                 connection.out = None;
             }
             let receipt = Receipt { first: owed.first, count: owed.count };
-            self.write_ack(state, token, tenant, owed.reference.as_ref(), receipt);
+            self.write_ack(token, tenant, owed.reference.as_ref(), receipt);
         }
         false
     }
 
     /// Sends an `error`.
-    pub(super) fn refuse(
-        self: &Rc<Self>,
-        state: &mut WorkerState,
-        token: Token,
-        refusal: &ErrorResponse,
-        reference: Option<Ref>,
-    ) {
+    pub(super) fn refuse(&mut self, token: Token, refusal: &ErrorResponse, reference: Option<Ref>) {
         let details = (!refusal.details.is_null()).then_some(&refusal.details);
         let (code, message) = (refusal.code, refusal.message.as_str());
-        self.control(state, token, &Control::Error { code, message, details, reference: reference.as_ref() });
+        self.control(token, &Control::Error { code, message, details, reference: reference.as_ref() });
     }
 }
 

@@ -197,7 +197,7 @@ fn the_heartbeats_of_a_tick_are_spread_over_turns() {
         let mut heartbeats = 0;
         let interval = bench.worker.keepalive_ticks(Transport::Sse);
         for _ in 0..interval {
-            bench.worker.tick();
+            bench.worker.with_state(|it| it.tick());
             bench.turn();
             let now = beats(&mut many);
             assert!(now <= 1, "{now} in a turn");
@@ -325,7 +325,7 @@ fn the_index_follows_connections_as_they_come_and_go() {
             [connection_index::Owner::Organization(tenant), connection_index::Owner::User(tenant, "ann")];
         assert_eq!(owners.map(count), [4, 3]);
         for (token, _) in &held {
-            bench.worker.drop_connection(&mut bench.worker.state.borrow_mut(), *token, CloseReason::Peer);
+            bench.worker.with_state(|it| it.drop_connection(*token, CloseReason::Peer));
         }
         assert_eq!(owners.map(count), [0, 0]);
     });
@@ -389,25 +389,24 @@ fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
             bench.publish(0, &format!("<{event}>")).await;
         }
         let mut marked = Vec::new();
-        {
-            let state = &mut *bench.worker.state.borrow_mut();
-            let view = state.by_tenant[&bench.principals[0].tenant];
-            let mut batch = bench.worker.take_batch(state, view).expect("news");
+        bench.worker.with_state(|it| {
+            let view = it.state.by_tenant[&bench.principals[0].tenant];
+            let mut batch = it.take_batch(view).expect("new events");
             assert_eq!(batch.frames.len(), EVENTS);
             for part in [3, EVENTS] {
                 // Splits the batch as a step does that has room for only some frames.
                 let rest = batch.frames.split_off(part);
-                bench.worker.mark_step(state, view, &mut batch);
+                it.mark_step(view, &mut batch);
                 batch.frames.extend(rest);
                 marked.push(batch.marked);
-                state.views[view as usize].batch = Some(batch);
+                it.state.views[view as usize].batch = Some(batch);
                 let filter = Filter::from_query(&[("types", "custom")]).expect("a filter");
-                bench.worker.subscribe(state, changing, filter, None, None);
-                batch = state.views[view as usize].batch.take().expect("kept");
+                it.subscribe(changing, filter, None, None);
+                batch = it.state.views[view as usize].batch.take().expect("kept");
             }
-            state.views[view as usize].batch = Some(batch);
-            state.queue_view(view);
-        }
+            it.state.views[view as usize].batch = Some(batch);
+            it.state.queue_view(view);
+        });
         assert_eq!(marked, [3, EVENTS]);
         bench.idle();
         for peer in [&mut peer, &mut other] {
@@ -426,11 +425,11 @@ fn a_deadline_that_moves_leaves_no_entry_for_each_time() {
         let bench = Bench::new().await;
         let (token, _peer) = bench.connect(0, Transport::Ws);
         bench.idle();
-        let state = &mut *bench.worker.state.borrow_mut();
-        let before = state.wheel.entries();
+        let before = bench.worker.state.borrow().wheel.entries();
         for ticks in (1..60).rev().chain(1..60).cycle().take(10_000) {
-            bench.worker.schedule_within(state, token, ticks);
+            bench.worker.with_state(|it| it.schedule_within(token, ticks));
         }
+        let state = &mut *bench.worker.state.borrow_mut();
         assert!(state.wheel.entries() <= before + 60, "{}", state.wheel.entries());
         // The earliest entry is the valid one.
         let at = state.connection(token).expect("alive").wheel_tick;
