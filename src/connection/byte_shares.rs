@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_organization_has_its_own_share_and_what_is_over_is_given_back() {
+    fn each_organization_has_its_own_share_and_unused_bytes_are_released() {
         let shares = ByteShares::new("bodies", 100_000, 20_000);
         let (loud, quiet) = (Some(TenantId(1)), Some(TenantId(2)));
         let full = Err(ShareExceeded::Organization { what: "bodies", most: 100_000 });

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_is_read() {
+    fn each_kind_of_frame_is_parsed() {
         let parse = |text| ClientFrame::parse(text).expect(text);
         assert!(matches!(parse(r#"{"type":"ping","timestamp":"x"}"#), ClientFrame::Ping));
         assert!(matches!(parse(r#"{"type":"pong"}"#), ClientFrame::Pong));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_names_the_wrong_field() {
         for (text, named) in [
             ("", "is not a JSON object"),
             ("[]", "is not a JSON object"),
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_answers_to_the_ref_wherever_it_stands() {
+    fn an_error_has_the_ref_wherever_it_is_in_the_frame() {
         let reference = Some(Ref::Number(9));
         assert_eq!(refused(r#"{"type":"dance","ref":9}"#).reference, reference);
         assert_eq!(refused(r#"{"ref":9,"type":"publish","events":[}"#).reference, reference);

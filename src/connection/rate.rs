@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn two_seconds_worth_may_burst_and_then_the_rate_holds() {
+    fn two_seconds_of_the_rate_may_come_in_a_burst() {
         let rate = kind(10, 0, 0);
         assert!((0..20).all(|_| rate.take(A, 1, 5_000).is_ok()));
         let over = |wait_ms| Err(RateExceeded { limit: "limits.test", per_second: 10, wait_ms });
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_what_is_left_by_those_who_spent_within_the_last_second() {
+    fn an_organization_gets_the_share_that_recent_ones_leave() {
         let rate = kind(0, 1_000, 50);
         assert!(rate.take(A, 2_000, 1_000).is_ok(), "alone, all of it");
         assert_eq!(rate.per_second(), 1_000);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn full_buckets_are_forgotten() {
+    fn full_buckets_are_removed() {
         let rate = kind(10, 0, 0);
         assert!(rate.take(A, 20, 0).is_ok());
         rate.sweep(1_000);

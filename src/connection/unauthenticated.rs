@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_of_the_address_that_holds_most_makes_room() {
+    async fn the_oldest_socket_of_the_busiest_address_is_evicted() {
         let newcomers = newcomers(4);
         let [a, b] = ["2001:db8::1", "192.0.2.1"].map(address);
         let patient = newcomers.add(Some(b));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_settled_does_not_count() {
+    async fn an_authenticated_socket_is_not_counted() {
         let newcomers = newcomers(3);
         let a = address("192.0.2.1");
         let [first, second, third] = [a; 3].map(|it| newcomers.add(Some(it)));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sockets_without_a_name_make_room_among_themselves() {
+    async fn sockets_without_an_address_are_evicted_among_themselves() {
         let newcomers = newcomers(2);
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(address);
         let named = newcomers.add(Some(b));

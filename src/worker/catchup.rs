@@ -2,8 +2,8 @@
 //! quantum per turn.
 //!
 //! * There is no separate catch-up mode that could get out of step: the loop reads what follows a
-//!   connection's position, and a connection that reaches the view's `joint` is live.
-//! * Nothing past `joint` is read, so a connection never overtakes the fan-out.
+//!   connection's position, and a connection that reaches the view's `join_position` is live.
+//! * Nothing past `join_position` is read, so a connection never overtakes the fan-out.
 //! * Neighbouring `stream_chunk`s that a connection sees are merged here, and only here.
 
 use std::ops::Range;
@@ -236,22 +236,22 @@ impl WorkerLoop<'_> {
         let connection = self.state.connection(token)?;
         let (view, position) = (connection.view, connection.position);
         let it = self.state.views.get(view as usize)?;
-        if position >= it.joint {
+        if position >= it.join_position {
             self.join_live(token);
             return None;
         }
-        let joint = it.joint;
+        let join_position = it.join_position;
         let mut frames = std::mem::take(&mut self.state.frames);
         let read =
             it.tenant.ring().read(&mut self.state.reader, position.next().0, &mut frames, BATCH_FRAMES);
         let sent = match read {
             RingRead::Frames => {
-                frames.retain(|frame| frame.sequence() <= joint);
+                frames.retain(|frame| frame.sequence() <= join_position);
                 self.deliver(token, &frames)
             }
             RingRead::Behind { .. } => {
                 match self.worker.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
-                    Some(page) => self.deliver_page(token, &page, joint),
+                    Some(page) => self.deliver_page(token, &page, join_position),
                     None => {
                         self.ask_log(token);
                         None
@@ -415,24 +415,24 @@ impl WorkerLoop<'_> {
         }
         let (view, replaying) = (connection.view, connection.flags.caught_up_pending);
         let Some(it) = self.state.views.get(view as usize) else { return };
-        let joint = it.joint;
+        let join_position = it.join_position;
         match read {
             // The page is read again in the connection's turn, because thousands of reads may complete at
             // once.
             Ok(LogRead::Page(_))
                 if self.worker.shared.tenants.store().has_in_memory(it.tenant.log(), requested) => {}
             // The page is sent now, since it is not in memory any more.
-            Ok(LogRead::Page(page)) => drop(self.deliver_page(token, &page, joint)),
+            Ok(LogRead::Page(page)) => drop(self.deliver_page(token, &page, join_position)),
             // Events that the ring still holds are not damaged, so the gap ends there at the latest.
             Ok(LogRead::Gap { resumes_at, is_damaged: true }) => {
-                self.declare_gap(token, GapReason::Trimmed, resumes_at.min(joint));
+                self.declare_gap(token, GapReason::Trimmed, resumes_at.min(join_position));
             }
             Ok(LogRead::Gap { resumes_at, is_damaged: false }) => {
                 let reason = if replaying { GapReason::Trimmed } else { GapReason::Lagged };
                 self.declare_gap(token, reason, resumes_at);
             }
             // The log has nothing after this position and the ring neither: a new epoch began.
-            Ok(LogRead::End { committed }) => self.skip_to(token, committed.min(joint)),
+            Ok(LogRead::End { committed }) => self.skip_to(token, committed.min(join_position)),
             Err(error) => {
                 tracing::error!(%error, "the log could not be read for a subscriber");
                 self.close(token, CloseReason::Internal);
@@ -444,13 +444,13 @@ impl WorkerLoop<'_> {
     }
 
     /// Sends the events of a log page that follow the connection's position, like [`WorkerLoop::deliver`].
-    fn deliver_page(&mut self, token: Token, page: &Page, joint: Sequence) -> Option<usize> {
+    fn deliver_page(&mut self, token: Token, page: &Page, join_position: Sequence) -> Option<usize> {
         let position = self.state.connection(token)?.position;
         let (whole, _) = page.whole();
-        let part = whole.part(position, joint, BYTES_AT_ONCE);
+        let part = whole.part(position, join_position, BYTES_AT_ONCE);
         if part.is_empty() {
             // The next retained event is past the live position: there is nothing in between.
-            self.skip_to(token, joint);
+            self.skip_to(token, join_position);
             return Some(0);
         }
         if !whole.has_runs() && self.state.sees_all(token, whole.has_users()) {

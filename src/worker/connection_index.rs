@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn one_several_and_none_are_found_and_leave_nothing_behind() {
+    fn one_and_several_slots_of_an_owner_are_found_and_removed() {
         let mut index = ConnectionIndex::new();
         let [a, b] =
             [Owner::User(TenantId(1), "ann"), Owner::Key(TenantId(1), "ann")].map(|it| index.tag(it));

@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_item_goes_on_after_the_others_had_their_turn() {
+    fn an_unfinished_item_continues_after_the_other_organizations() {
         let mut queue = FairQueue::default();
         (0..2).for_each(|item| queue.push(LOUD, item));
         queue.push(QUIET, 10);
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_wanted_leaves_and_takes_an_empty_queue_with_it() {
+    fn retain_removes_items_and_empty_queues() {
         let mut queue = FairQueue::default();
         (0..4).for_each(|item| queue.push(LOUD, item));
         queue.push(QUIET, 10);

@@ -21,7 +21,7 @@ use super::catchup::WrittenEvent;
 use super::connection_index::Owner;
 use super::sockets::Token;
 use super::submit::{BATCH_WRITES, PendingWrite};
-use super::view::{BATCH_FRAMES, Batch};
+use super::view::{BATCH_FRAMES, FanoutBatch};
 use super::{WorkerLoop, WorkerState};
 
 /// The most connections of one tenant that are written to before the next tenant's turn: one full submission.
@@ -66,8 +66,8 @@ impl WorkerLoop<'_> {
         };
         let Some(it) = self.state.views.get_mut(view as usize) else { return false }; // its last member left
         if done {
-            it.drained = it.joint;
-            it.news.notify_waiters();
+            it.live_position = it.join_position;
+            it.new_events.notify_waiters();
             self.state.frames = batch.recycle();
         } else {
             it.batch = Some(batch);
@@ -76,12 +76,12 @@ impl WorkerLoop<'_> {
     }
 
     /// Reads the next frames. Returns `None` at the head.
-    pub(super) fn take_batch(&mut self, view: u32) -> Option<Batch> {
+    pub(super) fn take_batch(&mut self, view: u32) -> Option<FanoutBatch> {
         let WorkerState { views, reader, frames, .. } = &mut *self.state;
         let it = &mut views[view as usize];
-        let mut batch = Batch { frames: std::mem::take(frames), ..Batch::default() };
+        let mut batch = FanoutBatch { frames: std::mem::take(frames), ..FanoutBatch::default() };
         let most = (MARKS_PER_TURN / it.index.len().max(1)).clamp(LEAST_FRAMES, BATCH_FRAMES);
-        match it.tenant.ring().read(reader, it.drained.next().0, &mut batch.frames, most) {
+        match it.tenant.ring().read(reader, it.live_position.next().0, &mut batch.frames, most) {
             RingRead::Frames => {}
             RingRead::AtHead => {
                 *frames = batch.frames;
@@ -92,13 +92,13 @@ impl WorkerLoop<'_> {
                 return Some(self.begin_lap(view));
             }
         }
-        it.joint = batch.frames.last().map_or(it.drained, |last| last.sequence());
+        it.join_position = batch.frames.last().map_or(it.live_position, |last| last.sequence());
         Some(batch)
     }
 
     /// Marks the connections that get some more frames of the batch. Returns true if all frames are marked.
     /// At least one frame is marked, because the matching subscriptions of a frame are not searched in parts.
-    pub(super) fn mark_step(&mut self, view: u32, batch: &mut Batch) -> bool {
+    pub(super) fn mark_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
         let WorkerState { views, connections, .. } = &mut *self.state;
         let it = &mut views[view as usize];
         let most = (MARKS_PER_TURN / it.index.len().max(1)).max(1);
@@ -131,24 +131,24 @@ impl WorkerLoop<'_> {
     /// Handles that this worker was lapped, or that a new epoch began: every live connection continues at its
     /// own pace. They are switched over as many turns as needed; one that catches up meanwhile becomes live
     /// at the new end.
-    fn begin_lap(&mut self, view: u32) -> Batch {
+    fn begin_lap(&mut self, view: u32) -> FanoutBatch {
         let it = &mut self.state.views[view as usize];
-        it.joint = it.tenant.head();
-        Batch { lapped: Some(0), ..Batch::default() }
+        it.join_position = it.tenant.head();
+        FanoutBatch { lapped: Some(0), ..FanoutBatch::default() }
     }
 
     /// Switches some more connections that were live before the lap to [`ReadMode::Behind`]. Returns true if all
     /// are switched.
-    fn lap_step(&mut self, view: u32, batch: &mut Batch) -> bool {
+    fn lap_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
         let it = &self.state.views[view as usize];
-        let (from, joint) = (it.drained, it.joint);
+        let (from, join_position) = (it.live_position, it.join_position);
         let owner = self.state.index.tag(Owner::Organization(it.tenant.id()));
         for _ in 0..LAPPED_PER_TURN {
             let next = batch.lapped.and_then(|at| self.state.index.next(owner, at));
             let Some(slot) = next else { return true };
             batch.lapped = slot.checked_add(1);
             let Some(connection) = self.state.connections.get_mut(slot as usize) else { continue };
-            if connection.mode == ReadMode::Live && connection.view == view && connection.position < joint {
+            if connection.mode == ReadMode::Live && connection.view == view && connection.position < join_position {
                 connection.mode = ReadMode::Behind;
                 connection.position = connection.position.max(from);
                 connection.evaluated = connection.position;
@@ -161,14 +161,14 @@ impl WorkerLoop<'_> {
     }
 
     /// Writes to some more connections of the batch. Returns true if all were served.
-    fn send_step(&mut self, view: u32, batch: &mut Batch) -> bool {
+    fn send_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
         let mut joined = std::mem::take(&mut self.state.bytes);
         let mut outs = std::mem::take(&mut self.state.outs);
         // The batch is outside the view here, because a connection that is found gone is dropped, and the
         // last one drops the view.
         let it = &self.state.views[view as usize];
-        let (from, times) = (it.drained, it.times.clone());
-        let mut turn = Turn::default();
+        let (from, times) = (it.live_position, it.times.clone());
+        let mut turn = TurnWrites::default();
         let stop = batch.at + SENDS_PER_TURN;
         while batch.at < stop.min(batch.touched.len()) && turn.bytes < BYTES_PER_TURN {
             self.join_writes(batch, stop, &mut turn, &mut joined, &mut outs);
@@ -191,9 +191,9 @@ impl WorkerLoop<'_> {
     /// Takes the next connections of the batch, up to one submission, and joins their bytes.
     fn join_writes(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut FanoutBatch,
         stop: usize,
-        turn: &mut Turn,
+        turn: &mut TurnWrites,
         joined: &mut Vec<u8>,
         outs: &mut Vec<PendingWrite>,
     ) {
@@ -228,7 +228,7 @@ impl WorkerLoop<'_> {
     }
 
     /// Records what a live connection, served up to `from` before, took of its part of the batch.
-    fn record_progress(&mut self, from: Sequence, frames: &[Arc<Frame>], turn: &mut Turn, out: PendingWrite) {
+    fn record_progress(&mut self, from: Sequence, frames: &[Arc<Frame>], turn: &mut TurnWrites, out: PendingWrite) {
         let now = self.state.wheel.now();
         let (token, wrote) = (out.token, out.wrote);
         let Some(connection) = self.state.connection(token) else { return };
@@ -263,7 +263,7 @@ impl WorkerLoop<'_> {
     }
 
     /// Adds the delivery times of the last submission, counted from the publishing of each event.
-    fn time(&self, times: &Times, frames: &[Arc<Frame>], turn: &mut Turn) {
+    fn time(&self, times: &Times, frames: &[Arc<Frame>], turn: &mut TurnWrites) {
         let now = self.worker.shared.clock.monotonic_us();
         for group in &mut turn.groups {
             let served = std::mem::take(&mut group.served);
@@ -282,7 +282,7 @@ impl WorkerLoop<'_> {
 
     /// Adds a turn's sums to the counters. This is done once per turn, since each addition is a locked
     /// instruction.
-    fn add_to_counters(&self, turn: &Turn) {
+    fn add_to_counters(&self, turn: &TurnWrites) {
         let metrics = self.worker.metrics();
         metrics.writes.add(turn.writes);
         metrics.bytes_sent.add(turn.bytes as u64);
@@ -291,16 +291,16 @@ impl WorkerLoop<'_> {
     }
 }
 
-/// The bytes and counts of one turn so far.
+/// What one turn wrote so far: the joined bytes by group, and counts.
 #[derive(Default)]
-struct Turn {
+struct TurnWrites {
     groups: Vec<Group>,
     bytes: usize,
     writes: u64,
     delivered: u64,
 }
 
-impl Turn {
+impl TurnWrites {
     /// Returns the group of (mask, format). If it is new, its bytes are appended to `joined`. Returns
     /// `None` if there are [`GROUPS`] already, which may be dropped once no write uses them.
     fn group(

@@ -272,11 +272,11 @@ pub(crate) struct WorkerState {
     acks: FairQueue<CommittedPublish>,
     /// Number of turns so far.
     turn: u64,
-    /// Views with new events that were not served in this turn. A view is at most once in this or in `news`
-    /// ([`View::queued`]).
-    fresh: VecDeque<u32>,
+    /// Views with new events that were not served in this turn. A view is at most once in this or in
+    /// `served_views` ([`View::queued`]).
+    fresh_views: VecDeque<u32>,
     /// Views with new events that had their share of this turn.
-    news: VecDeque<u32>,
+    served_views: VecDeque<u32>,
     pub(crate) reader: Reader,
     generation: u32,
     /// Whether connections came or went in this second or in the one before.
@@ -317,8 +317,8 @@ impl Worker {
             scans: Scans::default(),
             acks: FairQueue::default(),
             turn: 1,
-            fresh: VecDeque::new(),
-            news: VecDeque::new(),
+            fresh_views: VecDeque::new(),
+            served_views: VecDeque::new(),
             reader,
             generation: 0,
             crowded: false,
@@ -410,8 +410,8 @@ impl Worker {
     pub fn watch(self: &Rc<Self>, tenant: &Arc<Tenant>) -> EventWatch {
         let state = &mut *self.state.borrow_mut();
         let view = state.join_view(tenant, self.id);
-        let news = state.views[view as usize].news.clone();
-        EventWatch { worker: self.clone(), view, news }
+        let new_events = state.views[view as usize].new_events.clone();
+        EventWatch { worker: self.clone(), view, new_events }
     }
 
     /// Reads a tenant's ring after `position`.
@@ -445,13 +445,13 @@ impl Worker {
 pub struct EventWatch {
     worker: Rc<Worker>,
     view: u32,
-    news: Rc<Notify>,
+    new_events: Rc<Notify>,
 }
 
 impl EventWatch {
     /// Completes when the worker has seen events after this call.
     pub fn events_seen(&self) -> impl Future<Output = ()> + use<> {
-        let notified = Rc::clone(&self.news);
+        let notified = Rc::clone(&self.new_events);
         // Registered at once and not at the first poll, so that no event is missed.
         let mut waiting = Box::pin(async move { notified.notified().await });
         let _ = futures_util::FutureExt::now_or_never(&mut waiting);
@@ -497,8 +497,8 @@ impl WorkerState {
         {
             it.queued = true;
             match it.served == self.turn {
-                true => self.news.push_back(view),
-                false => self.fresh.push_back(view),
+                true => self.served_views.push_back(view),
+                false => self.fresh_views.push_back(view),
             }
         }
     }

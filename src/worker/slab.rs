@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_takes_the_memory_with_it() {
+    fn removing_the_last_value_frees_the_memory() {
         let mut slab = Slab::new();
         let slots: Vec<usize> = (0..1_000).map(|n| slab.insert(n)).collect();
         assert!(slots.into_iter().all(|slot| slab.remove(slot).is_some()));

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowded_chunk_is_bits_and_a_deserted_one_a_list_again() {
+    fn a_full_chunk_becomes_bits_and_a_sparse_one_a_list() {
         let mut set = SlotSet::default();
         (0..CHUNK).for_each(|slot| set.insert(slot));
         assert!(matches!(set.chunks[..], [(0, Chunk::Bits(_, CHUNK))]));
@@ -169,7 +169,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn it_holds_what_a_sorted_set_holds(
+        fn it_equals_a_sorted_set(
             ops in prop::collection::vec((any::<bool>(), prop_oneof![0u32..3_000, 0u32..1 << 20]), 0..4_000),
             from in 0u32..1 << 20,
         ) {

@@ -105,16 +105,16 @@ impl WorkerLoop<'_> {
         else {
             return; // one view cannot have 2^32 audiences
         };
-        let joint = self.state.views[view as usize].joint;
+        let join_position = self.state.views[view as usize].join_position;
         let Some(connection) = self.state.connection(token) else { return };
         connection.row = Some(row);
         connection.position = position;
         connection.evaluated = position;
         connection.last_sent = position;
-        // A position past the joint is the ring's present end, or an id behind a held frame. The fan-out has
+        // A position past the join_position is the ring's present end, or an id behind a held frame. The fan-out has
         // not reached it yet and skips events up to it.
-        connection.mode = if position < joint { ReadMode::Behind } else { ReadMode::Live };
-        self.worker.metrics().behind.add(i64::from(position < joint));
+        connection.mode = if position < join_position { ReadMode::Behind } else { ReadMode::Live };
+        self.worker.metrics().behind.add(i64::from(position < join_position));
     }
 
     /// Sends `ready`, and a `gap` if one is declared. A connection that is already live gets `caught_up` at

@@ -178,7 +178,7 @@ fn read(peer: &mut UnixStream) -> String {
 /// A subscriber leaves during its organization's batch, and its slot passes to a connection of another
 /// organization, which has a batch of its own in progress: neither gets the other's events.
 #[test]
-fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
+fn a_slot_reused_during_a_batch_gets_no_event_of_its_former_organization() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
@@ -211,7 +211,7 @@ fn a_slot_that_changes_hands_amid_a_batch_carries_nothing_over() {
 /// A publisher resumes from an id that is not visible yet, because an earlier change waits for its commit:
 /// `ready` has that position, and no event up to it is sent.
 #[test]
-fn who_resumes_ahead_of_the_visible_head_gets_what_comes_after() {
+fn a_subscriber_that_resumes_after_a_hidden_event_gets_only_later_events() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
@@ -268,7 +268,7 @@ fn every_connection_keeps_its_organization_in_memory() {
 /// A client sends pings and reads the answers only after it has sent all. Each is answered, also those that
 /// were already read and had to wait until the answers before them were sent.
 #[test]
-fn what_was_read_behind_a_full_outbox_is_answered() {
+fn pings_read_while_the_outbox_is_full_are_answered_later() {
     const PINGS: usize = 4_000;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
@@ -298,7 +298,7 @@ fn what_was_read_behind_a_full_outbox_is_answered() {
 /// turn in which an event comes: the pongs go first, since the first may be sent in part, and a frame inside
 /// another would be invalid.
 #[test]
-fn what_a_blocked_connection_owes_goes_before_news() {
+fn pending_output_is_written_before_a_new_event() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
@@ -324,14 +324,14 @@ fn what_a_blocked_connection_owes_goes_before_news() {
         seen.extend(read_bytes(&mut peer));
         let news = seen.windows(8).position(|part| part == b"the-news").expect("delivered");
         let last = seen.windows(120).rposition(|part| part == [b'p'; 120]).expect("pongs");
-        assert!(last < news, "the event overtook what was owed");
+        assert!(last < news, "the event overtook pending output");
     });
 }
 
 /// Every subscriber of an organization turns out to be gone while an event is written to them: its view is
 /// removed during the batch.
 #[test]
-fn an_audience_that_is_gone_takes_its_view_with_it() {
+fn a_view_is_removed_when_all_its_subscribers_are_found_gone() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         for audience in [1, 3] {
@@ -377,7 +377,7 @@ fn a_large_audience_delays_another_organization_by_one_turn() {
 /// Tasks that wait for a commit are notified when the worker reads its mail: with the result, and also when
 /// the store is dropped without one. A task that is gone by then leaves nothing behind.
 #[test]
-fn a_task_hears_of_its_commit_by_mail() {
+fn a_task_gets_the_result_of_its_commit_by_mail() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
@@ -399,7 +399,7 @@ fn a_task_hears_of_its_commit_by_mail() {
 
 /// A peer's last bytes are read, and its end is noticed, whether they arrive together or one after the other.
 #[test]
-fn a_short_read_overlooks_no_end() {
+fn the_end_of_input_is_noticed_after_a_short_read() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
@@ -426,7 +426,7 @@ fn a_short_read_overlooks_no_end() {
 /// A connection that does not receive its own events is not sent log pages without a check, because they may
 /// contain its events.
 #[tokio::test]
-async fn a_connection_without_echo_has_each_event_looked_at() {
+async fn each_event_is_checked_for_a_connection_without_echo() {
     let bench = Bench::new().await;
     let (token, _peer) = bench.subscriber(0);
     let state = &mut *bench.worker.state.borrow_mut();

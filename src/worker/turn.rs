@@ -24,7 +24,7 @@ const SHARE_US: u64 = 200;
 const MAIL_PER_STEP: usize = 16;
 /// Tenants with new events that are served in a turn whatever the time. So one with a large audience delays
 /// at least this many others by no more than its own share.
-const LEAST_NEWS: usize = 4;
+const LEAST_VIEWS: usize = 4;
 
 impl WorkerLoop<'_> {
     /// Does one round over everything that has work. Returns true if work remains for the next turn.
@@ -73,11 +73,11 @@ impl WorkerLoop<'_> {
         }
 
         let mut budget = Budget::new(&*clock, 1);
-        for _ in 0..self.state.news.len() {
+        for _ in 0..self.state.served_views.len() {
             if !budget.lasts() {
                 break;
             }
-            let Some(view) = self.state.news.pop_front() else { break };
+            let Some(view) = self.state.served_views.pop_front() else { break };
             self.serve(view);
             self.serve_fresh_tenants();
         }
@@ -98,8 +98,8 @@ impl WorkerLoop<'_> {
             || !self.state.acks.is_empty()
             || !self.state.scans.is_empty()
             || !self.state.due.is_empty()
-            || !self.state.fresh.is_empty()
-            || !self.state.news.is_empty()
+            || !self.state.fresh_views.is_empty()
+            || !self.state.served_views.is_empty()
             || !self.state.run.is_empty())
     }
 
@@ -158,13 +158,13 @@ impl WorkerLoop<'_> {
             }
         }
         self.state.signalled = signalled;
-        if self.state.fresh.is_empty() {
+        if self.state.fresh_views.is_empty() {
             return;
         }
         let clock = self.worker.shared.clock.clone();
-        let mut budget = Budget::new(&*clock, LEAST_NEWS);
+        let mut budget = Budget::new(&*clock, LEAST_VIEWS);
         while budget.lasts()
-            && let Some(view) = self.state.fresh.pop_front()
+            && let Some(view) = self.state.fresh_views.pop_front()
         {
             self.serve(view);
         }
@@ -176,7 +176,7 @@ impl WorkerLoop<'_> {
             it.served = self.state.turn;
         }
         if self.fan_out(view) {
-            self.state.news.push_back(view);
+            self.state.served_views.push_back(view);
         } else if let Some(view) = self.state.views.get_mut(view as usize) {
             view.queued = false;
         }

@@ -1,7 +1,7 @@
 //! One tenant on one worker: its subscribers here, and how far they have been served.
 //!
-//! * `drained` is the position of every live connection. It moves when a batch is finished.
-//! * While a batch is in progress, `joint` is its end: a connection that catches up becomes live there.
+//! * `live_position` is the position of every live connection. It moves when a batch is finished.
+//! * While a batch is in progress, `join_position` is its end: a connection that catches up becomes live there.
 //! * A view exists while the worker has subscribers (or waiting readers) of the tenant.
 
 use std::collections::hash_map::Entry;
@@ -30,11 +30,11 @@ pub(crate) struct View {
     /// Rows of the live and behind connections, by slab slot.
     pub(crate) index: Index<u32>,
     /// Live connections were served up to this position.
-    pub(crate) drained: Sequence,
-    /// The end of the batch in progress, else `drained`: where a connection that catches up becomes live.
-    pub(crate) joint: Sequence,
+    pub(crate) live_position: Sequence,
+    /// The end of the batch in progress, else `live_position`: where a connection that catches up becomes live.
+    pub(crate) join_position: Sequence,
     /// The batch that is being sent to live connections.
-    pub(crate) batch: Option<Batch>,
+    pub(crate) batch: Option<FanoutBatch>,
     /// True while the view is on one of the worker's lists of views with new events.
     pub(crate) queued: bool,
     /// The turn in which it was last served.
@@ -44,14 +44,14 @@ pub(crate) struct View {
     /// The histogram of live delivery times.
     pub(crate) times: Arc<Times>,
     /// Wakes readers that wait for events (long-polls).
-    pub(crate) news: Rc<Notify>,
+    pub(crate) new_events: Rc<Notify>,
     /// The cursor of one position, cached because all live connections get the same one.
     cursor: Option<(Sequence, Cursor)>,
 }
 
 /// Frames that are being sent to live connections.
 #[derive(Default)]
-pub(crate) struct Batch {
+pub(crate) struct FanoutBatch {
     pub(crate) frames: Vec<Arc<Frame>>,
     /// How many of the frames are marked. Nothing is sent before all are.
     pub(crate) marked: usize,
@@ -66,7 +66,7 @@ pub(crate) struct Batch {
     pub(crate) lapped: Option<u32>,
 }
 
-impl Batch {
+impl FanoutBatch {
     /// Returns the frames' buffer, cleared, for the next batch.
     pub(crate) fn recycle(mut self) -> Vec<Arc<Frame>> {
         self.frames.clear();
@@ -78,19 +78,19 @@ impl View {
     /// Creates a view that starts at the tenant's present end. The caller must first set the worker's bit in
     /// the tenant.
     pub(crate) fn new(tenant: Arc<Tenant>) -> View {
-        let drained = tenant.head();
+        let live_position = tenant.head();
         let times = tenant.times();
         View {
             tenant,
             times,
             index: Index::new(),
-            drained,
-            joint: drained,
+            live_position,
+            join_position: live_position,
             batch: None,
             queued: false,
             served: 0,
             members: 0,
-            news: Rc::new(Notify::new()),
+            new_events: Rc::new(Notify::new()),
             cursor: None,
         }
     }
@@ -98,14 +98,14 @@ impl View {
     /// Returns the position from which `connection` could resume without loss or repetition.
     pub(crate) fn position_of(&self, connection: &Connection) -> Sequence {
         match connection.mode {
-            ReadMode::Silent => self.drained,
+            ReadMode::Silent => self.live_position,
             ReadMode::Behind => connection.position,
             // It is behind as well, unless it has caught up at the new end.
             ReadMode::Live if self.batch.as_ref().is_some_and(|batch| batch.lapped.is_some()) => {
-                self.drained.max(connection.position)
+                self.live_position.max(connection.position)
             }
             // It is not yet served from the batch in progress.
-            ReadMode::Live if connection.mask != 0 => self.drained.max(connection.position),
+            ReadMode::Live if connection.mask != 0 => self.live_position.max(connection.position),
             ReadMode::Live => self.marked().max(connection.position),
         }
     }
@@ -115,9 +115,9 @@ impl View {
         match &self.batch {
             Some(batch) if batch.marked < batch.frames.len() => {
                 let last = batch.marked.checked_sub(1).and_then(|at| batch.frames.get(at));
-                last.map_or(self.drained, |frame| frame.sequence())
+                last.map_or(self.live_position, |frame| frame.sequence())
             }
-            _ => self.joint,
+            _ => self.join_position,
         }
     }
 
@@ -174,8 +174,8 @@ impl WorkerState {
             it.tenant.wake_bits().unsubscribe(worker);
             self.by_tenant.remove(&it.tenant.id());
             if it.queued {
-                self.fresh.retain(|queued| *queued != view);
-                self.news.retain(|queued| *queued != view);
+                self.fresh_views.retain(|queued| *queued != view);
+                self.served_views.retain(|queued| *queued != view);
             }
         }
     }

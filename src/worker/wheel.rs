@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_comes_out_once_when_it_is_due() {
+    fn a_token_is_returned_once_when_it_is_due() {
         let mut wheel = Wheel::new();
         let token = Token { slot: 7, generation: 1 };
         wheel.schedule(3, token);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_a_crowd_that_died_are_forgotten_before_their_time() {
+    fn dead_entries_of_many_connections_are_removed_before_they_are_due() {
         let mut wheel = Wheel::new();
         (0..5).for_each(|_| drop(wheel.tick()));
         let token = |slot| Token { slot, generation: 1 };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_deadline_is_looked_at_within_a_round() {
+    fn a_far_deadline_is_checked_within_a_round() {
         let mut wheel = Wheel::new();
         wheel.schedule(1_000_000, Token { slot: 1, generation: 1 });
         assert_eq!((0..BUCKETS).map(|_| wheel.tick().len()).sum::<usize>(), 1);

@@ -91,7 +91,7 @@ fn online_is_published_at_once_and_offline_after_the_grace_time() {
 /// However often the user goes and comes back, nothing is published, one entry waits, and the grace time
 /// counts from the last time it went.
 #[test]
-fn who_is_back_in_time_was_never_away() {
+fn a_user_who_reconnects_within_the_grace_time_stays_online() {
     let mut fixture = Fixture::new();
     fixture.connect("ann");
     assert_eq!(fixture.published(), ["+ann"]);
@@ -144,7 +144,7 @@ fn a_user_without_a_stream_is_neither_published_nor_listed() {
 }
 
 #[test]
-fn what_cannot_be_published_is_tried_again_as_long_as_it_is_true() {
+fn a_failed_publish_is_retried_while_the_state_still_holds() {
     let mut fixture = Fixture::new();
     fixture.connect("ann");
     fixture.connect("bob");
@@ -173,7 +173,7 @@ fn what_cannot_be_published_is_tried_again_as_long_as_it_is_true() {
 /// The muster finds users that were connected before: they are listed without a notice, and `offline` is
 /// published when they leave.
 #[test]
-fn the_switch_is_obeyed_at_any_time() {
+fn presence_can_be_switched_at_any_time() {
     let mut fixture = Fixture::new();
     fixture.presence.stream_found(ACME, "early");
     fixture.connect("late");
@@ -200,7 +200,7 @@ fn the_switch_is_obeyed_at_any_time() {
 
 /// An `offline` that waits from before the switch does not end a presence that began after it.
 #[test]
-fn a_roster_knows_nothing_of_the_one_before_it() {
+fn a_new_roster_starts_empty() {
     let mut fixture = Fixture::new();
     fixture.connect("ann");
     assert_eq!(fixture.published(), ["+ann"]);
@@ -246,7 +246,7 @@ fn a_roster_is_read_page_by_page() {
 
 /// A page for a credential with few channels examines a limited number of users and says where to continue.
 #[test]
-fn a_page_that_finds_nothing_ends_and_goes_on() {
+fn an_empty_page_of_a_roster_has_a_cursor_to_continue() {
     let fixture = Fixture::new();
     for n in 0..=EXAMINED {
         fixture.connect(&format!("u{n:05}"));
@@ -273,7 +273,7 @@ fn a_full_roster_adds_no_user() {
 
 /// Only streams make a user present, and a stream that a later limit refuses does not.
 #[test]
-fn what_is_counted_is_streams_that_were_let_in() {
+fn only_admitted_streams_are_counted() {
     let mut fixture = Fixture::new();
     let limits = Limits { total: 0, per_organization: 0, per_user: 2, per_address: 2, count_local: false };
     let admission = Admission::new(limits, fixture.presence.clone());
@@ -301,7 +301,7 @@ fn what_is_counted_is_streams_that_were_let_in() {
 
 /// A muster finds every connected user of its organization only, and none that only has a waiting poll.
 #[test]
-fn a_muster_finds_who_came_before_the_switch() {
+fn users_connected_before_the_switch_are_enrolled() {
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
     let presence = Presence::new(clock.clone(), Duration::ZERO);
     let limits = Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0, count_local: false };

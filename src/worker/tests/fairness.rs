@@ -157,7 +157,7 @@ fn many_changes_are_one_recheck() {
 /// One organization's scans, heartbeats and acks take one step of each turn; another one's events are
 /// delivered in the next turn.
 #[test]
-fn a_scan_of_many_takes_a_step_of_each_turn() {
+fn a_scan_of_many_connections_takes_one_step_a_turn() {
     run(async {
         let bench = Bench::with_clock(Arc::new(Hurried::default())).await;
         let many: Vec<_> = (0..200).map(|_| bench.subscriber(0)).collect();
@@ -255,7 +255,7 @@ fn listings_are_bounded_for_each_organization() {
 
 /// A connection that is adopted after the drain began is closed with a reason, after its response head.
 #[test]
-fn what_is_adopted_during_the_drain_is_closed_too() {
+fn a_connection_adopted_during_the_drain_is_closed() {
     run(async {
         let bench = Bench::new().await;
         let (_, mut before) = bench.connect(0, Transport::Ws);
@@ -284,7 +284,7 @@ fn what_is_adopted_during_the_drain_is_closed_too() {
 /// A credential that ended between its request and its adoption is noticed at adoption, because no later
 /// change would report it.
 #[test]
-fn what_was_revoked_before_it_was_adopted_is_closed() {
+fn a_connection_revoked_before_it_is_adopted_is_closed() {
     run(async {
         let bench = Bench::new().await;
         let (ann, _) = bench.user(0, "ann");
@@ -334,7 +334,7 @@ fn the_index_follows_connections_as_they_come_and_go() {
 /// A WebSocket that sends thousands of subscriptions at once gets one of them handled per turn. Another
 /// organization's events are delivered meanwhile, and every subscription is answered in the end.
 #[test]
-fn a_flood_of_subscriptions_over_one_connection_takes_a_step_of_each_turn() {
+fn many_subscribe_frames_of_one_connection_take_one_step_a_turn() {
     const SUBSCRIPTIONS: usize = 40;
     run(async {
         let bench = Bench::with_clock(Arc::new(Hurried::default())).await;
@@ -420,7 +420,7 @@ fn a_subscription_that_changes_while_a_batch_is_marked_loses_nothing() {
 
 /// However often a connection's deadline moves, it has few entries in the wheel.
 #[test]
-fn a_deadline_that_moves_leaves_no_entry_for_each_time() {
+fn a_deadline_that_moves_often_leaves_few_wheel_entries() {
     run(async {
         let bench = Bench::new().await;
         let (token, _peer) = bench.connect(0, Transport::Ws);

@@ -58,13 +58,13 @@ fn check(submission: impl FnOnce() -> Submission) {
 }
 
 #[test]
-fn each_by_a_send() {
+fn fan_out_by_send_reaches_every_subscriber() {
     check(|| Submission::new(FanoutSubmission::Send));
 }
 
 /// On a kernel without io_uring, this is the same as the test above.
 #[test]
-fn together_by_io_uring() {
+fn fan_out_by_io_uring_reaches_every_subscriber() {
     check(|| Submission::new(FanoutSubmission::IoUring));
 }
 
