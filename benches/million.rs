@@ -47,7 +47,7 @@ use nervewire::time::{Clock, SystemClock};
 use nervewire::transport::Transport;
 use nervewire::wake::WakeQueue;
 use nervewire::worker::connect::ConnectionHandoff;
-use nervewire::worker::{Shared, Worker};
+use nervewire::worker::{SharedState, Worker};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -110,7 +110,7 @@ impl Simulation {
         };
         let admission = Admission::new(limits, Presence::new(clock.clone(), config.presence_grace()));
         let mail = [WakeQueue::new().unwrap()].into();
-        let shared = Shared::new(config, auth.clone(), tenants, admission, metrics, clock, mail, wakes);
+        let shared = SharedState::new(config, auth.clone(), tenants, admission, metrics, clock, mail, wakes);
         let worker = Worker::new(0, shared, readers.remove(0)).unwrap();
         tokio::task::spawn_local(worker.clone().run());
         Simulation { worker, auth, key, tenant, ledger: Rc::default(), store, _dir: dir }

@@ -14,7 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::allocator;
 use crate::domain::user_erasure;
-use crate::worker::Shared;
+use crate::worker::SharedState;
 use crate::worker::mail::Mail;
 
 /// Time between sweeps of quiet rings.
@@ -66,7 +66,7 @@ pub fn notify(state: &[NotifyState<'_>]) {
 
 /// Runs sweeps, maintenance and the watchdog until dropped. The watchdog is notified only while every
 /// worker's loop is running.
-pub async fn run_maintenance(shared: Arc<Shared>) {
+pub async fn run_maintenance(shared: Arc<SharedState>) {
     let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 3);
     let mut sweep = tokio::time::interval(SWEEP);
     let mut maintain = tokio::time::interval(MAINTENANCE);
@@ -98,7 +98,7 @@ pub async fn run_maintenance(shared: Arc<Shared>) {
 
 /// Erases the data of deleted users, until dropped. It is separate from the periodic tasks, since it may have
 /// much to do.
-pub async fn run_erasures(shared: Arc<Shared>) {
+pub async fn run_erasures(shared: Arc<SharedState>) {
     let mut round = tokio::time::interval(MAINTENANCE);
     round.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -111,7 +111,7 @@ pub async fn run_erasures(shared: Arc<Shared>) {
 
 /// Stops accepting, closes all connections within `seconds`, and returns when they are gone or the time is
 /// over.
-pub async fn drain(shared: &Shared, seconds: u64) {
+pub async fn drain(shared: &SharedState, seconds: u64) {
     shared.stopping.store(true, Ordering::Relaxed);
     notify(&[NotifyState::Stopping]);
     for mail in shared.mail.iter() {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::store::StoreState;
-use crate::worker::Shared;
+use crate::worker::SharedState;
 
 use crate::error_response::ErrorResponse;
 
@@ -76,12 +76,12 @@ pub async fn health(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse>
 }
 
 /// Returns 200 with the daemon's health.
-pub(super) fn liveness(shared: &Shared) -> ApiResponse {
+pub(super) fn liveness(shared: &SharedState) -> ApiResponse {
     answer(StatusCode::OK, &report(shared))
 }
 
 /// Returns the daemon's health, with 200 while it is ready, otherwise 503.
-pub(super) fn readiness(shared: &Shared) -> ApiResponse {
+pub(super) fn readiness(shared: &SharedState) -> ApiResponse {
     let report = report(shared);
     let serves = report.status == "healthy";
     answer(if serves { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
@@ -91,7 +91,7 @@ fn answer(status: StatusCode, health: &Health) -> ApiResponse {
     ApiResponse::raw_json(status, serde_json::to_vec(health).unwrap_or_default()) // texts and a flag: this cannot fail
 }
 
-fn report(shared: &Shared) -> Health {
+fn report(shared: &SharedState) -> Health {
     let store = match shared.tenants.store().state() {
         StoreState::Writable => "ok",
         StoreState::Reserve => "no_space",

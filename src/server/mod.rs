@@ -31,7 +31,7 @@ use crate::store::{OpenError, Store, StoreOptions};
 use crate::tenant::{self, Tenants};
 use crate::time::{Clock, SystemClock};
 use crate::wake::{MAX_WORKERS, WakeQueue};
-use crate::worker::Shared;
+use crate::worker::SharedState;
 use crate::worker::mail::Mail;
 
 use announce::Announcement;
@@ -159,7 +159,7 @@ fn open_auth(config: &Config, store: &Store, clock: &Arc<dyn Clock>) -> Result<A
 
 /// Reads `auth.jwt_keys` and its key files again, so that keys rotate without a restart. If anything in the
 /// configuration or in a key file is wrong, all keys stay as they were.
-fn reload_keys(options: &ServeOptions, shared: &Shared) {
+fn reload_keys(options: &ServeOptions, shared: &SharedState) {
     let reloaded = options.reload().map_err(|error| error.to_string()).and_then(|config| {
         let keys = AuthSettings::from(&config).jwt_keys;
         shared.auth.reload_keys(&keys).map_err(|error| error.to_string())
@@ -196,7 +196,7 @@ fn share(
     auth: Arc<Auth>,
     clock: &Arc<dyn Clock>,
     capacity: usize,
-) -> Result<(Arc<Shared>, Vec<Reader>), ServeError> {
+) -> Result<(Arc<SharedState>, Vec<Reader>), ServeError> {
     let count = match config.worker_threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
@@ -233,12 +233,13 @@ fn share(
         }
         boxes.iter().for_each(|mail| mail.push(Mail::Recheck(change.clone())));
     });
-    let shared = Shared::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
+    let shared =
+        SharedState::new(config.clone(), auth, tenants, admission, metrics, clock.clone(), mail, wakes);
     Ok((shared, readers))
 }
 
 fn start_workers(
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedState>,
     readers: Vec<Reader>,
     listeners: &[(BoundListener, ListenerKind)],
     capacity: usize,
@@ -262,7 +263,7 @@ fn bind_admin(config: &Config) -> Result<Vec<BoundListener>, ServeError> {
 }
 
 /// Serves the admin listeners on a separate thread, which ends with the process.
-fn start_admin(bound: Vec<BoundListener>, shared: &Arc<Shared>) -> Result<(), ServeError> {
+fn start_admin(bound: Vec<BoundListener>, shared: &Arc<SharedState>) -> Result<(), ServeError> {
     if bound.is_empty() {
         return Ok(());
     }

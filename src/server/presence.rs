@@ -14,7 +14,7 @@ use crate::auth::Actor;
 use crate::connection::presence::{PresenceChange, PresenceTracker, TrackerStep};
 use crate::event::{Event, presence_channel};
 use crate::store::CommitCallback;
-use crate::worker::Shared;
+use crate::worker::SharedState;
 
 /// Steps after which the task yields to other tasks of its thread.
 const STEPS: u32 = 64;
@@ -34,7 +34,7 @@ struct PresenceData<'a> {
 }
 
 /// Publishes presence changes until it is dropped.
-pub(super) async fn run(shared: Arc<Shared>) {
+pub(super) async fn run(shared: Arc<SharedState>) {
     let presence = shared.admission.presence().clone();
     let mut tracker = PresenceTracker::new(presence.clone());
     let mut steps = 0_u32;
@@ -66,7 +66,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Publishes one change. Returns `None` if that is not possible now.
-async fn publish(shared: &Shared, change: &PresenceChange) -> Option<()> {
+async fn publish(shared: &SharedState, change: &PresenceChange) -> Option<()> {
     let data = PresenceData { status: if change.online { "online" } else { "offline" }, sub: &change.sub };
     let json = serde_json::to_string(&PresenceEvent {
         r#type: "custom",

@@ -19,7 +19,7 @@ use crate::http::ListenerKind;
 use crate::http::conn::serve;
 use crate::http::response::ApiResponse;
 use crate::worker::mail::Mail;
-use crate::worker::{Accepted, Shared, Worker};
+use crate::worker::{Accepted, SharedState, Worker};
 
 /// Tasks (requests, accepts) that a worker polls before its loop and the reactor run again. A request with a
 /// large body takes some hundred microseconds, so tokio's default of 61 tasks would delay live events by many
@@ -66,7 +66,7 @@ impl WorkerThread {
 /// The thread, a descriptor or the runtime cannot be created.
 pub(super) fn start(
     id: usize,
-    shared: &Arc<Shared>,
+    shared: &Arc<SharedState>,
     reader: Reader,
     listeners: Vec<(std::os::fd::OwnedFd, bool, ListenerKind)>,
     capacity: usize,
@@ -100,7 +100,7 @@ pub(super) fn start(
 
 fn prepare(
     id: usize,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     reader: Reader,
     listeners: Vec<(std::os::fd::OwnedFd, bool, ListenerKind)>,
     capacity: usize,

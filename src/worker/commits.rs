@@ -18,7 +18,7 @@ use crate::tenant::publish::CommitWaiter;
 
 use super::mail::{CommitNotice, Mail};
 use super::slab::Slab;
-use super::{Shared, Worker};
+use super::{SharedState, Worker};
 
 /// The result of a commit.
 type Outcome = Result<(), CommitError>;
@@ -114,7 +114,7 @@ impl Drop for CommitWait {
 
 /// The committer's side of a wait; sends the result, also when dropped.
 struct CommitNotifier {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     worker: usize,
     slot: u32,
     sent: bool,

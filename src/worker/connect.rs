@@ -152,7 +152,7 @@ impl WorkerLoop<'_> {
             inflight: 0,
             close_reason: CloseReason::Peer,
         };
-        self.state.crowded = true;
+        self.state.churned = true;
         self.state.connections.insert(connection); // at `token.slot`, which was vacant
         self.state.index_owners(token.slot, None);
         self.worker.metrics().connections[handoff.transport].add(1);
@@ -307,7 +307,7 @@ impl WorkerLoop<'_> {
         }
         self.leave_tenant(token);
         let Some(connection) = self.state.connections.remove(token.slot as usize) else { return };
-        self.state.crowded = true;
+        self.state.churned = true;
         self.state.wheel.on_entry_dead();
         let reason = if connection.flags.closing { connection.close_reason } else { reason };
         if reason == CloseReason::Stalled

@@ -148,7 +148,10 @@ impl WorkerLoop<'_> {
             let Some(slot) = next else { return true };
             batch.lapped = slot.checked_add(1);
             let Some(connection) = self.state.connections.get_mut(slot as usize) else { continue };
-            if connection.mode == ReadMode::Live && connection.view == view && connection.position < join_position {
+            if connection.mode == ReadMode::Live
+                && connection.view == view
+                && connection.position < join_position
+            {
                 connection.mode = ReadMode::Behind;
                 connection.position = connection.position.max(from);
                 connection.evaluated = connection.position;
@@ -163,7 +166,7 @@ impl WorkerLoop<'_> {
     /// Writes to some more connections of the batch. Returns true if all were served.
     fn send_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
         let mut joined = std::mem::take(&mut self.state.bytes);
-        let mut outs = std::mem::take(&mut self.state.outs);
+        let mut outs = std::mem::take(&mut self.state.writes);
         // The batch is outside the view here, because a connection that is found gone is dropped, and the
         // last one drops the view.
         let it = &self.state.views[view as usize];
@@ -183,7 +186,7 @@ impl WorkerLoop<'_> {
             }
         }
         joined.clear();
-        (self.state.bytes, self.state.outs) = (joined, outs);
+        (self.state.bytes, self.state.writes) = (joined, outs);
         self.add_to_counters(&turn);
         batch.at >= batch.touched.len()
     }
@@ -228,7 +231,13 @@ impl WorkerLoop<'_> {
     }
 
     /// Records what a live connection, served up to `from` before, took of its part of the batch.
-    fn record_progress(&mut self, from: Sequence, frames: &[Arc<Frame>], turn: &mut TurnWrites, out: PendingWrite) {
+    fn record_progress(
+        &mut self,
+        from: Sequence,
+        frames: &[Arc<Frame>],
+        turn: &mut TurnWrites,
+        out: PendingWrite,
+    ) {
         let now = self.state.wheel.now();
         let (token, wrote) = (out.token, out.wrote);
         let Some(connection) = self.state.connection(token) else { return };

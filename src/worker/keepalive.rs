@@ -51,9 +51,9 @@ impl WorkerLoop<'_> {
         self.state.wheel.begin_cleanup();
         // Connections that come and go leave nearly empty pages behind, which are freed when a burst of them
         // is over.
-        let crowded = std::mem::take(&mut self.state.crowded);
-        allocator::release_free_pages(self.state.was_crowded && !crowded);
-        self.state.was_crowded = crowded;
+        let churned = std::mem::take(&mut self.state.churned);
+        allocator::release_free_pages(self.state.churned_before && !churned);
+        self.state.churned_before = churned;
     }
 
     /// Handles the next connection that is due, else removes some dead entries of the wheel. Returns false if

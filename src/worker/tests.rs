@@ -8,22 +8,28 @@ use std::task::Poll;
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::connect::ConnectionHandoff;
+use super::mail::Mail;
 use super::*;
 use crate::auth::{
-    Actor, AuthSettings, CredentialUse, NewOrganization, Operate, OwnKey, Principal, RequestContext,
+    Actor, Auth, AuthSettings, CredentialUse, NewOrganization, Operate, OwnKey, Principal, RequestContext,
     StoredRecords,
 };
 use crate::close::CloseReason;
+use crate::config::Config;
 use crate::connection::admission::{Admission, Limits};
 use crate::connection::presence::Presence;
 use crate::event::Event;
 use crate::event_ring::Pins;
 use crate::filter::Filter;
+use crate::ids::Sequence;
+use crate::metrics::Metrics;
 use crate::store::{CommitCallback, CommitError, Store, StoreOptions};
 use crate::tenant::publish::CommitWaiter as _;
 use crate::tenant::start::ResolvedStart;
-use crate::time::SystemClock;
+use crate::tenant::{Tenant, Tenants};
+use crate::time::{Clock, SystemClock};
 use crate::transport::Transport;
+use crate::wake::WakeQueue;
 
 mod fairness;
 mod submission;
@@ -75,7 +81,8 @@ impl Bench {
         let limits =
             Limits { total: 0, per_organization: 0, per_user: 0, per_address: 0, count_local: false };
         let admission = Admission::new(limits, presence);
-        let shared = Shared::new(config, Arc::new(auth), tenants, admission, metrics, clock, mail, wakes);
+        let shared =
+            SharedState::new(config, Arc::new(auth), tenants, admission, metrics, clock, mail, wakes);
         let worker = Worker::new(0, shared, readers.remove(0)).expect("a worker");
         let principals = principals.try_into().expect("two");
         Bench { worker, principals, _dir: dir }
@@ -254,7 +261,7 @@ fn every_connection_keeps_its_organization_in_memory() {
         frame.extend_from_slice(text);
         end.write_all(&frame).expect("sent");
         while bench.turn() {}
-        assert!(bench.worker.state.borrow().held.is_empty());
+        assert!(bench.worker.state.borrow().tenants_without_view.is_empty());
         assert_eq!(Arc::strong_count(&tenant), before + 1);
         let (other, _other_end) = bench.connect_with(0, Transport::Ws, None);
         for token in [publisher, other] {

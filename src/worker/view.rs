@@ -152,12 +152,12 @@ impl WorkerState {
 
     /// Keeps a tenant in memory for a connection that has no view yet.
     pub(crate) fn hold_tenant(&mut self, tenant: &Arc<Tenant>) {
-        self.held.entry(tenant.id()).or_insert_with(|| (tenant.clone(), 0)).1 += 1;
+        self.tenants_without_view.entry(tenant.id()).or_insert_with(|| (tenant.clone(), 0)).1 += 1;
     }
 
     /// Removes one such connection.
     pub(crate) fn release_tenant(&mut self, tenant: TenantId) {
-        if let Entry::Occupied(mut held) = self.held.entry(tenant) {
+        if let Entry::Occupied(mut held) = self.tenants_without_view.entry(tenant) {
             held.get_mut().1 -= 1;
             if held.get().1 == 0 {
                 held.remove();

@@ -6,13 +6,13 @@ use crate::close::CloseReason;
 use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::transport::Transport;
-use crate::worker::Shared;
+use crate::worker::SharedState;
 
 use super::exposition::{Exposition, Format};
 
 /// Builds the page.
 #[must_use]
-pub(super) fn page(shared: &Shared, format: Format) -> String {
+pub(super) fn page(shared: &SharedState, format: Format) -> String {
     let mut out = Exposition::new(format);
     process(&mut out);
     connections(shared, &mut out);
@@ -35,7 +35,7 @@ fn process(out: &mut Exposition) {
     }
 }
 
-fn connections(shared: &Shared, out: &mut Exposition) {
+fn connections(shared: &SharedState, out: &mut Exposition) {
     let metrics = &shared.metrics;
     let by_transport = Transport::ALL.map(|it| (it.label(), metrics.sum_gauge(|w| w.connections[it].get())));
     out.gauges(
@@ -86,7 +86,7 @@ fn connections(shared: &Shared, out: &mut Exposition) {
     out.counter("nervewire_requests", "HTTP requests answered", metrics.sum(|w| w.requests.get()));
 }
 
-fn delivery(shared: &Shared, out: &mut Exposition) {
+fn delivery(shared: &SharedState, out: &mut Exposition) {
     let metrics = &shared.metrics;
     out.counter("nervewire_published", "Events accepted for publishing", metrics.published.get());
     let unavailable = metrics.publish_unavailable.get();
@@ -140,7 +140,7 @@ fn delivery(shared: &Shared, out: &mut Exposition) {
     out.gauge("nervewire_tenants", "Organizations in memory", shared.tenants.len() as i64);
 }
 
-fn store(shared: &Shared, out: &mut Exposition) {
+fn store(shared: &SharedState, out: &mut Exposition) {
     let store = shared.tenants.store();
     let stats = store.stats();
     let get = |value: &AtomicU64| value.load(Ordering::Relaxed);

@@ -27,7 +27,7 @@ use tokio::task::AbortHandle;
 
 use crate::auth::{CredentialUse, Operate, RequestContext};
 use crate::error_response::ErrorResponse;
-use crate::worker::Shared;
+use crate::worker::SharedState;
 
 use super::health;
 use super::hyper_io::{HEAD_BYTES, HEADERS};
@@ -49,11 +49,11 @@ pub enum Listener {
 }
 
 struct Page {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
 /// Serves connections until the runtime is dropped.
-pub async fn serve(listener: Listener, shared: Arc<Shared>) {
+pub async fn serve(listener: Listener, shared: Arc<SharedState>) {
     let page = Arc::new(Page { shared });
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::connection::byte_shares::{ByteClaim, FREE_BYTES};
 use crate::error_response::ErrorResponse;
 use crate::ids::TenantId;
-use crate::worker::Shared;
+use crate::worker::SharedState;
 
 /// Most bytes of a body that are read and dropped, so that its connection serves the next request.
 pub(super) const DISCARD_BYTES: u64 = 64 * 1024;
@@ -48,7 +48,7 @@ pub(super) async fn discard(mut body: Incoming) -> bool {
 /// A body of which some may be still to come.
 pub(super) struct IncomingBody {
     body: Incoming,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     /// Maximum of bytes of the body.
     limit: usize,
     /// Bytes that count in addition to the body.
@@ -66,7 +66,7 @@ impl IncomingBody {
     /// Reads `body`, of which at most `limit` bytes are read. It counts against the share of `tenant`, together with `head` bytes.
     pub(super) fn new(
         body: Incoming,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedState>,
         limit: usize,
         tenant: Option<TenantId>,
         head: usize,

@@ -15,7 +15,7 @@ use crate::error_response::ErrorResponse;
 use crate::http::response::{ApiResponse, REPLAYED};
 use crate::store::{self, Rows};
 use crate::tenant::idempotency::{DedupKey, Digest, IdempotencyGuard};
-use crate::worker::Shared;
+use crate::worker::SharedState;
 
 use super::ApiRequest;
 use super::etag::{of_version, version_of};
@@ -54,7 +54,7 @@ pub(in crate::http) fn idempotency_key(x: &ApiRequest) -> Result<Option<String>,
 /// 400 for an invalid key; 401 if the credential ended during the wait; 409 if the key was used with another
 /// body, or for a response with a secret; 503.
 pub(in crate::http) async fn begin(
-    shared: &Shared,
+    shared: &SharedState,
     x: &ApiRequest,
     right: &Authorized<impl Right>,
     body: &[u8],
@@ -113,7 +113,7 @@ pub(in crate::http) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id
 /// # Errors
 /// 503.
 pub(in crate::http) async fn record_secret_response(
-    shared: &Shared,
+    shared: &SharedState,
     right: &Authorized<impl Right>,
     guard: Option<&IdempotencyGuard>,
     id: &str,

@@ -28,7 +28,7 @@ use crate::error_response::ErrorResponse;
 use crate::http::response::ApiResponse;
 use crate::ids::TenantId;
 use crate::tenant::Tenant;
-use crate::worker::{Shared, Worker};
+use crate::worker::{SharedState, Worker};
 
 use body::{IncomingBody, discard};
 use json_error::JsonError;
@@ -94,7 +94,7 @@ impl ApiRequest {
 
     /// What all workers share.
     #[must_use]
-    pub fn shared(&self) -> &Arc<Shared> {
+    pub fn shared(&self) -> &Arc<SharedState> {
         &self.worker.shared
     }
 
