@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close::CloseReason;
-use crate::connection::{Connection, ReadMode, Tick, WriteOutcome, WriteState};
+use crate::connection::{ReadMode, Tick, WriteOutcome, WriteState};
 use crate::event_ring::RingRead;
 use crate::frame::control::{Control, GapReason};
 use crate::frame::frame_page::FramePage;
@@ -22,6 +22,7 @@ use crate::transport::WireFormat;
 
 use super::sockets::Token;
 use super::view::BATCH_FRAMES;
+use super::written_event::{PageEvent, SharedFrame};
 use super::{WorkerLoop, WorkerState};
 
 /// Bytes sent to one connection before the next one has its turn.
@@ -41,116 +42,6 @@ struct Delivery {
     whole: u32,
     /// Whether there was anything to write.
     wrote_some: bool,
-}
-
-/// An event that was written to a connection, completely, in part or not at all.
-pub(super) trait WrittenEvent {
-    fn sequence(&self) -> Sequence;
-    /// Returns the bytes of the event in `format`.
-    fn encoded_len(&self, format: WireFormat) -> usize;
-    /// Returns the event as a frame with a buffer of its own.
-    fn detached(&self) -> Option<Arc<Frame>>;
-}
-
-/// A frame of a ring or of a page of the log.
-pub(super) trait SharedFrame {
-    /// The frame.
-    fn frame(&self) -> &Frame;
-    /// Returns a shared reference to the frame.
-    fn share(&self) -> Arc<Frame>;
-}
-
-impl<F: SharedFrame> WrittenEvent for F {
-    fn sequence(&self) -> Sequence {
-        self.frame().sequence()
-    }
-    fn encoded_len(&self, format: WireFormat) -> usize {
-        self.frame().encoded(format).len()
-    }
-    fn detached(&self) -> Option<Arc<Frame>> {
-        Some(self.share().detached())
-    }
-}
-
-/// An event of a page for which no frame was created.
-struct PageEvent<'p> {
-    page: &'p FramePage,
-    at: usize,
-}
-
-impl WrittenEvent for PageEvent<'_> {
-    fn sequence(&self) -> Sequence {
-        self.page.events().sequence(self.at).unwrap_or_default()
-    }
-    fn encoded_len(&self, format: WireFormat) -> usize {
-        self.page.encoded(self.at, format).len()
-    }
-    fn detached(&self) -> Option<Arc<Frame>> {
-        Some(Arc::new(self.page.frame(self.at)?).detached())
-    }
-}
-
-impl SharedFrame for Arc<Frame> {
-    fn frame(&self) -> &Frame {
-        self
-    }
-    fn share(&self) -> Arc<Frame> {
-        self.clone()
-    }
-}
-
-impl SharedFrame for Frame {
-    fn frame(&self) -> &Frame {
-        self
-    }
-    fn share(&self) -> Arc<Frame> {
-        Arc::new(self.clone())
-    }
-}
-
-impl<F: SharedFrame> SharedFrame for &F {
-    fn frame(&self) -> &Frame {
-        (*self).frame()
-    }
-    fn share(&self) -> Arc<Frame> {
-        (*self).share()
-    }
-}
-
-impl Connection {
-    /// Records the events up to `last` as evaluated, of which `matched` match. Returns how many of these were
-    /// not counted before.
-    fn match_behind(&mut self, matched: usize, last: Sequence) -> u32 {
-        self.evaluated = self.evaluated.max(last);
-        self.pending += matched as u32;
-        matched as u32
-    }
-
-    /// Records the result of writing `events`, up to and including `last`. Returns how many were written
-    /// completely.
-    fn wrote_behind<W: WrittenEvent>(
-        &mut self,
-        mut events: impl ExactSizeIterator<Item = W> + DoubleEndedIterator,
-        wrote: WriteOutcome,
-        last: Sequence,
-        now: Tick,
-    ) -> u32 {
-        self.sent_bytes += wrote.bytes as u64;
-        let whole = if wrote.blocked || wrote.gone {
-            self.block(now);
-            let position = self.position;
-            self.record_partial(events, wrote.bytes, position)
-        } else {
-            self.position = last;
-            let count = events.len() as u32;
-            if let Some(event) = events.next_back() {
-                self.last_sent = event.sequence();
-            }
-            count
-        };
-        self.sent_events += u64::from(whole);
-        whole
-    }
 }
 
 impl WorkerState {

@@ -10,14 +10,13 @@
 use std::sync::Arc;
 
 use crate::close::CloseReason;
-use crate::connection::{Connection, ReadMode, Tick, WriteOutcome};
+use crate::connection::{ReadMode, WriteOutcome};
 use crate::event_ring::RingRead;
 use crate::frame::Frame;
 use crate::ids::Sequence;
 use crate::metrics::Times;
 use crate::transport::WireFormat;
 
-use super::catchup::WrittenEvent;
 use super::connection_index::Owner;
 use super::sockets::Token;
 use super::submit::{BATCH_WRITES, PendingWrite};
@@ -335,48 +334,5 @@ impl TurnWrites {
         }
         self.groups.push(Group { mask, format, start, end: joined.len(), served: 0 });
         Some(self.groups.len() - 1)
-    }
-}
-
-impl Connection {
-    /// Records that the transport takes no more: the stall is measured from now on.
-    pub(super) fn block(&mut self, now: Tick) {
-        if !self.flags.write_state.is_blocked() {
-            self.flags.write_state.block();
-            self.outbox().since = now;
-        }
-    }
-
-    /// Returns true if this connection published `frame` itself and asked not to receive its own events.
-    pub(super) fn is_own_publish(&self, frame: &Frame) -> bool {
-        self.flags.no_echo && frame.origin() == self.id
-    }
-
-    /// Handles a short write of consecutive `frames`: keeps the frame that was sent in part, and sets the
-    /// position. Returns how many were sent completely.
-    pub(super) fn record_partial<W: WrittenEvent>(
-        &mut self,
-        frames: impl Iterator<Item = W>,
-        mut bytes: usize,
-        mut position: Sequence,
-    ) -> u32 {
-        let mut whole = 0;
-        for frame in frames {
-            if bytes == 0 {
-                break;
-            }
-            position = frame.sequence();
-            let len = frame.encoded_len(self.transport.wire_format());
-            self.last_sent = position;
-            if bytes < len {
-                // A slow connection must not keep the whole page of its frame in memory.
-                self.outbox().partial = frame.detached().map(|frame| (frame, bytes));
-                break;
-            }
-            bytes -= len;
-            whole += 1;
-        }
-        self.position = position;
-        whole
     }
 }

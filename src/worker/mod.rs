@@ -35,6 +35,7 @@ mod tests;
 mod turn;
 pub mod view;
 pub mod wheel;
+mod written_event;
 pub mod ws_publish;
 
 use std::cell::{OnceCell, RefCell};
