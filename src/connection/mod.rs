@@ -28,7 +28,7 @@ use crate::transport::Transport;
 
 use admission::ConnectionPermit;
 use byte_shares::ByteClaim;
-pub use sink::{Sink, WriteOutcome};
+pub use sink::Sink;
 
 /// The most bytes of acks, pongs and errors that are kept for a blocked connection. Above it nothing is read
 /// from the client.
@@ -74,6 +74,25 @@ impl WriteState {
         if *self == WriteState::Open {
             *self = WriteState::Blocked;
         }
+    }
+}
+
+/// The result of writing to a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriteOutcome {
+    /// Number of bytes that the transport took.
+    pub bytes: usize,
+    /// The transport takes no more bytes now.
+    pub blocked: bool,
+    /// The transport is dead.
+    pub gone: bool,
+}
+
+impl WriteOutcome {
+    /// The result of a write that was not tried or that took nothing.
+    #[must_use]
+    pub const fn nothing(blocked: bool) -> WriteOutcome {
+        WriteOutcome { bytes: 0, blocked, gone: false }
     }
 }
 

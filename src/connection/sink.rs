@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::WriteOutcome;
 use super::body_queue::BodyQueue;
 
 /// A connection's transport.
@@ -32,25 +33,6 @@ pub struct MemorySink {
     pub writes: Cell<u64>,
     /// Number of bytes.
     pub bytes: Cell<u64>,
-}
-
-/// The result of writing to a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WriteOutcome {
-    /// Number of bytes that the transport took.
-    pub bytes: usize,
-    /// The transport takes no more bytes now.
-    pub blocked: bool,
-    /// The transport is dead.
-    pub gone: bool,
-}
-
-impl WriteOutcome {
-    /// The result of a write that was not tried or that took nothing.
-    #[must_use]
-    pub const fn nothing(blocked: bool) -> WriteOutcome {
-        WriteOutcome { bytes: 0, blocked, gone: false }
-    }
 }
 
 impl Sink {

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 
-use super::WorkerState;
+use super::WorkerLoop;
 use super::connection_index::Owner;
 
 /// The most listings and closings of one organization that wait on a worker; more are refused.
@@ -104,16 +104,16 @@ pub struct ConnectionInfo {
     pub publish_only: bool,
 }
 
-impl WorkerState {
+impl WorkerLoop<'_> {
     /// Describes a connection; `None` if it has ended.
     pub(super) fn describe_connection(&self, found: &FoundConnection) -> Option<ConnectionInfo> {
-        let connection = self.connections.get(found.slot as usize)?;
+        let connection = self.state.connections.get(found.slot as usize)?;
         if connection.generation != found.generation {
             return None;
         }
         let admitted = connection.admitted.as_ref()?;
         let principal = admitted.principal();
-        let view = self.views.get(connection.view as usize).filter(|_| connection.row.is_some());
+        let view = self.state.views.get(connection.view as usize).filter(|_| connection.row.is_some());
         let filter = match (view, connection.row) {
             (Some(view), Some(row)) => {
                 view.index.selection(row).map(|it| it.filter.to_string()).unwrap_or_default()

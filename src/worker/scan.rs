@@ -13,7 +13,8 @@ use crate::close::CloseReason;
 use crate::connection::Connection;
 use crate::ids::TenantId;
 
-use super::connection_index::OwnerTag;
+use super::WorkerLoop;
+use super::connection_index::{ConnectionIndex, OwnerTag};
 use super::connection_list::{
     ClosedReply, ConnectionInfo, ConnectionSelector, DescribedReply, FoundConnection, FoundReply,
     ScanQueueFull, WAITING,
@@ -21,7 +22,6 @@ use super::connection_list::{
 use super::fair_queue::FairQueue;
 use super::recheck::Recheck;
 use super::sockets::Token;
-use super::{WorkerLoop, WorkerState};
 
 /// The most connections of one step.
 const STEP: usize = 16;
@@ -78,14 +78,15 @@ struct ScanCursor {
 }
 
 impl ScanCursor {
-    fn next(&mut self, state: &WorkerState) -> Option<u32> {
+    /// Returns the next slot that may have a connection of the scan; the worker has `slots` slots.
+    fn next(&mut self, index: &ConnectionIndex, slots: usize) -> Option<u32> {
         if self.all {
             let slot = self.at;
             self.at += 1;
-            return ((slot as usize) < state.connections.slots()).then_some(slot);
+            return ((slot as usize) < slots).then_some(slot);
         }
         while let Some(owner) = self.owners.front() {
-            if let Some(slot) = state.index.next(*owner, self.at) {
+            if let Some(slot) = index.next(*owner, self.at) {
                 self.at = slot + 1;
                 return Some(slot);
             }
@@ -143,9 +144,9 @@ impl Scans {
     }
 }
 
-impl WorkerState {
-    fn cursor_of_selector(&self, selector: &ConnectionSelector) -> ScanCursor {
-        ScanCursor { owners: [self.index.tag(selector.owner())].into(), ..ScanCursor::default() }
+impl WorkerLoop<'_> {
+    fn scan_cursor(&self, selector: &ConnectionSelector) -> ScanCursor {
+        ScanCursor { owners: [self.state.index.tag(selector.owner())].into(), ..ScanCursor::default() }
     }
 
     pub(super) fn list(
@@ -155,44 +156,46 @@ impl WorkerState {
         most: usize,
         reply: FoundReply,
     ) {
-        if !self.scans.has_room(selector.tenant) {
+        if !self.state.scans.has_room(selector.tenant) {
             let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
-        let (tenant, cursor) = (selector.tenant, self.cursor_of_selector(&selector));
-        self.scans
+        let (tenant, cursor) = (selector.tenant, self.scan_cursor(&selector));
+        self.state
+            .scans
             .queue
             .push(tenant, ConnectionScan::List { selector, after, most, found: Vec::new(), reply, cursor });
     }
 
     pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<FoundConnection>, reply: DescribedReply) {
-        if !self.scans.has_room(tenant) {
+        if !self.state.scans.has_room(tenant) {
             let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
         let listed = Vec::with_capacity(found.len());
-        self.scans.queue.push(tenant, ConnectionScan::Describe { found: found.into_iter(), listed, reply });
+        self.state
+            .scans
+            .queue
+            .push(tenant, ConnectionScan::Describe { found: found.into_iter(), listed, reply });
     }
 
     pub(super) fn close_selected(&mut self, selector: ConnectionSelector, reply: ClosedReply) {
-        if !self.scans.has_room(selector.tenant) {
+        if !self.state.scans.has_room(selector.tenant) {
             let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
             return;
         }
-        let (tenant, cursor) = (selector.tenant, self.cursor_of_selector(&selector));
-        self.scans.queue.push(tenant, ConnectionScan::Close { selector, closed: 0, reply, cursor });
+        let (tenant, cursor) = (selector.tenant, self.scan_cursor(&selector));
+        self.state.scans.queue.push(tenant, ConnectionScan::Close { selector, closed: 0, reply, cursor });
     }
 
     /// Returns the token of the connection in a slot, and its principal; `None` for an empty slot and for the
     /// diagnostic echo.
     fn holder(&self, slot: u32) -> Option<(Token, &Connection, &Arc<Principal>)> {
-        let connection = self.connections.get(slot as usize)?;
+        let connection = self.state.connections.get(slot as usize)?;
         let principal = connection.admitted.as_ref()?.principal();
         Some((Token { slot, generation: connection.generation }, connection, principal))
     }
-}
 
-impl WorkerLoop<'_> {
     /// Continues the scan of the organization whose turn it is.
     pub(super) fn scan(&mut self) {
         self.drain_some();
@@ -215,8 +218,10 @@ impl WorkerLoop<'_> {
             let ended = match scan {
                 ConnectionScan::Recheck(recheck, cursor) => self.recheck_next(tenant, recheck, cursor),
                 ConnectionScan::List { selector, after, most, found, cursor, .. } => {
-                    let Some(slot) = cursor.next(self.state) else { return true };
-                    if let Some((token, connection, principal)) = self.state.holder(slot)
+                    let Some(slot) = cursor.next(&self.state.index, self.state.connections.slots()) else {
+                        return true;
+                    };
+                    if let Some((token, connection, principal)) = self.holder(slot)
                         && selector.matches(principal, connection)
                         && after.is_none_or(|after| connection.id > after)
                     {
@@ -234,12 +239,14 @@ impl WorkerLoop<'_> {
                 // One per step, because formatting a filter may take some hundred values.
                 ConnectionScan::Describe { found, listed, .. } => {
                     let Some(next) = found.next() else { return true };
-                    listed.extend(self.state.describe_connection(&next));
+                    listed.extend(self.describe_connection(&next));
                     return false;
                 }
                 ConnectionScan::Close { selector, closed, cursor, .. } => {
-                    let Some(slot) = cursor.next(self.state) else { return true };
-                    if let Some((token, connection, principal)) = self.state.holder(slot)
+                    let Some(slot) = cursor.next(&self.state.index, self.state.connections.slots()) else {
+                        return true;
+                    };
+                    if let Some((token, connection, principal)) = self.holder(slot)
                         && selector.matches(principal, connection)
                     {
                         *closed += 1;
@@ -272,8 +279,8 @@ impl WorkerLoop<'_> {
                 recheck.insert(begun)
             }
         };
-        let Some(slot) = cursor.next(self.state) else { return true };
-        let Some((token, connection, principal)) = self.state.holder(slot) else { return false };
+        let Some(slot) = cursor.next(&self.state.index, self.state.connections.slots()) else { return true };
+        let Some((token, connection, principal)) = self.holder(slot) else { return false };
         let is_concerned = cursor.all
             || (principal.tenant == tenant && recheck.concerns(principal))
             || recheck.concerns_made(principal);
@@ -319,7 +326,9 @@ impl WorkerLoop<'_> {
             if drain.allowed == 0 {
                 break;
             }
-            let Some(slot) = drain.cursor.next(self.state) else { return };
+            let Some(slot) = drain.cursor.next(&self.state.index, self.state.connections.slots()) else {
+                return;
+            };
             let Some(connection) = self.state.connections.get(slot as usize) else { continue };
             let token = Token { slot, generation: connection.generation };
             drain.allowed -= 1;

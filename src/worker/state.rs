@@ -1,5 +1,6 @@
 //! The state that a worker owns: its connections and views, and the queues of work that is left.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -137,6 +138,51 @@ impl WorkerState {
             match it.served == self.turn {
                 true => self.served_views.push_back(view),
                 false => self.fresh_views.push_back(view),
+            }
+        }
+    }
+
+    /// Returns the view of `tenant` with one more member; creates it if needed.
+    pub(super) fn join_view(&mut self, tenant: &Arc<Tenant>, worker: usize) -> u32 {
+        let view = match self.by_tenant.get(&tenant.id()) {
+            Some(&view) => view,
+            None => {
+                tenant.wake_bits().subscribe(worker); // must come before the head is read
+                let view = self.views.insert(View::new(tenant.clone())) as u32;
+                self.by_tenant.insert(tenant.id(), view);
+                view
+            }
+        };
+        self.views[view as usize].members += 1;
+        view
+    }
+
+    /// Keeps a tenant in memory for a connection that has no view yet.
+    pub(super) fn hold_tenant(&mut self, tenant: &Arc<Tenant>) {
+        self.tenants_without_view.entry(tenant.id()).or_insert_with(|| (tenant.clone(), 0)).1 += 1;
+    }
+
+    /// Removes one such connection.
+    pub(super) fn release_tenant(&mut self, tenant: TenantId) {
+        if let Entry::Occupied(mut held) = self.tenants_without_view.entry(tenant) {
+            held.get_mut().1 -= 1;
+            if held.get().1 == 0 {
+                held.remove();
+            }
+        }
+    }
+
+    /// Removes one member; with the last one the view is removed.
+    pub(super) fn leave_view(&mut self, view: u32, worker: usize) {
+        let Some(it) = self.views.get_mut(view as usize) else { return };
+        it.members -= 1;
+        if it.members == 0 {
+            let Some(it) = self.views.remove(view as usize) else { return };
+            it.tenant.wake_bits().unsubscribe(worker);
+            self.by_tenant.remove(&it.tenant.id());
+            if it.queued {
+                self.fresh_views.retain(|queued| *queued != view);
+                self.served_views.retain(|queued| *queued != view);
             }
         }
     }

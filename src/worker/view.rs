@@ -4,7 +4,6 @@
 //! * While a batch is in progress, `join_position` is its end: a connection that catches up becomes live there.
 //! * A view exists while the worker has subscribers (or waiting readers) of the tenant.
 
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,12 +12,11 @@ use tokio::sync::Notify;
 use crate::connection::{Connection, ReadMode};
 use crate::cursor::{Cursor, CursorKey};
 use crate::frame::Frame;
-use crate::ids::{Sequence, TenantId};
+use crate::ids::Sequence;
 use crate::index::Index;
 use crate::metrics::Times;
 use crate::tenant::Tenant;
 
-use super::WorkerState;
 use super::sockets::Token;
 
 /// The most frames read from the ring at once: one bit each in [`Connection::mask`].
@@ -129,53 +127,6 @@ impl View {
                 let cursor = cursors.encode(self.tenant.id(), position);
                 self.cursor = Some((position, cursor));
                 cursor
-            }
-        }
-    }
-}
-
-impl WorkerState {
-    /// Returns the view of `tenant` with one more member; creates it if needed.
-    pub(crate) fn join_view(&mut self, tenant: &Arc<Tenant>, worker: usize) -> u32 {
-        let view = match self.by_tenant.get(&tenant.id()) {
-            Some(&view) => view,
-            None => {
-                tenant.wake_bits().subscribe(worker); // must come before the head is read
-                let view = self.views.insert(View::new(tenant.clone())) as u32;
-                self.by_tenant.insert(tenant.id(), view);
-                view
-            }
-        };
-        self.views[view as usize].members += 1;
-        view
-    }
-
-    /// Keeps a tenant in memory for a connection that has no view yet.
-    pub(crate) fn hold_tenant(&mut self, tenant: &Arc<Tenant>) {
-        self.tenants_without_view.entry(tenant.id()).or_insert_with(|| (tenant.clone(), 0)).1 += 1;
-    }
-
-    /// Removes one such connection.
-    pub(crate) fn release_tenant(&mut self, tenant: TenantId) {
-        if let Entry::Occupied(mut held) = self.tenants_without_view.entry(tenant) {
-            held.get_mut().1 -= 1;
-            if held.get().1 == 0 {
-                held.remove();
-            }
-        }
-    }
-
-    /// Removes one member; with the last one the view is removed.
-    pub(crate) fn leave_view(&mut self, view: u32, worker: usize) {
-        let Some(it) = self.views.get_mut(view as usize) else { return };
-        it.members -= 1;
-        if it.members == 0 {
-            let Some(it) = self.views.remove(view as usize) else { return };
-            it.tenant.wake_bits().unsubscribe(worker);
-            self.by_tenant.remove(&it.tenant.id());
-            if it.queued {
-                self.fresh_views.retain(|queued| *queued != view);
-                self.served_views.retain(|queued| *queued != view);
             }
         }
     }
