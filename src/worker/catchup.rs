@@ -214,8 +214,8 @@ impl WorkerLoop<'_> {
         self.count_delivery(token, wrote, Delivery { matched, merged, whole, wrote_some })
     }
 
-    /// Like [`WorkerLoop::deliver`], for events of a page of which the connection sees all and of which none can
-    /// be merged, so that no event is checked.
+    /// Like [`WorkerLoop::deliver`], for events of a page of which the connection sees all and of which none
+    /// can be merged, so that no event is checked.
     fn deliver_all(&mut self, token: Token, page: &FramePage, part: Range<usize>) -> Option<usize> {
         let last = page.events().sequence(part.end.checked_sub(1)?)?;
         let mut bytes = std::mem::take(&mut self.state.bytes);

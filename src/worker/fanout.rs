@@ -136,8 +136,8 @@ impl WorkerLoop<'_> {
         FanoutBatch { lapped: Some(0), ..FanoutBatch::default() }
     }
 
-    /// Switches some more connections that were live before the lap to [`ReadMode::Behind`]. Returns true if all
-    /// are switched.
+    /// Switches some more connections that were live before the lap to [`ReadMode::Behind`]. Returns true if
+    /// all are switched.
     fn lap_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
         let it = &self.state.views[view as usize];
         let (from, join_position) = (it.live_position, it.join_position);
