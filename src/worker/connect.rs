@@ -1,11 +1,8 @@
-//! The start and end of connections: taking over a socket from hyper, closing with a reason, and the one
-//! place that drops a connection.
+//! The start of connections: taking over a socket or response body from hyper, and the control frames that
+//! every connection is sent.
 //!
-//! * Dropping a [`Connection`] releases its permits (`ConnectionPermit`) and its descriptor.
-//!   [`WorkerLoop::drop_connection`] undoes the rest (index row, view, gauges), and no other code does.
-//! * A WebSocket that the server closes lingers, with its input discarded, until the peer closes or
-//!   [`LINGER_TICKS`] have passed: closing at once would reset the connection and could destroy the close
-//!   frame on its way.
+//! The response head and `ready` are one write. Rights are checked here too, because later rechecks only
+//! follow later changes.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,22 +16,18 @@ use crate::close::CloseReason;
 use crate::connection::admission::ConnectionPermit;
 use crate::connection::body_queue::BodyQueue;
 use crate::connection::sink::MemorySink;
-use crate::connection::{Connection, Flags, ReadMode, Sink, Tick};
+use crate::connection::{Connection, Flags, ReadMode, Sink};
 use crate::cursor::Cursor;
-use crate::filter::{Filter, RowId};
+use crate::filter::Filter;
 use crate::frame::control::Control;
-use crate::frame::{chunked, ws};
 use crate::ids::{Sequence, TenantId};
 use crate::tenant::Tenant;
 use crate::tenant::start::ResolvedStart;
-use crate::transport::{Transport, WireFormat};
+use crate::transport::Transport;
 
 use super::connection_index::Owner;
 use super::sockets::Token;
 use super::{Worker, WorkerLoop, WorkerState};
-
-/// Ticks (seconds) that a closed WebSocket may take to answer the close.
-const LINGER_TICKS: Tick = 1;
 
 /// A connection that is handed over to the worker.
 pub struct ConnectionHandoff {
@@ -225,112 +218,6 @@ impl WorkerLoop<'_> {
             self.drop_connection(token, CloseReason::Peer);
         }
     }
-
-    /// Closes a connection with a reason that is sent to its peer.
-    pub(super) fn close(&mut self, token: Token, reason: CloseReason) {
-        let Some(connection) = self.state.connection(token) else { return };
-        if connection.flags.closing {
-            return;
-        }
-        let end_of_body = match connection.transport.wire_format() {
-            WireFormat::Ws => {
-                let mut frame = Vec::new();
-                if let Some(code) = reason.code() {
-                    ws::close(Some(code), reason.words().1, &mut frame);
-                }
-                return self.end_ws(token, &frame, reason);
-            }
-            WireFormat::SseChunked => chunked::END,
-            WireFormat::Sse => &[],
-        };
-        let (code, message) = reason.words();
-        self.control(token, &Control::Error { code, message, details: None, reference: None });
-        self.raw_control(token, end_of_body);
-        self.drop_connection(token, reason);
-    }
-
-    /// Sends a last frame, leaves the tenant, and lingers until the peer closes.
-    pub(super) fn end_ws(&mut self, token: Token, frame: &[u8], reason: CloseReason) {
-        self.raw_control(token, frame);
-        let Some(connection) = self.state.connection(token) else { return };
-        if connection.flags.write_state.is_blocked() {
-            // The frame cannot be sent, so the connection is reset.
-            self.drop_connection(token, reason);
-            return;
-        }
-        if let Some(fd) = connection.sink.socket() {
-            // An error says that the connection is gone already.
-            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
-        }
-        connection.flags.closing = true;
-        connection.close_reason = reason;
-        // Further input is read and discarded in a later turn, since this may be called during a read.
-        connection.flags.unread = true;
-        self.leave_tenant(token);
-        self.schedule_within(token, LINGER_TICKS);
-        self.state.run(token);
-    }
-
-    /// Removes a connection from its tenant's view: it gets no more events.
-    pub(super) fn leave_tenant(&mut self, token: Token) {
-        let Some(connection) = self.state.connection(token) else { return };
-        let mode = std::mem::replace(&mut connection.mode, ReadMode::Silent);
-        let (view, row) = (connection.view, connection.row.take());
-        connection.mask = 0;
-        let pending = std::mem::take(&mut connection.pending);
-        self.worker.metrics().pending.add(-i64::from(pending));
-        self.worker.metrics().dropped.add(u64::from(pending));
-        if mode == ReadMode::Behind {
-            self.worker.metrics().behind.add(-1);
-        }
-        if let Some(row) = row {
-            self.state.remove_row(view, row);
-            self.state.leave_view(view, self.worker.id);
-        }
-    }
-
-    /// Closes a connection whose credential has ended, without waiting for the mail about it.
-    pub(super) fn close_if_ended(&mut self, token: Token) {
-        let Some(admitted) = self.state.connection(token).and_then(|connection| connection.admitted.as_ref())
-        else {
-            return;
-        };
-        if let Err(ended) = self.worker.shared.auth.confirm(admitted.principal()) {
-            self.close(token, crate::error_response::close_reason(ended));
-        }
-    }
-
-    /// Drops a connection at once; the only place that does.
-    pub(super) fn drop_connection(&mut self, token: Token, reason: CloseReason) {
-        if self.state.connection(token).is_none() {
-            return;
-        }
-        self.leave_tenant(token);
-        let Some(connection) = self.state.connections.remove(token.slot as usize) else { return };
-        self.state.churned = true;
-        self.state.wheel.on_entry_dead();
-        let reason = if connection.flags.closing { connection.close_reason } else { reason };
-        if reason == CloseReason::Stalled
-            && let Some(fd) = connection.sink.socket()
-        {
-            let _ = socket2::SockRef::from(&fd).set_linger(Some(std::time::Duration::ZERO));
-        }
-        if let Sink::Body(queue) = &connection.sink {
-            queue.end();
-        }
-        if connection.sink.socket().is_some() {
-            self.worker.socket_closed();
-        }
-        if let Some(admitted) = &connection.admitted {
-            self.state.index.remove(admitted.principal(), token.slot);
-            if connection.view == u32::MAX {
-                self.state.release_tenant(admitted.principal().tenant);
-            }
-        }
-        self.worker.metrics().connections[connection.transport].add(-1);
-        self.worker.metrics().closed[reason as usize].add(1);
-        tracing::debug!(connection = connection.id, reason = reason.label(), "connection ended");
-    }
 }
 
 impl WorkerState {
@@ -363,15 +250,5 @@ impl WorkerState {
             self.index.remove(before, slot);
         }
         self.index.insert(admitted.principal(), slot);
-    }
-
-    /// Removes an index row. The connection that is moved to its place gets its new row.
-    pub(super) fn remove_row(&mut self, view: u32, row: RowId) {
-        let Some(it) = self.views.get_mut(view as usize) else { return };
-        if let Some(moved) = it.index.remove(row).and_then(|removed| removed.moved)
-            && let Some(connection) = self.connections.get_mut(moved as usize)
-        {
-            connection.row = Some(row);
-        }
     }
 }

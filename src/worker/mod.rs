@@ -1,19 +1,20 @@
 //! A worker: one thread, one runtime, its own sockets. Its state is never shared or locked; other threads
 //! only send mail.
 //!
-//! * Its state is one [`RefCell`], borrowed only between awaits, so the loop and its tasks never borrow it at
-//!   the same time.
+//! * Its state is one [`RefCell`], borrowed only between awaits ([`WorkerLoop`]), so the loop and its tasks
+//!   never borrow it at the same time.
 //! * The loop serves in turns (`turn`): socket events, mail, tenants with new events, connections with work
 //!   left. After each turn it yields to the reactor, so that accepts, requests and heartbeats continue under
 //!   any load.
-//! * `fanout` serves live connections, `catchup` those that are behind, `inbound` reads input, `keepalive`
-//!   handles ticks.
+//! * `connect` and `disconnect` begin and end connections. `fanout` serves live ones, `catchup` those that are
+//!   behind, `inbound` reads input, `keepalive` handles ticks.
 
 pub mod catchup;
 pub mod commits;
 pub mod connect;
 mod connection_index;
 pub mod connection_list;
+mod disconnect;
 mod event_watch;
 mod fair_queue;
 mod fair_share;
@@ -77,7 +78,7 @@ pub struct SocketLoadGuard {
 }
 
 impl SocketLoadGuard {
-    /// Passes the entry to the connection that took over the socket: [`Worker::drop_connection`] releases it.
+    /// Passes the entry to the connection that took over the socket: [`WorkerLoop::drop_connection`] releases it.
     pub fn hand_over(mut self) {
         self.handed_over = true;
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::FanoutSubmission;
 use crate::connection::{Connection, Tick};
 use crate::event_ring::Reader;
+use crate::filter::RowId;
 use crate::frame::Frame;
 use crate::ids::TenantId;
 use crate::tenant::Tenant;
@@ -184,6 +185,16 @@ impl WorkerState {
                 self.fresh_views.retain(|queued| *queued != view);
                 self.served_views.retain(|queued| *queued != view);
             }
+        }
+    }
+
+    /// Removes an index row. The connection that is moved to its place gets its new row.
+    pub(super) fn remove_row(&mut self, view: u32, row: RowId) {
+        let Some(it) = self.views.get_mut(view as usize) else { return };
+        if let Some(moved) = it.index.remove(row).and_then(|removed| removed.moved)
+            && let Some(connection) = self.connections.get_mut(moved as usize)
+        {
+            connection.row = Some(row);
         }
     }
 

@@ -111,8 +111,8 @@ impl WorkerLoop<'_> {
         connection.position = position;
         connection.evaluated = position;
         connection.last_sent = position;
-        // A position past the join position is the ring's present end, or an id behind a held frame. The fan-out has
-        // not reached it yet and skips events up to it.
+        // A position past the join position is the ring's present end, or an id behind a held frame. The
+        // fan-out has not reached it yet and skips events up to it.
         connection.mode = if position < join_position { ReadMode::Behind } else { ReadMode::Live };
         self.worker.metrics().behind.add(i64::from(position < join_position));
     }
