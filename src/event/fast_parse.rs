@@ -11,9 +11,11 @@
 
 use std::borrow::Cow;
 
+use super::careful_parse::{free_json, text_value};
+use super::field::Choices;
 use super::json_text::{has_controls, ordinary, plain};
-use super::{CODE_BYTES, Event, EventKind, ID_BYTES, METADATA_BYTES, OPERATIONS, ROLES, STATUSES};
-use super::{check_channel, compact, free_json, text_value};
+use super::table::*; // what the rows of the table name
+use super::{Event, EventKind, check_channel, compact};
 use crate::time;
 
 /// The deepest nesting read here; the careful reader goes a little deeper.
@@ -92,46 +94,27 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Bits of the fields that were given.
-mod field {
-    pub(super) const TYPE: u32 = 1;
-    pub(super) const TIMESTAMP: u32 = 1 << 1;
-    pub(super) const AGENT: u32 = 1 << 2;
-    pub(super) const USER: u32 = 1 << 3;
-    pub(super) const MESSAGE_ID: u32 = 1 << 4;
-    pub(super) const CONTENT: u32 = 1 << 5;
-    pub(super) const ROLE: u32 = 1 << 6;
-    pub(super) const STATUS: u32 = 1 << 7;
-    pub(super) const ERROR_MESSAGE: u32 = 1 << 8;
-    pub(super) const MEMORY: u32 = 1 << 9;
-    pub(super) const OPERATION: u32 = 1 << 10;
-    pub(super) const REQUEST: u32 = 1 << 11;
-    pub(super) const CHUNK: u32 = 1 << 12;
-    pub(super) const FINAL: u32 = 1 << 13;
-    pub(super) const INDEX: u32 = 1 << 14;
-    pub(super) const FIRST_INDEX: u32 = 1 << 15;
-    pub(super) const CODE: u32 = 1 << 16;
-    pub(super) const MESSAGE: u32 = 1 << 17;
-    pub(super) const CHANNEL: u32 = 1 << 18;
-    pub(super) const DATA: u32 = 1 << 19;
-    pub(super) const METADATA: u32 = 1 << 20;
-
-    pub(super) const ALWAYS: u32 = TYPE | TIMESTAMP | AGENT;
-}
-
-/// The required fields of a kind, and all fields that it may have.
-const fn fields(kind: EventKind) -> (u32, u32) {
-    use field::*;
-    let (required, optional) = match kind {
-        EventKind::Message => (AGENT | CONTENT, USER | MESSAGE_ID | ROLE | METADATA),
-        EventKind::AgentUpdate => (AGENT | STATUS, ERROR_MESSAGE | METADATA),
-        EventKind::MemoryUpdate => (MEMORY | AGENT | OPERATION, USER | METADATA),
-        EventKind::StreamChunk => (REQUEST | CHUNK | FINAL, USER | INDEX | FIRST_INDEX | METADATA),
-        EventKind::Error => (CODE | MESSAGE, USER | REQUEST),
-        EventKind::Custom => (CHANNEL | DATA, USER),
+macro_rules! define_field {
+    ($($part:ident { $($field:ident: $type:ident($($limit:expr)?) $(routed $key:ident)?, $description:literal, $example:literal;)* })*) => {
+        impl<'a> Scan<'a> {
+            /// Reads the value of the field `name` and returns the field's bit.
+            fn field(&mut self, name: &str, event: &mut Event<'a>) -> Option<u32> {
+                Some(match name {
+                    "type" => {
+                        event.kind = EventKind::from_name(self.plain()?)?;
+                        TYPE_BIT
+                    }
+                    $($(stringify!($field) => {
+                        event.$field = Some(self.$type($($limit)?)?);
+                        const { bit(stringify!($field)) }
+                    })*)*
+                    _ => return None,
+                })
+            }
+        }
     };
-    (required | TYPE, required | optional | ALWAYS)
 }
+with_event_fields!(define_field);
 
 struct Scan<'a> {
     text: &'a str,
@@ -171,105 +154,53 @@ impl<'a> Scan<'a> {
                 _ => return None,
             }
         }
-        let (required, allowed) = fields(event.kind);
+        let FieldSets { required, allowed } = event.kind.field_sets();
         (seen & required == required && seen & !allowed == 0).then_some(())
     }
 
-    /// Reads the value of `name`.
-    fn field(&mut self, name: &str, event: &mut Event<'a>) -> Option<u32> {
-        Some(match name {
-            "type" => {
-                event.kind = EventKind::from_name(self.plain()?)?;
-                field::TYPE
-            }
-            "timestamp" => {
-                event.timestamp_ms = Some(time::parse_rfc3339(self.plain()?)?);
-                field::TIMESTAMP
-            }
-            "agent_id" => self.id(&mut event.agent_id, field::AGENT)?,
-            "user_id" => self.id(&mut event.user_id, field::USER)?,
-            "message_id" => self.id(&mut event.message_id, field::MESSAGE_ID)?,
-            "memory_id" => self.id(&mut event.memory_id, field::MEMORY)?,
-            "request_id" => self.id(&mut event.request_id, field::REQUEST)?,
-            "content" => self.string(&mut event.content, field::CONTENT)?,
-            "chunk" => self.string(&mut event.chunk, field::CHUNK)?,
-            "message" => self.string(&mut event.message, field::MESSAGE)?,
-            "error_message" => self.string(&mut event.error_message, field::ERROR_MESSAGE)?,
-            "role" => self.choice(&mut event.role, &ROLES, field::ROLE)?,
-            "status" => self.choice(&mut event.status, &STATUSES, field::STATUS)?,
-            "operation" => self.choice(&mut event.operation, &OPERATIONS, field::OPERATION)?,
-            "code" => {
-                let bit = self.id(&mut event.code, field::CODE)?;
-                event.code.as_ref().filter(|code| code.len() <= CODE_BYTES)?;
-                bit
-            }
-            "channel" => {
-                let channel = self.plain()?;
-                check_channel(channel).ok()?;
-                event.channel = Some(channel.into());
-                field::CHANNEL
-            }
-            "is_final" => {
-                event.is_final = Some(match self.next()? {
-                    b't' => self.word(b"rue").map(|()| true)?,
-                    b'f' => self.word(b"alse").map(|()| false)?,
-                    _ => return None,
-                });
-                field::FINAL
-            }
-            "index" => {
-                event.index = Some(self.count()?);
-                field::INDEX
-            }
-            "first_index" => {
-                event.first_index = Some(self.count()?);
-                field::FIRST_INDEX
-            }
-            "data" => {
-                event.data = Some(self.free()?);
-                field::DATA
-            }
-            "metadata" => {
-                let metadata = self.free()?;
-                if !metadata.starts_with('{') || metadata.len() > METADATA_BYTES {
-                    return None;
-                }
-                event.metadata = Some(metadata);
-                field::METADATA
-            }
-            _ => return None,
-        })
-    }
-
-    fn id(&mut self, slot: &mut Option<Cow<'a, str>>, bit: u32) -> Option<u32> {
+    /// Reads an id of at most `most` bytes.
+    fn id(&mut self, most: usize) -> Option<Cow<'a, str>> {
         let id = self.plain()?;
         // DEL is not a control character in JSON, and the control characters above ASCII are two bytes.
         let suspicious = |b: u8| b >= 0x7f;
         if id.is_empty()
-            || id.len() > ID_BYTES
+            || id.len() > most
             || (id.bytes().any(suspicious) && id.chars().any(char::is_control))
         {
             return None;
         }
-        *slot = Some(Cow::Borrowed(id));
-        Some(bit)
+        Some(Cow::Borrowed(id))
     }
 
-    fn choice(&mut self, slot: &mut Option<Cow<'a, str>>, choices: &[&str], bit: u32) -> Option<u32> {
+    fn choice(&mut self, choices: &Choices) -> Option<Cow<'a, str>> {
         let text = self.plain()?;
-        *slot = choices.contains(&text).then_some(Cow::Borrowed(text));
-        slot.is_some().then_some(bit)
+        choices.contains(text).then_some(Cow::Borrowed(text))
+    }
+
+    fn channel(&mut self, most: usize) -> Option<Cow<'a, str>> {
+        let channel = self.plain()?;
+        (channel.len() <= most && check_channel(channel).is_ok()).then_some(Cow::Borrowed(channel))
+    }
+
+    fn time(&mut self) -> Option<u64> {
+        time::parse_rfc3339(self.plain()?)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.next()? {
+            b't' => self.word(b"rue").map(|()| true),
+            b'f' => self.word(b"alse").map(|()| false),
+            _ => None,
+        }
     }
 
     /// Reads a string of any content.
-    fn string(&mut self, slot: &mut Option<Cow<'a, str>>, bit: u32) -> Option<u32> {
+    fn text(&mut self) -> Option<Cow<'a, str>> {
         let from = self.at;
-        let text = match self.quoted()? {
-            Quoted::Plain(text) => Cow::Borrowed(text),
-            Quoted::Escaped | Quoted::Unicode => text_value(&self.text[from..self.at])?,
-        };
-        *slot = Some(text);
-        Some(bit)
+        match self.quoted()? {
+            Quoted::Plain(text) => Some(Cow::Borrowed(text)),
+            Quoted::Escaped | Quoted::Unicode => text_value(&self.text[from..self.at]),
+        }
     }
 
     /// Reads a whole number that fits into 64 bits without a check of its last digit.
@@ -284,16 +215,21 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads any JSON and removes the white space between its tokens.
-    fn free(&mut self) -> Option<Cow<'a, str>> {
+    fn json(&mut self) -> Option<Cow<'a, str>> {
         let from = self.at;
         let mut doubt = Ambiguity::default();
         self.value(DEPTH, &mut doubt)?;
         let raw = &self.text[from..self.at];
         match doubt {
-            Ambiguity { needs_full_parse: true, .. } => free_json("", raw).ok(),
+            Ambiguity { needs_full_parse: true, .. } => free_json(raw).ok(),
             Ambiguity { spaced: true, .. } => Some(compact(raw)),
             _ => Some(Cow::Borrowed(raw)),
         }
+    }
+
+    /// Reads a JSON object of at most `most` bytes.
+    fn object(&mut self, most: usize) -> Option<Cow<'a, str>> {
+        self.json().filter(|object| object.starts_with('{') && object.len() <= most)
     }
 
     /// Skips one value.

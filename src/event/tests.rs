@@ -63,7 +63,7 @@ fn deep_json_is_an_error_not_a_stack_overflow() {
 /// Checks that what the quick reader accepts, the careful reader accepts too, with the same result.
 fn agree(json: &str) -> bool {
     let Some(quick) = fast_parse::event(json) else { return false };
-    let careful = Event::parse_carefully(json).unwrap_or_else(|error| panic!("{error} in {json}"));
+    let careful = careful_parse::event(json).unwrap_or_else(|error| panic!("{error} in {json}"));
     assert_eq!(format!("{quick:?}"), format!("{careful:?}"), "{json}");
     true
 }
@@ -204,7 +204,7 @@ mod quick_reader {
         #[test]
         fn arrays_are_their_events(soups in prop::collection::vec(soup(), 0..4)) {
             let body = format!("[{}]", soups.iter().map(|s| format!(r#"{{"type":"custom","channel":"c","data":"{s}"}}"#)).collect::<Vec<_>>().join(","));
-            let items: Option<Vec<&super::RawValue>> = serde_json::from_str(&body).ok();
+            let items: Option<Vec<&serde_json::value::RawValue>> = serde_json::from_str(&body).ok();
             let mut quick = super::fast_parse::Items::new(&body, false);
             let mut before = 0;
             for at in 0.. {
@@ -212,7 +212,7 @@ mod quick_reader {
                 match quick.next(&mut event) {
                     NextItem::Event => {
                         let text = body[before..quick.end()].trim_start_matches(['[', ',']);
-                        let careful = super::Event::parse_carefully(text).unwrap();
+                        let careful = super::careful_parse::event(text).unwrap();
                         prop_assert_eq!(format!("{careful:?}"), format!("{event:?}"));
                         before = quick.end();
                     }

@@ -148,7 +148,7 @@ pub(super) fn kinds(field: &'static str, values: &[Box<str>]) -> Result<Kinds, F
             Some(kind) => kinds.insert(kind),
             None => {
                 let shown: String = value.chars().take(64).collect();
-                let known = EventKind::ALL.map(EventKind::name).join(", ");
+                let known = EventKind::NAMES.join(", ");
                 let reason = format!("unknown type {shown:?}; types are {known}");
                 return Err(FilterError { field, reason });
             }

@@ -6,7 +6,6 @@
 //! * Frames that are encoded one after the other leave no gap between them.
 //! * The ids are zeros, because a frame is numbered later.
 
-use std::borrow::Cow;
 use std::io::Write as _;
 
 use bytes::Bytes;
@@ -16,13 +15,12 @@ use super::{
     TAIL_LEN, TIMESTAMP_LEN, chunked,
 };
 use crate::event::json_text::is_ordinary;
+use crate::event::table::with_event_fields;
 use crate::event::{Event, EventKind};
 use crate::ids::Sequence;
 use crate::time;
 
 const TYPE: &[u8] = b"\",\"type\":\"";
-const DATA: &[u8] = b"\"data\":";
-const METADATA: &[u8] = b"\"metadata\":";
 const FIRST_INDEX: &[u8] = b"\"first_index\":";
 const INDEX: &[u8] = b"\"index\":";
 const IS_FINAL: &[u8] = b"\"is_final\":";
@@ -46,28 +44,98 @@ impl Frame {
     }
 }
 
+/// Takes the fields of an event's head in the order in which they are written. `name` is the field's start, up to
+/// the value without quotes.
+trait HeadFields {
+    fn text(&mut self, name: &'static [u8], key: Option<RoutingKey>, value: &str);
+    fn json(&mut self, name: &'static [u8], value: &str);
+    fn count(&mut self, name: &'static [u8], value: u64);
+    fn flag(&mut self, name: &'static [u8], value: bool);
+}
+
+/// Passes on one field, by the type of its values. A type that no head has yet is not here.
+macro_rules! head_field {
+    ($to:ident, $name:ident, $value:ident: json) => { $to.json(start_of!($name), $value) };
+    ($to:ident, $name:ident, $value:ident: object) => { $to.json(start_of!($name), $value) };
+    ($to:ident, $name:ident, $value:ident: count) => { $to.count(start_of!($name), *$value) };
+    ($to:ident, $name:ident, $value:ident: flag) => { $to.flag(start_of!($name), *$value) };
+    ($to:ident, $name:ident, $value:ident: $text:ident $($key:ident)?) => {
+        $to.text(concat!("\"", stringify!($name), "\":\"").as_bytes(), routing_key!($($key)?), $value)
+    };
+}
+macro_rules! start_of {
+    ($name:ident) => {
+        concat!("\"", stringify!($name), "\":").as_bytes()
+    };
+}
+macro_rules! routing_key {
+    () => {
+        None
+    };
+    ($key:ident) => {
+        Some(RoutingKey::$key)
+    };
+}
+
+macro_rules! define_each_head_field {
+    (
+        head { $($name:ident: $type:ident($($limit:expr)?) $(routed $key:ident)?, $description:literal, $example:literal;)* }
+        $($part:ident { $($others:tt)* })*
+    ) => {
+        /// Passes on the fields that the event has.
+        fn each_head_field(event: &Event<'_>, to: &mut impl HeadFields) {
+            $(if let Some(value) = &event.$name {
+                head_field!(to, $name, value: $type $($key)?);
+            })*
+        }
+
+        impl RoutingKey {
+            /// Returns the value of the field in `event`.
+            fn of<'e>(self, event: &'e Event<'_>) -> Option<&'e str> {
+                match self {
+                    $($(RoutingKey::$key => event.$name.as_deref(),)?)*
+                }
+            }
+        }
+    };
+}
+with_event_fields!(define_each_head_field);
+
 /// The bytes that an event's JSON takes if no text in it needs an escape.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EncodedSize {
     json: usize,
 }
 
+impl HeadFields for EncodedSize {
+    fn text(&mut self, name: &'static [u8], _: Option<RoutingKey>, value: &str) {
+        self.json += name.len() + value.len() + COMMA.len();
+    }
+    fn json(&mut self, name: &'static [u8], value: &str) {
+        self.json += name.len() + value.len() + 1;
+    }
+    fn count(&mut self, name: &'static [u8], value: u64) {
+        self.json += name.len() + 1 + value.checked_ilog10().unwrap_or(0) as usize + 1;
+    }
+    fn flag(&mut self, name: &'static [u8], value: bool) {
+        self.json += name.len() + if value { 4 } else { 5 } + 1;
+    }
+}
+
 impl EncodedSize {
     pub(super) fn of(event: &Event<'_>) -> EncodedSize {
-        let mut json = FIXED + event.kind.name().len();
-        each_text(event, |name, _, value| json += name.len() + value.len() + COMMA.len());
-        for (name, value) in [(DATA, &event.data), (METADATA, &event.metadata)] {
-            json += value.as_ref().map_or(0, |value| name.len() + value.len() + 1);
-        }
+        let mut size = EncodedSize { json: FIXED + event.kind.name().len() };
+        each_head_field(event, &mut size);
         if event.kind == EventKind::StreamChunk {
-            let digits =
-                |value: Option<u64>| value.map(|value| 1 + value.checked_ilog10().unwrap_or(0) as usize);
-            json += digits(event.first_index).map_or(0, |digits| FIRST_INDEX.len() + digits + 1);
-            json += digits(event.index).map_or(0, |digits| INDEX.len() + digits + 1);
-            json += IS_FINAL.len() + if event.is_final.unwrap_or_default() { 4 } else { 5 } + 1;
-            json += CHUNK.len() + event.chunk.as_ref().map_or(0, |text| text.len()) + COMMA.len();
+            for (name, value) in [(FIRST_INDEX, event.first_index), (INDEX, event.index)] {
+                if let Some(value) = value {
+                    size.count(name, value);
+                }
+            }
+            size.flag(IS_FINAL, event.is_final.unwrap_or_default());
+            size.text(CHUNK, None, event.chunk.as_deref().unwrap_or_default());
         }
-        EncodedSize { json }
+        size
     }
 
     /// Returns the bytes of the whole frame.
@@ -114,9 +182,9 @@ pub(super) fn encode(
     let chunk = json.event(event, now);
     let (json_len, in_json) = (json.len() as usize, json.keys);
 
-    let keys = [&event.user_id, &event.agent_id, &event.request_id, &event.channel];
+    let keys = RoutingKey::ALL.map(|key| key.of(event));
     // A key that was escaped in the JSON is also written before the heads, unescaped.
-    let apart = |key: RoutingKey| keys[key as usize].as_deref().filter(|_| in_json[key as usize].is_none());
+    let apart = |key: RoutingKey| keys[key as usize].filter(|_| in_json[key as usize].is_none());
     let chunk_at = RoutingKey::ALL.into_iter().filter_map(apart).map(str::len).sum::<usize>();
     let mut head = [0; chunked::MAX_HEAD];
     let head = chunked::head(sse_len(json_len), &mut head);
@@ -129,7 +197,7 @@ pub(super) fn encode(
     let mut before = FrameHead { bytes: &mut buf[start..start + json_at], at: 0 };
     let (mut places, mut key_present) = ([KeySpan::default(); 4], 0u8);
     for key in RoutingKey::ALL {
-        let Some(text) = keys[key as usize].as_deref() else { continue };
+        let Some(text) = keys[key as usize] else { continue };
         let at = match in_json[key as usize] {
             Some(at) => json_at + at,
             None => before.put(text.as_bytes()),
@@ -184,29 +252,6 @@ impl FrameHead<'_> {
     }
 }
 
-/// Calls `each` for each text of an event except a chunk's text, in the order in which they are written. It
-/// gets the start of the field, its routing key if it is one, and the value.
-fn each_text(event: &Event<'_>, mut each: impl FnMut(&'static [u8], Option<RoutingKey>, &str)) {
-    let mut text = |name, key, value: &Option<Cow<'_, str>>| {
-        if let Some(value) = value {
-            each(name, key, value);
-        }
-    };
-    text(b"\"message_id\":\"", None, &event.message_id);
-    text(b"\"memory_id\":\"", None, &event.memory_id);
-    text(b"\"request_id\":\"", Some(RoutingKey::Request), &event.request_id);
-    text(b"\"channel\":\"", Some(RoutingKey::Channel), &event.channel);
-    text(b"\"agent_id\":\"", Some(RoutingKey::Agent), &event.agent_id);
-    text(b"\"user_id\":\"", Some(RoutingKey::User), &event.user_id);
-    text(b"\"role\":\"", None, &event.role);
-    text(b"\"content\":\"", None, &event.content);
-    text(b"\"status\":\"", None, &event.status);
-    text(b"\"error_message\":\"", None, &event.error_message);
-    text(b"\"operation\":\"", None, &event.operation);
-    text(b"\"code\":\"", None, &event.code);
-    text(b"\"message\":\"", None, &event.message);
-}
-
 /// Appends an event's JSON in one canonical order: `id`, `type`, the fields, `timestamp` (and last a chunk's
 /// text).
 pub(super) struct JsonObject<'b> {
@@ -215,6 +260,31 @@ pub(super) struct JsonObject<'b> {
     begin: usize,
     /// Start of each routing key's text in the JSON; `None` if the key is absent or was escaped.
     keys: [Option<usize>; 4],
+}
+
+impl HeadFields for JsonObject<'_> {
+    fn text(&mut self, name: &'static [u8], key: Option<RoutingKey>, value: &str) {
+        self.out.extend_from_slice(name);
+        let at = self.len() as usize;
+        let is_ordinary = self.string(value);
+        if let Some(key) = key {
+            self.keys[key as usize] = is_ordinary.then_some(at);
+        }
+        self.out.push(b',');
+    }
+    fn json(&mut self, name: &'static [u8], value: &str) {
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(value.as_bytes());
+        self.out.push(b',');
+    }
+    fn count(&mut self, name: &'static [u8], value: u64) {
+        self.out.extend_from_slice(name);
+        let _ = write!(self.out, "{value},"); // a Vec takes every write
+    }
+    fn flag(&mut self, name: &'static [u8], value: bool) {
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(if value { b"true," } else { b"false," });
+    }
 }
 
 impl JsonObject<'_> {
@@ -226,8 +296,8 @@ impl JsonObject<'_> {
     /// Writes the whole event.
     fn event(&mut self, event: &Event<'_>, now: &[u8; TIMESTAMP_LEN]) -> Option<Chunk> {
         self.start(event.kind);
-        self.fields(event);
-        let given = event.timestamp_ms.map(time::rfc3339_bytes);
+        each_head_field(event, self);
+        let given = event.timestamp.map(time::rfc3339_bytes);
         let timestamp = given.as_ref().unwrap_or(now);
         if event.kind != EventKind::StreamChunk {
             self.timestamp(timestamp);
@@ -245,29 +315,9 @@ impl JsonObject<'_> {
         self.timestamp(timestamp);
         self.out.extend_from_slice(CHUNK);
         chunk.text_at = self.len();
-        self.text(event.chunk.as_deref().unwrap_or_default());
+        self.string(event.chunk.as_deref().unwrap_or_default());
         self.out.push(b'}');
         Some(chunk)
-    }
-
-    /// Writes everything but the timestamp and a chunk's own fields; ends with a comma.
-    fn fields(&mut self, event: &Event<'_>) {
-        each_text(event, |name, key, value| {
-            self.out.extend_from_slice(name);
-            let at = self.len() as usize;
-            let as_it_is = self.text(value);
-            if let Some(key) = key {
-                self.keys[key as usize] = as_it_is.then_some(at);
-            }
-            self.out.push(b',');
-        });
-        for (name, value) in [(DATA, &event.data), (METADATA, &event.metadata)] {
-            if let Some(value) = value {
-                self.out.extend_from_slice(name);
-                self.out.extend_from_slice(value.as_bytes());
-                self.out.push(b',');
-            }
-        }
     }
 
     /// Returns the bytes written so far.
@@ -284,7 +334,7 @@ impl JsonObject<'_> {
     }
 
     /// Writes the rest of a string after its first quote. Returns true if the text needed no escapes.
-    fn text(&mut self, text: &str) -> bool {
+    fn string(&mut self, text: &str) -> bool {
         let ordinary = is_ordinary(text);
         if ordinary {
             self.out.extend_from_slice(text.as_bytes());
@@ -300,12 +350,10 @@ impl JsonObject<'_> {
     pub(super) fn chunk_progress(&mut self, chunk: &Chunk) {
         for (name, value) in [(FIRST_INDEX, chunk.first_index), (INDEX, chunk.index)] {
             if let Some(value) = value {
-                self.out.extend_from_slice(name);
-                let _ = write!(self.out, "{value},"); // a Vec takes every write
+                self.count(name, value);
             }
         }
-        self.out.extend_from_slice(IS_FINAL);
-        self.out.extend_from_slice(if chunk.is_final { b"true," } else { b"false," });
+        self.flag(IS_FINAL, chunk.is_final);
     }
 
     fn timestamp(&mut self, text: &[u8; TIMESTAMP_LEN]) {
@@ -352,6 +400,20 @@ mod tests {
         ] {
             let (expected, taken) = lengths(json);
             assert_eq!(expected, taken, "{json}");
+        }
+    }
+
+    #[test]
+    fn every_field_of_every_type_is_written() {
+        for kind in EventKind::ALL {
+            let whole = kind.whole_example();
+            let (expected, taken) = lengths(&whole);
+            assert_eq!(expected, taken, "{whole}");
+            let frame = Frame::encode(&Event::parse(&whole).expect(&whole), 0, 0);
+            let written = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).expect(&whole);
+            let mut event = written(frame.json());
+            event.as_object_mut().expect(&whole).remove("id");
+            assert_eq!(event, written(whole.as_bytes()));
         }
     }
 

@@ -61,14 +61,6 @@ enum Constraint {
 const SCOPES: &[&str] =
     &["subscribe", "publish", "write", "agents", "publish:org", "read:all", "mint", "manage", "*"];
 const ROLES: &[&str] = &["admin", "user", "viewer", "readonly"];
-const TYPES: [&str; 6] = [
-    EventKind::Message.name(),
-    EventKind::AgentUpdate.name(),
-    EventKind::MemoryUpdate.name(),
-    EventKind::StreamChunk.name(),
-    EventKind::Error.name(),
-    EventKind::Custom.name(),
-];
 /// The pattern of an organization's id.
 const ORGANIZATION: &str = "^[A-Za-z0-9._-]{1,128}$";
 /// The pattern that the code accepts as an email address.
@@ -125,7 +117,7 @@ const LIMITS: &[(&str, &[(&str, Constraint)])] = &[
             ("expires_in_seconds", Constraint::Number(1, u64::MAX)),
             ("agents", Constraint::Matching(NARROWING_VALUES, ID_BYTES, "")),
             ("channels", Constraint::Matching(NARROWING_VALUES, CHANNEL_BYTES, CHANNEL)),
-            ("types", Constraint::Each(&TYPES)),
+            ("types", Constraint::Each(&EventKind::NAMES)),
             ("org_id", Constraint::Pattern(ORGANIZATION)),
         ],
     ),
@@ -138,7 +130,7 @@ const LIMITS: &[(&str, &[(&str, Constraint)])] = &[
             ("expires_in_seconds", Constraint::Number(1, crate::auth::TOKEN_MAX_MS / 1_000)),
             ("agents", Constraint::Matching(NARROWING_VALUES, ID_BYTES, "")),
             ("channels", Constraint::Matching(NARROWING_VALUES, CHANNEL_BYTES, CHANNEL)),
-            ("types", Constraint::Each(&TYPES)),
+            ("types", Constraint::Each(&EventKind::NAMES)),
             ("org_id", Constraint::Pattern(ORGANIZATION)),
         ],
     ),

@@ -149,7 +149,7 @@ pub(in crate::http) struct SubscriptionParameters;
 impl IntoParams for SubscriptionParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         let list = |name: &str| match name {
-            "types" => text(&list_of(&EventKind::ALL.map(EventKind::name).join("|"))),
+            "types" => text(&list_of(&EventKind::NAMES.join("|"))),
             "channel" => {
                 let level = "[^/*,\\u0000-\\u001f\\u007f-\\u009f]+";
                 text(&list_of(&format!("{level}(/{level})*(/\\*)?")))

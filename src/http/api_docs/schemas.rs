@@ -7,7 +7,7 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::connection::client_frame::PUBLISH_EVENTS;
 use crate::event::EventKind;
-use crate::event::fields::{Field, FieldType, Requirement};
+use crate::event::field::{Field, FieldType, Requirement};
 use crate::filter::{FILTER_VALUES, Filter};
 
 /// Placeholder for an event, or an array of events, in a handler's description. Its schema is built below.
@@ -67,25 +67,7 @@ pub(super) fn tagged(
 
 /// The schema's name of an event as subscribers receive it. The schema for publishers is called `New…`.
 pub(super) const fn event_name(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Message => "MessageEvent",
-        EventKind::AgentUpdate => "AgentUpdateEvent",
-        EventKind::MemoryUpdate => "MemoryUpdateEvent",
-        EventKind::StreamChunk => "StreamChunkEvent",
-        EventKind::Error => "ErrorEvent",
-        EventKind::Custom => "CustomEvent",
-    }
-}
-
-const fn event_says(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Message => "A chat message.",
-        EventKind::AgentUpdate => "An agent was created, changed or deleted, or has a new status.",
-        EventKind::MemoryUpdate => "A memory was created, changed or deleted.",
-        EventKind::StreamChunk => "A chunk of an LLM's output.",
-        EventKind::Error => "Something failed.",
-        EventKind::Custom => "Anything else, on a named channel.",
-    }
+    kind.schema_name()
 }
 
 fn shape(field: &Field) -> Value {
@@ -94,7 +76,7 @@ fn shape(field: &Field) -> Value {
             json!({"type": "string", "minLength": 1, "maxLength": bytes, "pattern": NO_CONTROLS})
         }
         FieldType::Text => json!({"type": "string"}),
-        FieldType::Choice(choices) => json!({"type": "string", "enum": choices}),
+        FieldType::Choice(choices) => json!({"type": "string", "enum": choices.texts()}),
         FieldType::Time => json!({"type": "string", "format": "date-time"}),
         FieldType::Flag => json!({"type": "boolean"}),
         FieldType::Count => json!({"type": "integer", "format": "uint64", "minimum": 0, "maximum": u64::MAX}),
@@ -123,39 +105,20 @@ fn event(kind: EventKind, published: bool) -> Value {
     for field in kind.fields() {
         let sure = match field.requirement {
             Requirement::Required => true,
-            Requirement::RequiredOrGenerated => !published,
+            Requirement::Generated => !published,
             Requirement::Optional => false,
         };
         let into = if sure { &mut required } else { &mut optional };
         into.insert(field.name.into(), shape(field));
     }
-    let mut schema = tagged(kind.name(), event_says(kind), required, optional, !published);
+    let mut schema = tagged(kind.name(), kind.description(), required, optional, !published);
     schema["examples"] = json!([example(kind, published)]);
     schema
 }
 
 /// An example event, as a publisher sends it or a subscriber receives it.
 pub(super) fn example(kind: EventKind, published: bool) -> Value {
-    let mut event = match kind {
-        EventKind::Message => {
-            json!({"type": "message", "agent_id": "planner", "user_id": "alice", "role": "user",
-            "content": "Book me a train", "metadata": {"lang": "en"}})
-        }
-        EventKind::AgentUpdate => {
-            json!({"type": "agent_update", "agent_id": "planner", "status": "thinking"})
-        }
-        EventKind::MemoryUpdate => {
-            json!({"type": "memory_update", "memory_id": "mem-7", "agent_id": "planner",
-            "operation": "updated", "user_id": "alice"})
-        }
-        EventKind::StreamChunk => json!({"type": "stream_chunk", "request_id": "r-1", "agent_id": "planner",
-            "user_id": "alice", "index": 0, "chunk": "Your train ", "is_final": false}),
-        EventKind::Error => json!({"type": "error", "code": "TOOL_FAILED",
-            "message": "the timetable does not answer", "agent_id": "planner", "request_id": "r-2"}),
-        EventKind::Custom => {
-            json!({"type": "custom", "channel": "orders/eu", "data": {"n": 17, "of": [1, 2, 3]}})
-        }
-    };
+    let mut event: Value = serde_json::from_str(kind.example()).unwrap_or_default();
     if !published {
         event["id"] = json!(CURSOR);
         event["timestamp"] = json!(TIME);
