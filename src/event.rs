@@ -127,4 +127,6 @@ pub fn check_channel(channel: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
+mod generate;
+#[cfg(test)]
 mod tests;
