@@ -6,26 +6,26 @@
 mod common;
 
 use common::{Daemon, chunk, custom, message, within};
+use nervewire::event::EventKind;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-/// One event of each kind, with every optional field.
+/// One event of each kind, with every optional field. Some values are at an edge.
 fn all_kinds() -> Vec<Value> {
-    let at = "2026-01-02T03:04:05.678Z";
-    vec![
-        json!({"type": "message", "message_id": "m-1", "agent_id": "a", "user_id": "u", "content": "grüße\n\"😀\"",
-            "role": "assistant", "metadata": {"model": "x", "n": [1, 2.5, null]}, "timestamp": at}),
-        json!({"type": "agent_update", "agent_id": "a", "status": "error", "error_message": "out of tea",
-            "metadata": {"a": {"b": {}}}, "timestamp": at}),
-        json!({"type": "memory_update", "memory_id": "mem-1", "agent_id": "a", "operation": "updated", "user_id": "u",
-            "metadata": {}, "timestamp": at}),
-        json!({"type": "stream_chunk", "request_id": "r", "chunk": "", "is_final": true, "index": 18_446_744_073_709_551_615u64,
-            "first_index": 0, "agent_id": "a", "user_id": "u", "metadata": {"k": "v"}, "timestamp": at}),
-        json!({"type": "error", "code": "TOOL_FAILED", "message": "no", "agent_id": "a", "user_id": "u", "request_id": "r",
-            "timestamp": at}),
-        json!({"type": "custom", "channel": "a/b/c", "data": [null, {"x": "y"}], "user_id": "u", "agent_id": "a",
-            "timestamp": at}),
-    ]
+    let edges = json!({
+        "content": "grüße\n\"😀\"", "metadata": {"model": "x", "n": [1, 2.5, null], "a": {"b": {}}}, "chunk": "",
+        "index": u64::MAX, "channel": "a/b/c", "data": [null, {"x": "y"}],
+    });
+    let whole = |kind: EventKind| {
+        let mut event: Value = serde_json::from_str(&kind.whole_example()).unwrap();
+        for (name, edge) in edges.as_object().unwrap() {
+            if let Some(value) = event.get_mut(name) {
+                *value = edge.clone();
+            }
+        }
+        event
+    };
+    EventKind::ALL.map(whole).into()
 }
 
 /// The event without its id.
@@ -58,24 +58,24 @@ async fn every_event_type_arrives_as_published_over_every_transport() {
 
     let events = renamed("m-array");
     let ids = daemon.publish(events.clone().into()).await;
-    let got = sse.events(6).await;
+    let got = sse.events(kinds.len()).await;
     assert_eq!(got.iter().map(|event| event["id"].clone()).collect::<Vec<_>>(), ids);
     assert_eq!(got.into_iter().map(without_id).collect::<Vec<_>>(), events);
 
     let events = renamed("m-lines");
     let lines: String = events.iter().map(|event| format!("{event}\n\r\n  \n")).collect();
     let reply = daemon.post("/api/v1/events").body("application/x-ndjson", lines).send().await;
-    assert_eq!((reply.status.as_u16(), reply.ids().len()), (201, 6), "{reply:?}");
-    assert_eq!(sse.events(6).await.into_iter().map(without_id).collect::<Vec<_>>(), events);
-    for _ in 0..12 {
+    assert_eq!((reply.status.as_u16(), reply.ids().len()), (201, kinds.len()), "{reply:?}");
+    assert_eq!(sse.events(kinds.len()).await.into_iter().map(without_id).collect::<Vec<_>>(), events);
+    for _ in 0..2 * kinds.len() {
         ws.next_json().await;
     }
 
     let events = renamed("m-ws");
     ws.send(&json!({"type": "publish", "ref": "all", "events": events})).await;
     let ack = ws.expect("ack").await;
-    assert_eq!((&ack["ref"], ack["ids"].as_array().unwrap().len()), (&json!("all"), 6));
-    assert_eq!(sse.events(6).await.into_iter().map(without_id).collect::<Vec<_>>(), events);
+    assert_eq!((&ack["ref"], ack["ids"].as_array().unwrap().len()), (&json!("all"), kinds.len()));
+    assert_eq!(sse.events(kinds.len()).await.into_iter().map(without_id).collect::<Vec<_>>(), events);
 
     for (at, event) in renamed("m-cli").iter().enumerate() {
         let done = daemon.cli(&["publish", &event.to_string()]).await;
