@@ -11,11 +11,12 @@ default:
 ci *steps:
     .ci/run {{ steps }}
 
-# Write the API documents and their examples again, from the code and a run against it.
+# Write the API documents, the table of events and the clients' types again, from the code and a run.
 [group('checks')]
 api-docs:
     UPDATE_DOCS=1 cargo test --locked --test openapi
-    UPDATE_DOCS=1 cargo test --locked --lib http::api_docs
+    UPDATE_DOCS=1 cargo test --locked --lib -- event::generate http::api_docs
+    node clients/typescript/scripts/generate.mjs
 
 # Run the Autobahn fuzzing client, strict: all cases except permessage-deflate (12.*, 13.*).
 [group('checks')]
