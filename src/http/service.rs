@@ -15,13 +15,13 @@ use crate::worker::Worker;
 use crate::worker::connect::ConnectionHandoff;
 
 use super::Handled;
+use super::events::subscribe::{self, GrantedSubscription};
+use super::request::ApiRequest;
 use super::request::client_address::client_address;
 use super::request::cors;
 use super::request::host;
-use super::request::ApiRequest;
-use super::response::{ApiResponse, REQUEST_ID, TRACEPARENT, guard, raw_head, request_id};
 use super::response::body::{Body, WriteProgress};
-use super::events::subscribe::{self, GrantedSubscription};
+use super::response::{ApiResponse, REQUEST_ID, TRACEPARENT, guard, raw_head, request_id};
 
 /// What a listener serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
