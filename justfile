@@ -61,7 +61,7 @@ schemathesis *arguments:
 # Write the API documents and their examples again, from the code and a run against it.
 api-docs:
     UPDATE_DOCS=1 cargo test --locked --test openapi
-    UPDATE_DOCS=1 cargo test --locked --lib http::api
+    UPDATE_DOCS=1 cargo test --locked --lib http::api_docs
 
 # Check bans, licences and sources of dependencies; needs no network.
 deny:

@@ -3,7 +3,7 @@
 //!
 //! * One story calls every operation once and checks each response strictly against its schema: an
 //!   undocumented field is a failure too.
-//! * The examples of the document come from the same story (`src/http/api/examples.json`; `UPDATE_DOCS=1`
+//! * The examples of the document come from the same story (`src/http/api_docs/examples.json`; `UPDATE_DOCS=1`
 //!   writes them).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing helper fails its test")]
@@ -275,7 +275,7 @@ async fn every_operation_answers_as_the_document_says() {
         told.filter(|one| !story.asked.contains(one) && !streams.contains(&one.1.as_str())).collect();
     assert!(missed.is_empty(), "described and not asked here: {missed:?}");
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api/examples.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api_docs/examples.json");
     let recorded = format!("{:#}\n", Value::Array(story.record.told));
     if std::env::var_os("UPDATE_DOCS").is_some() {
         return std::fs::write(path, recorded).unwrap();
@@ -283,7 +283,7 @@ async fn every_operation_answers_as_the_document_says() {
     assert!(
         std::fs::read_to_string(path).unwrap() == recorded,
         "the examples are not what the daemon answers: run `UPDATE_DOCS=1 cargo test --test openapi`, then \
-         `UPDATE_DOCS=1 cargo test --lib http::api`, and look at the difference"
+         `UPDATE_DOCS=1 cargo test --lib http::api_docs`, and look at the difference"
     );
 }
 

@@ -35,16 +35,17 @@ use crate::worker::connect::ConnectionHandoff;
 use crate::worker::{Accepted, Worker};
 
 use super::Handled;
-use super::client_address::client_address;
-use super::cors;
 use super::deadlines::{Activity, DeadlineAction, Deadlines};
+use super::events::subscribe::{self, GrantedSubscription};
+use super::h2;
 use super::proxy_protocol::{self, ParsedHeader};
 use super::request::ApiRequest;
+use super::request::client_address::client_address;
+use super::request::cors;
+use super::request::host;
+use super::response::body::{Body, WriteProgress};
 use super::response::{ApiResponse, REQUEST_ID, TRACEPARENT, guard, raw_head, request_id};
-use super::response_body::{Body, WriteProgress};
-use super::subscribe::{self, GrantedSubscription};
 use super::transport::{HyperIo, SocketStream};
-use super::{h2, host};
 
 /// Maximum of bytes of a request head.
 pub const HEAD_BYTES: usize = 16 * 1024;

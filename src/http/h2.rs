@@ -34,7 +34,7 @@ use crate::worker::Worker;
 use super::conn::{HEAD_BYTES, ListenerKind, ServiceResponse, respond};
 use super::deadlines::{Activity, DeadlineAction, Deadlines};
 use super::response::ApiResponse;
-use super::response_body::{Body, WriteProgress};
+use super::response::body::{Body, WriteProgress};
 use super::transport::{HyperIo, SocketStream};
 
 /// Maximum of concurrent streams of a connection.

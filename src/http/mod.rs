@@ -5,37 +5,28 @@
 //! * Handlers authenticate first. Only [`crate::auth`] decides what a principal may do.
 //! * A handler that subscribes returns a [`GrantedSubscription`]. On HTTP/1 the socket is then taken from hyper
 //!   (`conn.rs`).
+//!
+//! What is where:
+//! * `routes.rs`: every route, in one table; `access.rs`: what a route requires of its caller.
+//! * `events/`, `resources/`, `admin/`, `health.rs`: the handlers. `admin_listener/` is a listener of its own.
+//! * `request/`, `response/`: what handlers read and return.
+//! * `conn.rs`, `h2.rs`, `transport.rs`, `proxy_protocol.rs`, `deadlines.rs`: a connection under hyper.
+//! * `api_docs/`: the OpenAPI and AsyncAPI documents, and the page that shows them.
 
 mod access;
 pub mod admin;
 pub mod admin_listener;
-mod api;
-mod backup;
-mod client_address;
+mod api_docs;
 pub mod conn;
-pub mod cors;
 mod deadlines;
-mod etag;
 pub mod events;
-mod exposition;
 pub mod h2;
 pub mod health;
-pub mod history;
-mod history_reader;
-mod host;
-mod idempotency;
-mod json_error;
-mod metrics_page;
-mod parameters;
 mod proxy_protocol;
 pub mod request;
-mod request_body;
 mod resources;
 pub mod response;
-pub mod response_body;
 mod routes;
-pub mod stream_query;
-pub mod subscribe;
 mod transport;
 
 use http::{Method, StatusCode};
@@ -45,11 +36,11 @@ use crate::error_response::ErrorResponse;
 
 pub use resources::users::login::LOGIN_BYTES;
 
-use request::ApiRequest;
+use events::subscribe::GrantedSubscription;
+use request::{ApiRequest, cors};
 use response::ApiResponse;
-use response_body::BodyParts;
+use response::body::BodyParts;
 use routes::Special;
-use subscribe::GrantedSubscription;
 
 /// The result of a handler.
 pub enum Handled {

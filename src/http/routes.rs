@@ -17,10 +17,11 @@ use crate::error_response::ErrorResponse;
 
 use super::access::{Access, ByHandler, Needs, Public, ReadsHistory, Writes, WritesAndReads};
 use super::admin::{api_keys, connections, organizations, stats, tokens};
-use super::api::serve;
+use super::api_docs::serve;
+use super::events::{history, publish, subscribe};
 use super::request::ApiRequest;
 use super::resources::{agents, core_memory, memories, messages, presence, tools, users};
-use super::{Handled, events, health, history, subscribe};
+use super::{Handled, health};
 
 /// Maximum of names in braces in one path.
 const NAMES: usize = 2;
@@ -80,7 +81,7 @@ macro_rules! with_routes {
             GET openEventStream "/api/v1/sse": ByHandler<Subscribe>, subscribe::sse() stream;
             GET openLlmEventStream "/api/v1/sse/llm": ByHandler<Subscribe>, subscribe::llm_sse() stream;
             GET listEvents "/api/v1/events": ReadsHistory, history::get();
-            POST publishEvents "/api/v1/events": Writes<Publish>, events::post();
+            POST publishEvents "/api/v1/events": Writes<Publish>, publish::post();
             GET listAgents "/api/v1/agents": Needs<Subscribe>, agents::list();
             POST createAgent "/api/v1/agents": Writes<WriteOwned>, agents::create();
             GET getAgent "/api/v1/agents/{id}": Needs<Subscribe>, agents::get(id);

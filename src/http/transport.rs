@@ -21,7 +21,7 @@ use crate::worker::{Accepted, Worker};
 use super::conn::{HEAD_BYTES, HEADERS};
 use super::deadlines::{Activity, DeadlineAction};
 use super::response::ApiResponse;
-use super::response_body::WriteProgress;
+use super::response::body::WriteProgress;
 
 /// A TCP or Unix socket.
 pub(super) enum SocketStream {

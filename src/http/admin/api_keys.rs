@@ -6,13 +6,13 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, KeyRow, Manage, NarrowingClaims, NewKey};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{AdminPage, IdempotencyKey, OfOrganization};
+use crate::http::request::ApiRequest;
+use crate::http::request::idempotency::{self, KeyedRequest};
+use crate::http::response::ApiResponse;
 use crate::store::Growth;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{AdminPage, IdempotencyKey, OfOrganization};
-use super::super::idempotency::{self, KeyedRequest};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{no_parameters, only_parameter, parameters, unescaped};
 
 /// Bytes that a key is counted with in its organization's quota, besides its name and narrowing. An estimate.

@@ -9,14 +9,14 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Manage, Principal, Subscribe};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{AdminPage, OfConnections};
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
 use crate::ids::TenantId;
 use crate::wake::WakeQueue;
 use crate::worker::mail::{ConnectionInfo, Mail, connection_id, connection_name};
 use crate::worker::scan::{ConnectionSelector, FoundConnection, ScanQueueFull};
 
-use super::super::api::parameters::{AdminPage, OfConnections};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{no_parameters, parameters, unescaped, unknown};
 
 /// The number of connections that were closed.

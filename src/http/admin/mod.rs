@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::error_response::ErrorResponse;
 
-use super::parameters::{
+use super::request::ApiRequest;
+use super::request::parameters::{
     OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
 };
-use super::request::ApiRequest;
 use super::response::ApiResponse;
 
 /// The query parameters that a list may have.

@@ -9,13 +9,13 @@ use crate::auth::{
     Authorized, Manage, NewOrganization, Operate, Organization, OrganizationChange, Visibility,
 };
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{AdminPage, IdempotencyKey, IfMatch};
+use crate::http::request::ApiRequest;
+use crate::http::request::etag::{if_match, of_version};
+use crate::http::request::idempotency::{self, KeyedRequest};
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{AdminPage, IdempotencyKey, IfMatch};
-use super::super::etag::{if_match, of_version};
-use super::super::idempotency::{self, KeyedRequest};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{no_parameters, parameters, unescaped};
 
 /// An organization.

@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Manage};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::OfOrganization;
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
 
-use super::super::api::parameters::OfOrganization;
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::only_parameter;
 
 /// Statistics of an organization.

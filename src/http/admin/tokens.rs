@@ -8,13 +8,13 @@ use utoipa::ToSchema;
 use crate::auth::{Authenticated, Authorized, Manage, Mint, NarrowingClaims, NewToken};
 use crate::domain::users::{self, UserService};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{IdempotencyKey, OfOrganization};
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::request::idempotency::{self, KeyedRequest};
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{IdempotencyKey, OfOrganization};
-use super::super::created;
-use super::super::idempotency::{self, KeyedRequest};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{no_parameters, only_parameter, unescaped};
 
 /// A token to issue. A limit that is left out is the same as that of the caller's own credential.

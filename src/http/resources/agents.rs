@@ -11,12 +11,12 @@ use crate::domain::agents::{self, Agent, AgentPatch, AgentStatus, Json};
 use crate::domain::messages::{self, NewMessage, Role};
 use crate::error_response::ErrorResponse;
 use crate::event::EventKind;
+use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, Page};
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{IdempotencyKey, IfMatch, Page};
-use super::super::created;
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{
     WriteRequest, begin_write, create_once, if_match, no_parameters, of_version, page, page_response, reader,
     unescaped, write_request,

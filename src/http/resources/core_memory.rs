@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::domain::core_memory::{self, Block, BlockContent, CoreMemoryOwner, Label};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{ForUser, IfMatch, OfUser, Page};
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{ForUser, IfMatch, OfUser, Page};
-use super::super::created;
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{begin_write, if_match, of_version, only_parameter, page, page_response, reader, unescaped};
 
 /// A block of core memory.

@@ -8,12 +8,12 @@ use crate::auth::{Authorized, Subscribe, WriteAsUser};
 use crate::domain::agents::Json;
 use crate::domain::messages::{self, Message, NewMessage, Role};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{IdempotencyKey, OfMessages, Page};
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{IdempotencyKey, OfMessages, Page};
-use super::super::created;
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{
     WriteRequest, begin_write, create_once, no_parameters, page, page_response, reader, unescaped,
     write_request,

@@ -27,12 +27,12 @@ use crate::error_response::ErrorResponse;
 use crate::store::Rows;
 use crate::worker::Worker;
 
-use super::etag::{if_match, of_version};
-use super::idempotency::{self, KeyedRequest};
-use super::parameters::{
+use super::request::ApiRequest;
+use super::request::etag::{if_match, of_version};
+use super::request::idempotency::{self, KeyedRequest};
+use super::request::parameters::{
     OFFSET_MOST, PAGE_DEFAULT, PAGE_MOST, no_parameters, number, only_parameter, unescaped, unknown,
 };
-use super::request::ApiRequest;
 use super::response::ApiResponse;
 
 /// The caller of a request on this worker.

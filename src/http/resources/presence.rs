@@ -11,12 +11,12 @@ use crate::connection::presence::PresentPage;
 use crate::domain::PageStart;
 use crate::error_response::ErrorResponse;
 use crate::event::{EventKind, presence_channel};
+use crate::http::api_docs::parameters::OfPresence;
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::OfPresence;
-use super::super::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{cursor, position, reader};
 
 /// Maximum of users that one request may name.

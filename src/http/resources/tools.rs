@@ -8,13 +8,13 @@ use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::domain::agents::Json;
 use crate::domain::tools::{self, Tool, ToolPatch};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::boolean;
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
-use super::super::created;
-use super::super::parameters::boolean;
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{
     WriteRequest, begin_write, caller, create_once, if_match, no_parameters, of_version, page, page_response,
     reader, unescaped, write_request,

@@ -12,11 +12,11 @@ use crate::domain::agents::Json;
 use crate::domain::memories::NewMemory;
 use crate::domain::memories::batch::{self, BatchOutcome, ITEMS};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::IdempotencyKey;
+use crate::http::request::ApiRequest;
+use crate::http::request::json_error::JsonError;
+use crate::http::response::ApiResponse;
 
-use super::super::super::api::parameters::IdempotencyKey;
-use super::super::super::json_error::JsonError;
-use super::super::super::request::ApiRequest;
-use super::super::super::response::ApiResponse;
 use super::super::{WriteRequest, batch_write_request, create_once, write_request_from_array};
 
 /// Maximum of bytes of the field and reason reported for one item that cannot be parsed. A hundred of them,

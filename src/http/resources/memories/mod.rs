@@ -14,15 +14,15 @@ use crate::domain::memories::{self, Memory, MemoryPatch, MemoryType, NewMemory, 
 use crate::domain::{PageRequest, PageStart};
 use crate::error_response::ErrorResponse;
 use crate::event::EventKind;
-use crate::time::rfc3339;
-
-use super::super::api::parameters::{
+use crate::http::api_docs::parameters::{
     IdempotencyKey, IfMatch, OfMemories, OfMessages, OfUser, Page as PageAsked,
 };
-use super::super::created;
-use super::super::parameters::{OFFSET_MOST, number};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::{OFFSET_MOST, number};
+use crate::http::response::ApiResponse;
+use crate::time::rfc3339;
+
 use super::{
     HttpCaller, WriteRequest, begin_write, create_once, if_match, no_parameters, of_version, page,
     page_response, reader, unescaped, write_request,

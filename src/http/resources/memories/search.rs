@@ -8,11 +8,11 @@ use crate::auth::{Authorized, Subscribe};
 use crate::domain::memories::MemoryType;
 use crate::domain::memories::search::{self as engine, MemoryQuery};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{MemorySearch, MemoryWords};
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::{boolean, fraction, number, unknown};
+use crate::http::response::ApiResponse;
 
-use super::super::super::api::parameters::{MemorySearch, MemoryWords};
-use super::super::super::parameters::{boolean, fraction, number, unknown};
-use super::super::super::request::ApiRequest;
-use super::super::super::response::ApiResponse;
 use super::super::{HttpCaller, caller, no_parameters, reader};
 use super::{MemoryView, view};
 

@@ -12,11 +12,11 @@ use crate::auth::{Authenticated, Authorized, Password};
 use crate::domain::login::{self, UserSession};
 use crate::domain::users::UserError;
 use crate::error_response::ErrorResponse;
+use crate::http::request::ApiRequest;
+use crate::http::resources::no_parameters;
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::super::request::ApiRequest;
-use super::super::super::response::ApiResponse;
-use super::super::no_parameters;
 use super::{UserView, erase_secrets, user_service, view};
 
 /// Maximum of bytes of a login body. It leaves room for organization, email and password.

@@ -17,11 +17,11 @@ use zeroize::Zeroize as _;
 use crate::auth::{Authenticated, Authorized, Manage, Organization, Principal, Role, WriteAsUser};
 use crate::domain::users::{self, User, UserPatch, UserService};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{IfMatch, OfOrganization, Page};
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::super::api::parameters::{IfMatch, OfOrganization, Page};
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
 use super::{if_match, no_parameters, of_version, only_parameter, page, page_response, unescaped};
 
 /// A user.

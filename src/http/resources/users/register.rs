@@ -11,12 +11,12 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Manage, Organization, Password, Role};
 use crate::domain::users::{self, NewUser, User};
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::IdempotencyKey;
+use crate::http::created;
+use crate::http::request::ApiRequest;
+use crate::http::request::idempotency::{self, KeyedRequest};
+use crate::http::response::ApiResponse;
 
-use super::super::super::api::parameters::IdempotencyKey;
-use super::super::super::created;
-use super::super::super::idempotency::{self, KeyedRequest};
-use super::super::super::request::ApiRequest;
-use super::super::super::response::ApiResponse;
 use super::super::{no_parameters, of_version, unescaped};
 use super::{UserView, erase_secrets, user_service, view};
 

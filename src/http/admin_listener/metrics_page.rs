@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::exposition::{Exposition, Format};
 use crate::close::CloseReason;
 use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot, Transport};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::worker::Shared;
+
+use super::exposition::{Exposition, Format};
 
 /// Builds the page.
 #[must_use]

@@ -4,12 +4,12 @@
 use http::header::{ETAG, HeaderValue, IF_MATCH};
 
 use crate::error_response::ErrorResponse;
+use crate::http::response::ApiResponse;
 
-use super::request::ApiRequest;
-use super::response::ApiResponse;
+use super::ApiRequest;
 
 /// Adds the `ETag` of this version to a response.
-pub(super) fn of_version(mut answer: ApiResponse, version: u64) -> ApiResponse {
+pub(in crate::http) fn of_version(mut answer: ApiResponse, version: u64) -> ApiResponse {
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         answer.headers.insert(ETAG, tag);
     }
@@ -17,7 +17,7 @@ pub(super) fn of_version(mut answer: ApiResponse, version: u64) -> ApiResponse {
 }
 
 /// Returns the version in a response's `ETag`, if it has one.
-pub(super) fn version_of(answer: &ApiResponse) -> Option<u64> {
+pub(in crate::http) fn version_of(answer: &ApiResponse) -> Option<u64> {
     answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).and_then(read)
 }
 
@@ -25,7 +25,7 @@ pub(super) fn version_of(answer: &ApiResponse) -> Option<u64> {
 ///
 /// # Errors
 /// 400.
-pub(super) fn if_match(x: &ApiRequest) -> Result<Option<u64>, ErrorResponse> {
+pub(in crate::http) fn if_match(x: &ApiRequest) -> Result<Option<u64>, ErrorResponse> {
     let Some(tag) = x.headers.get(IF_MATCH) else { return Ok(None) };
     let tag = tag.to_str().unwrap_or_default().trim();
     if tag == "*" {

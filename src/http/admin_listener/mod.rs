@@ -1,5 +1,12 @@
 //! The admin listener: serves metrics and health on a thread of its own, so that a probe is answered under
 //! full load. Everything else on it needs an operator's credential and an expected `Host`.
+//!
+//! * `metrics_page` and `exposition`: the metrics, in the formats of Prometheus.
+//! * `backup`: starts and releases backups.
+
+mod backup;
+mod exposition;
+mod metrics_page;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,9 +30,11 @@ use crate::error_response::ErrorResponse;
 use crate::worker::Shared;
 
 use super::conn::{HEAD_BYTES, HEADERS};
-use super::exposition::Format;
+use super::health;
+use super::request::host;
 use super::response::{ApiResponse, REQUEST_ID, guard, request_id};
-use super::{backup, health, host, metrics_page};
+
+use exposition::Format;
 
 /// Maximum of concurrent connections of the admin listener. One more closes the oldest, so that idle
 /// connections cannot block a probe.

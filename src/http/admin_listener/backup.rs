@@ -8,9 +8,8 @@ use http::{Method, StatusCode, Uri};
 use serde_json::json;
 
 use crate::error_response::ErrorResponse;
+use crate::http::response::ApiResponse;
 use crate::store::{BackupError, StageStatus, Store};
-
-use super::response::ApiResponse;
 
 /// Handles a request of the operator. `POST` starts a backup; with `?journal=` and `?position=` it is
 /// incremental from there. `GET` reports its progress, `DELETE` releases it.

@@ -3,7 +3,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::NO_CONTROLS;
 use crate::auth::{PASSWORD_BYTES, PASSWORD_CHARS};
 use crate::domain::core_memory::BLOCK_CHARS_MOST;
 use crate::domain::memories::CONTENT_CHARS;
@@ -13,6 +12,8 @@ use crate::domain::users::EMAIL_BYTES;
 use crate::domain::{NAME_BYTES, TEXT_BYTES, messages, tools};
 use crate::event::{CHANNEL_BYTES, EventKind, ID_BYTES};
 use crate::filter::NARROWING_VALUES;
+
+use super::schemas::NO_CONTROLS;
 
 /// The values that a field may have.
 #[derive(Clone, Copy)]

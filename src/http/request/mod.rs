@@ -1,4 +1,15 @@
 //! One request as handlers see it: its parts, its peer, its worker, and access to its body and its principal.
+//!
+//! The files of this folder read a request: its body, its parameters, and its headers.
+
+mod body;
+pub(super) mod client_address;
+pub mod cors;
+pub(super) mod etag;
+pub(super) mod host;
+pub(super) mod idempotency;
+pub(super) mod json_error;
+pub(super) mod parameters;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -14,13 +25,13 @@ use crate::auth::{Authorized, CredentialUse, Principal, RequestContext, Right};
 use crate::connection::byte_shares::{ByteClaim, FREE_BYTES};
 use crate::connection::unauthenticated::UnauthenticatedSocket;
 use crate::error_response::ErrorResponse;
+use crate::http::response::ApiResponse;
 use crate::ids::TenantId;
 use crate::tenant::Tenant;
 use crate::worker::{Shared, Worker};
 
-use super::json_error::JsonError;
-use super::request_body::{IncomingBody, discard};
-use super::response::ApiResponse;
+use body::{IncomingBody, discard};
+use json_error::JsonError;
 
 /// Bytes of memory that a header takes besides its text.
 const HEADER_OVERHEAD: usize = 100;

@@ -1,5 +1,5 @@
-//! The parameters that requests share, as the documents show them. Their parsers are in `criteria.rs`,
-//! `resources/mod.rs`, `admin/mod.rs` and `once.rs`.
+//! The parameters that requests share, as the documents show them. Their parsers are in
+//! `events/stream_query.rs`, `request/` and the handlers.
 //!
 //! An empty value counts as absent wherever the schema accepts an empty text.
 
@@ -8,12 +8,13 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{RefOr, Required, Schema};
 
-use super::super::history::{LIMIT, WAIT_SECONDS};
-use super::super::parameters::{OFFSET_MOST, PAGE_MOST};
-use super::schemas::filter_fields;
 use crate::domain::memories::MemoryType;
 use crate::domain::memories::search::{LIMIT as MEMORIES, OFFSET as PASSED, QUERY_CHARS};
 use crate::event::EventKind;
+use crate::http::events::history::{LIMIT, WAIT_SECONDS};
+use crate::http::request::parameters::{OFFSET_MOST, PAGE_MOST};
+
+use super::schemas::filter_fields;
 
 /// Defines types that handlers name for the parameters they accept.
 macro_rules! parameters {

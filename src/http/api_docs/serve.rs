@@ -12,11 +12,12 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ring::digest;
 
-use super::super::request::ApiRequest;
-use super::super::response::ApiResponse;
+use crate::error_response::ErrorResponse;
+use crate::http::request::ApiRequest;
+use crate::http::response::ApiResponse;
+
 use super::parameters::IfNoneMatch;
 use super::{ASYNCAPI, OPENAPI};
-use crate::error_response::ErrorResponse;
 
 /// The content security policy of the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -36,7 +37,7 @@ pub(super) struct File {
 const PAGE: File = File {
     name: "",
     kind: "text/html; charset=utf-8",
-    bytes: include_bytes!("../docs/page.html"),
+    bytes: include_bytes!("page/page.html"),
     packed: false,
 };
 /// The files that the page loads.
@@ -44,25 +45,25 @@ pub(super) const FILES: [File; 4] = [
     File {
         name: "page.js",
         kind: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("../docs/page.js"),
+        bytes: include_bytes!("page/page.js"),
         packed: false,
     },
     File {
         name: "page.css",
         kind: "text/css; charset=utf-8",
-        bytes: include_bytes!("../docs/page.css"),
+        bytes: include_bytes!("page/page.css"),
         packed: false,
     },
     File {
         name: "swagger-ui-bundle.js",
         kind: "text/javascript; charset=utf-8",
-        bytes: include_bytes!("../docs/vendor/swagger-ui-bundle.js.gz"),
+        bytes: include_bytes!("page/vendor/swagger-ui-bundle.js.gz"),
         packed: true,
     },
     File {
         name: "swagger-ui.css",
         kind: "text/css; charset=utf-8",
-        bytes: include_bytes!("../docs/vendor/swagger-ui.css.gz"),
+        bytes: include_bytes!("page/vendor/swagger-ui.css.gz"),
         packed: true,
     },
 ];

@@ -11,10 +11,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::*;
 use crate::connection::client_frame::{ClientFrame, FRAMES};
 use crate::cursor::Cursor;
 use crate::frame::control::{Control, GapReason, Ref};
+
+use super::*;
 
 /// A validator of one schema of the AsyncAPI document.
 fn validator(name: &str) -> jsonschema::Validator {

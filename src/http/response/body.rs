@@ -13,8 +13,7 @@ use tokio::time::Instant;
 
 use crate::connection::body_queue::BodyQueue;
 use crate::connection::byte_shares::ByteClaim;
-
-use super::deadlines::RequestGuard;
+use crate::http::deadlines::RequestGuard;
 
 /// Bytes that a body hands over at once on HTTP/2, where hyper buffers everything until the peer's window
 /// accepts it.
@@ -153,14 +152,14 @@ impl Body {
         Body { content, flow: flow.clone(), busy: None }
     }
     /// Removes everything that is to be sent, for the response to `HEAD`. A queue is closed.
-    pub(super) fn empty(&mut self) {
+    pub(in crate::http) fn empty(&mut self) {
         if let BodyContent::Queue(queue) = &self.content {
             queue.drop_body();
         }
         self.content = BodyContent::Whole(Bytes::new(), None);
     }
     /// Marks the connection as busy until the body ends.
-    pub(super) fn keep(&mut self, busy: RequestGuard) {
+    pub(in crate::http) fn keep(&mut self, busy: RequestGuard) {
         self.busy = Some(busy);
     }
 }

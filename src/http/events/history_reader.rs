@@ -25,21 +25,20 @@ use crate::event_ring::RingRead;
 use crate::filter::Selection;
 use crate::frame::Frame;
 use crate::frame::control::{AFTER_BYTES, GapReason};
+use crate::http::response::body::{BodyParts, IncompleteBody};
 use crate::ids::Sequence;
 use crate::store::{JsonEvents, LogRead, Page};
 use crate::tenant::Tenant;
 use crate::tenant::start::Gap;
 use crate::worker::Worker;
 
-use super::response_body::{BodyParts, IncompleteBody};
-
 /// Bytes up to which a response is built at once, so that its length is known. The last page or frame may
 /// exceed it.
-pub(super) const WHOLE_BYTES: usize = 128 * 1024;
+pub(in crate::http) const WHOLE_BYTES: usize = 128 * 1024;
 /// Bytes of one part of a longer response. The last page or frame may exceed it.
 const PART_BYTES: usize = 32 * 1024;
 /// Estimated memory of one response in parts: the longest part, and some of it again in hyper.
-pub(super) const CLAIM_BYTES: usize = 256 * 1024;
+pub(in crate::http) const CLAIM_BYTES: usize = 256 * 1024;
 /// Maximum of bytes of events in one response. At least one event is sent.
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -50,7 +49,7 @@ const COPIED_BYTES: usize = 4 * 1024;
 /// What follows the events of a response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EventPage)]
-pub(super) struct EventPageTail<'a> {
+pub(in crate::http) struct EventPageTail<'a> {
     /// Cursor for the next request. It is after everything that was examined, whether it matched or not.
     next_cursor: &'a str,
     /// Events that are missing before the first one, if any.
@@ -64,7 +63,7 @@ pub(super) struct EventPageTail<'a> {
 /// Events that are missing: fetch the state again.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Gap)]
-pub(super) struct GapView<'a> {
+pub(in crate::http) struct GapView<'a> {
     /// Cursor or time of the request, cut to 64 bytes.
     after: &'a str,
     /// Position at which the events continue.
@@ -75,27 +74,27 @@ pub(super) struct GapView<'a> {
 }
 
 /// A reader of history: its rights, filter and limits.
-pub(super) struct HistoryReader {
-    pub(super) worker: Rc<Worker>,
-    pub(super) tenant: Arc<Tenant>,
-    pub(super) principal: Arc<Principal>,
+pub(in crate::http) struct HistoryReader {
+    pub(in crate::http) worker: Rc<Worker>,
+    pub(in crate::http) tenant: Arc<Tenant>,
+    pub(in crate::http) principal: Arc<Principal>,
     /// A waiting poll is a connection until its response has been sent.
     #[expect(dead_code, reason = "a permit is held for its drop alone")]
-    pub(super) admitted: Option<PollPermit>,
-    pub(super) selection: Selection,
+    pub(in crate::http) admitted: Option<PollPermit>,
+    pub(in crate::http) selection: Selection,
     /// Maximum of events.
-    pub(super) limit: usize,
+    pub(in crate::http) limit: usize,
 }
 
 /// How far a reader has come.
-pub(super) struct Progress {
+pub(in crate::http) struct Progress {
     /// Everything up to this position was examined.
-    pub(super) position: Sequence,
-    pub(super) gap: Option<Gap>,
+    pub(in crate::http) position: Sequence,
+    pub(in crate::http) gap: Option<Gap>,
     /// True if there are no more events for now.
-    pub(super) caught_up: bool,
+    pub(in crate::http) caught_up: bool,
     /// Number of events found. `bytes` is the size of all of them.
-    pub(super) found: usize,
+    pub(in crate::http) found: usize,
     bytes: usize,
     /// JSON that was produced and not sent yet.
     part: BodyPart,
@@ -103,7 +102,7 @@ pub(super) struct Progress {
 
 /// Bytes of a response that are to be sent. Some are slices of pages shared with other readers.
 #[derive(Default)]
-pub(super) struct BodyPart {
+pub(in crate::http) struct BodyPart {
     slices: VecDeque<Bytes>,
     /// The bytes after the slices.
     tail: Vec<u8>,
@@ -139,7 +138,7 @@ impl BodyPart {
     }
 
     /// Returns everything in one buffer.
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(in crate::http) fn into_bytes(self) -> Vec<u8> {
         if self.slices.is_empty() {
             return self.tail;
         }
@@ -152,7 +151,7 @@ impl BodyPart {
 
 /// The result of reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum ReadOutcome {
+pub(in crate::http) enum ReadOutcome {
     /// The response needs no more events.
     Ended,
     /// As many bytes were read as were requested, and there may be more.
@@ -161,7 +160,7 @@ pub(super) enum ReadOutcome {
 
 impl Progress {
     /// Progress that starts right after `position`.
-    pub(super) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
+    pub(in crate::http) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
         let part = BodyPart { tail: b"{\"data\":[".to_vec(), ..BodyPart::default() };
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
@@ -246,7 +245,7 @@ impl HistoryReader {
     ///
     /// # Errors
     /// 401: the credential has ended.
-    pub(super) fn renew(&mut self) -> Result<(), ErrorResponse> {
+    pub(in crate::http) fn renew(&mut self) -> Result<(), ErrorResponse> {
         self.selection.rights = self.worker.shared.auth.still_valid(&self.principal)?;
         Ok(())
     }
@@ -255,7 +254,7 @@ impl HistoryReader {
     ///
     /// # Errors
     /// 503: the store cannot be read.
-    pub(super) async fn read_on(
+    pub(in crate::http) async fn read_on(
         &self,
         progress: &mut Progress,
         enough: usize,
@@ -323,7 +322,7 @@ impl HistoryReader {
     }
 
     /// Returns the last part: the remaining events, and the fields that follow them.
-    pub(super) fn end(&self, progress: Progress) -> BodyPart {
+    pub(in crate::http) fn end(&self, progress: Progress) -> BodyPart {
         let Progress { mut part, gap, .. } = progress;
         let cursor = |position| self.worker.shared.tenants.cursors().encode(self.tenant.id(), position);
         let gap = gap.as_ref().map(|gap| GapView {
@@ -342,7 +341,7 @@ impl HistoryReader {
 }
 
 /// The parts of a response that follow its first part.
-pub(super) struct RemainingBody {
+pub(in crate::http) struct RemainingBody {
     /// The unsent slices of the last part that was made.
     slices: VecDeque<Bytes>,
     /// The future that makes the next part; `None` if the last part was made or reading has failed.
@@ -356,7 +355,7 @@ enum Step {
 }
 
 impl RemainingBody {
-    pub(super) fn new(reader: HistoryReader, progress: Progress) -> RemainingBody {
+    pub(in crate::http) fn new(reader: HistoryReader, progress: Progress) -> RemainingBody {
         let first = Box::new((reader, progress));
         RemainingBody { slices: VecDeque::new(), next: Some(Box::pin(async move { part_of(first) })) }
     }

@@ -7,16 +7,16 @@ use http::StatusCode;
 use crate::auth::{Authorized, Subscribe};
 use crate::error_response::ErrorResponse;
 use crate::filter::Selection;
+use crate::http::Handled;
+use crate::http::api_docs::parameters::{HistoryPage, LastEventId, SubscriptionParameters};
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::number;
+use crate::http::response::ApiResponse;
 use crate::tenant::start::{self, StartPosition};
 
-use super::Handled;
-use super::api::parameters::{HistoryPage, LastEventId, SubscriptionParameters};
 use super::history_reader::{
     CLAIM_BYTES, EventPageTail, HistoryReader, Progress, ReadOutcome, RemainingBody, WHOLE_BYTES,
 };
-use super::parameters::number;
-use super::request::ApiRequest;
-use super::response::ApiResponse;
 use super::stream_query::StreamQuery;
 
 /// Maximum of events in one response.

@@ -5,9 +5,9 @@ use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::auth::{ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, PREFLIGHT_MAX_AGE_SECONDS};
+use crate::http::response::ApiResponse;
 
-use super::request::ApiRequest;
-use super::response::ApiResponse;
+use super::ApiRequest;
 
 /// Answers `OPTIONS`. Without an allowed origin the response has no CORS permission, so the browser refuses
 /// the request.

@@ -3,9 +3,8 @@
 use crate::cursor::StartPosition;
 use crate::error_response::ErrorResponse;
 use crate::filter::{Filter, FilterBuilder};
-
-use super::parameters::{boolean, unknown};
-use super::request::ApiRequest;
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::{boolean, unknown};
 
 /// The filter and position that were parsed so far.
 #[derive(Default)]

@@ -15,16 +15,16 @@ use crate::connection::admission::ConnectionPermit;
 use crate::error_response::ErrorResponse;
 use crate::filter::Filter;
 use crate::frame::sse;
+use crate::http::Handled;
+use crate::http::api_docs::parameters::{LastEventId, OfSse, OfWebSocket, SubscriptionParameters, Upgrade};
+use crate::http::request::ApiRequest;
+use crate::http::request::parameters::boolean;
+use crate::http::response::ApiResponse;
 use crate::metrics::Transport;
 use crate::tenant::Tenant;
 use crate::tenant::start::{self, StartPosition};
 use crate::worker::connect::ConnectionHandoff;
 
-use super::Handled;
-use super::api::parameters::{LastEventId, OfSse, OfWebSocket, SubscriptionParameters, Upgrade};
-use super::parameters::boolean;
-use super::request::ApiRequest;
-use super::response::ApiResponse;
 use super::stream_query::StreamQuery;
 
 /// Milliseconds that an `EventSource` waits before it reconnects.

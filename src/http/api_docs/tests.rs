@@ -23,7 +23,7 @@ fn is_checked_in(name: &str, document: &str) {
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         kept == document,
-        "docs/api/{name} is not what the code says: run `UPDATE_DOCS=1 cargo test --lib http::api` and look at the difference"
+        "docs/api/{name} is not what the code says: run `UPDATE_DOCS=1 cargo test --lib http::api_docs` and look at the difference"
     );
 }
 
@@ -83,7 +83,7 @@ fn operations(document: &Value) -> Vec<(String, String, &Value)> {
 #[test]
 fn routes_and_operations_are_the_same() {
     let document: Value = serde_json::from_str(&OPENAPI).unwrap();
-    let mut served: Vec<(String, String)> = super::super::routes::ROUTES
+    let mut served: Vec<(String, String)> = crate::http::routes::ROUTES
         .iter()
         .flat_map(|route| {
             route.operations.iter().map(|(method, _)| (method.to_string(), route.path.to_owned()))

@@ -5,10 +5,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::frames::{self, Frame};
-use super::schemas::{self, event_name, filter_fields};
 use crate::close::CloseReason;
 use crate::event::EventKind;
+
+use super::frames::{self, Frame};
+use super::schemas::{self, event_name, filter_fields};
 
 /// The control frames that SSE carries, each as a named event. `closing` carries an `ErrorFrame`.
 const OF_SSE: [(&str, &str); 5] = [

@@ -8,16 +8,15 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Publish, PublishDenied};
 use crate::cursor::CURSOR_LEN;
 use crate::error_response::ErrorResponse;
+use crate::http::api_docs::parameters::{Ack, IdempotencyKey};
+use crate::http::api_docs::schemas::NewEventOrBatch;
+use crate::http::request::ApiRequest;
+use crate::http::request::idempotency::idempotency_key;
+use crate::http::request::parameters::unknown;
+use crate::http::response::{ApiResponse, REPLAYED};
 use crate::tenant::body_reader::{BodyFormat, BodyReader};
 use crate::tenant::draft::Draft;
 use crate::tenant::idempotency::{DedupKey, Digest, PublishOptions};
-
-use super::api::parameters::{Ack, IdempotencyKey};
-use super::api::schemas::NewEventOrBatch;
-use super::idempotency::idempotency_key;
-use super::parameters::unknown;
-use super::request::ApiRequest;
-use super::response::{ApiResponse, REPLAYED};
 
 /// Ids of the published events, in the order they were sent.
 #[derive(ToSchema)]

@@ -1,5 +1,7 @@
 //! Responses: the envelope, the error body, and the headers that every response has.
 
+pub mod body;
+
 use std::borrow::Cow;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};

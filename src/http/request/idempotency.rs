@@ -12,20 +12,20 @@ use serde_json::{Value, json};
 
 use crate::auth::{Authorized, Right};
 use crate::error_response::ErrorResponse;
+use crate::http::response::{ApiResponse, REPLAYED};
 use crate::store::{self, Rows};
 use crate::tenant::idempotency::{DedupKey, Digest, IdempotencyGuard};
 use crate::worker::Shared;
 
+use super::ApiRequest;
 use super::etag::{of_version, version_of};
-use super::request::ApiRequest;
-use super::response::{ApiResponse, REPLAYED};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest key, in bytes.
 const KEY_BYTES: usize = 255;
 
 /// What a request with a key must do.
-pub(super) enum KeyedRequest {
+pub(in crate::http) enum KeyedRequest {
     /// Do it. `None` if the request has no key.
     First(Option<IdempotencyGuard>),
     /// Send this response of the earlier request.
@@ -36,7 +36,7 @@ pub(super) enum KeyedRequest {
 ///
 /// # Errors
 /// 400.
-pub(super) fn idempotency_key(x: &ApiRequest) -> Result<Option<String>, ErrorResponse> {
+pub(in crate::http) fn idempotency_key(x: &ApiRequest) -> Result<Option<String>, ErrorResponse> {
     let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let visible = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     match key.to_str().ok().filter(visible) {
@@ -53,7 +53,7 @@ pub(super) fn idempotency_key(x: &ApiRequest) -> Result<Option<String>, ErrorRes
 /// # Errors
 /// 400 for an invalid key; 401 if the credential ended during the wait; 409 if the key was used with another
 /// body, or for a response with a secret; 503.
-pub(super) async fn begin(
+pub(in crate::http) async fn begin(
     shared: &Shared,
     x: &ApiRequest,
     right: &Authorized<impl Right>,
@@ -87,7 +87,10 @@ pub(super) async fn begin(
 }
 
 /// Returns the rows that store a response without a secret. Without a key the response is not even built.
-pub(super) fn response_rows(guard: Option<&IdempotencyGuard>, answer: impl FnOnce() -> ApiResponse) -> Rows {
+pub(in crate::http) fn response_rows(
+    guard: Option<&IdempotencyGuard>,
+    answer: impl FnOnce() -> ApiResponse,
+) -> Rows {
     let stored = || {
         let answer = answer();
         store::StoredResponse::Stored {
@@ -100,7 +103,7 @@ pub(super) fn response_rows(guard: Option<&IdempotencyGuard>, answer: impl FnOnc
 }
 
 /// Returns the rows that remember that something with a secret was created.
-pub(super) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id: &str) -> Rows {
+pub(in crate::http) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id: &str) -> Rows {
     guard.map_or_else(Rows::new, |guard| guard.rows(store::StoredResponse::Withheld { id: id.to_owned() }))
 }
 
@@ -109,7 +112,7 @@ pub(super) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id: &str) -
 ///
 /// # Errors
 /// 503.
-pub(super) async fn record_secret_response(
+pub(in crate::http) async fn record_secret_response(
     shared: &Shared,
     right: &Authorized<impl Right>,
     guard: Option<&IdempotencyGuard>,

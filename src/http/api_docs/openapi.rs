@@ -8,13 +8,15 @@
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::super::admin::{api_keys, connections, organizations, stats, tokens};
-use super::super::resources::{agents, core_memory, memories, messages, presence, tools, users};
-use super::super::routes::{ROUTES, with_routes};
-use super::super::{events, health, history, subscribe};
-use super::{examples, field_limits, responses, schemas, serve};
 use crate::domain::core_memory::Label;
 use crate::domain::memories::batch::ITEMS;
+use crate::http::admin::{api_keys, connections, organizations, stats, tokens};
+use crate::http::events::{history, publish, subscribe};
+use crate::http::health;
+use crate::http::resources::{agents, core_memory, memories, messages, presence, tools, users};
+use crate::http::routes::{ROUTES, with_routes};
+
+use super::{examples, field_limits, responses, schemas, serve};
 
 /// Description of the API as a whole.
 const DESCRIPTION: &str = "Delivers the events of AI-agent platforms to many subscribers over WebSocket and SSE.\n\n\
