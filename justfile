@@ -65,7 +65,7 @@ api-docs:
 
 # Check bans, licences and sources of dependencies; needs no network.
 deny:
-    cargo deny --offline --locked check bans licenses sources
+    cargo deny --offline --locked --workspace check bans licenses sources
 
 # Run the Autobahn fuzzing client, strict: all cases except permessage-deflate (12.*, 13.*).
 autobahn cases="*":

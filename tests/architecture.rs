@@ -47,7 +47,6 @@ const RANKS: &[(&str, u8)] = &[
     ("http", 10),
     // Phases and commands. Only `main` imports both `cli` and `server`.
     ("bench", 11),
-    ("client", 11),
     ("lifecycle", 11),
     ("cli", 12),
     ("server", 12),
@@ -55,8 +54,11 @@ const RANKS: &[(&str, u8)] = &[
     ("main", 13),
 ];
 
+/// The source folders of all members of the workspace.
+const SOURCE_FOLDERS: &[&str] = &["src", "clients/rust/src"];
+
 struct Source {
-    /// Path relative to `src`, with `/`.
+    /// Path relative to the source folder, with `/`.
     path: String,
     text: String,
 }
@@ -74,7 +76,14 @@ impl Source {
     }
 }
 
+/// The sources of the daemon.
 fn sources() -> Vec<Source> {
+    let found = sources_below("src");
+    assert!(found.len() > 50, "only {} files", found.len());
+    found
+}
+
+fn sources_below(folder: &str) -> Vec<Source> {
     fn walk(root: &Path, folder: &Path, found: &mut Vec<Source>) {
         let mut entries: Vec<PathBuf> =
             fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -88,10 +97,9 @@ fn sources() -> Vec<Source> {
             }
         }
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = Vec::new();
     walk(&root, &root, &mut found);
-    assert!(found.len() > 50, "only {} files below {}", found.len(), root.display());
     found
 }
 
@@ -173,10 +181,11 @@ fn every_rank_has_its_module() {
 
 #[test]
 fn files_open_with_what_keeps_them_correct() {
-    let bare: Vec<String> = sources()
+    let bare: Vec<String> = SOURCE_FOLDERS
         .iter()
-        .filter(|source| !source.text.starts_with("//!"))
-        .map(|source| format!("src/{}", source.path))
+        .flat_map(|folder| sources_below(folder).into_iter().map(move |source| (folder, source)))
+        .filter(|(_, source)| !source.text.starts_with("//!"))
+        .map(|(folder, source)| format!("{folder}/{}", source.path))
         .collect();
     assert!(bare.is_empty(), "without a `//!` header:\n{}", bare.join("\n"));
 }

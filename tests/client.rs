@@ -1,4 +1,4 @@
-//! `nervewire::client` against the real daemon: its promises to applications hold across cut connections,
+//! `nervewire_client` against the real daemon: its promises to applications hold across cut connections,
 //! expired tokens and refusals.
 //!
 //! Where the real daemon cannot be made to send a response, a scripted server sends it.
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use common::{Daemon, custom, message, until, within};
 use futures_util::{SinkExt as _, StreamExt as _};
-use nervewire::client::resources::{
+use nervewire_client::resources::{
     BlockContent, MemoryChange, MemoryFilter, MemoryType, MessageFilter, NewAgentMessage, NewMemory, NewUser,
     Profile, Search, ToolFilter, UserRole,
 };
-use nervewire::client::{
+use nervewire_client::{
     Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, ListOptions, NewAgent, NewMessage,
     NewTool, Position, ReceivedEvent, State, Status, Subscription, ToolChange, Transport,
 };

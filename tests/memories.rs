@@ -580,7 +580,7 @@ async fn record_event_and_index_agree_after_kill_9() {
 /// Creates, changes and deletes memories, one of four each, until the daemon ends. Returns how many responses
 /// arrived.
 async fn write_until_it_ends(addr: std::net::SocketAddr, key: String, name: String) -> usize {
-    use nervewire::client::{Client, Reply, Request, Timeouts};
+    use nervewire_client::{Client, Reply, Request, Timeouts};
     let wait = common::PATIENCE;
     let client = Client::builder(format!("http://{addr}").parse().unwrap())
         .credential(key)

@@ -11,7 +11,7 @@ use common::{Daemon, chunk, custom, is_timestamp, message, within};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use nervewire::client::SseParser;
+use nervewire_client::SseParser;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use http::Method;
+use nervewire_client::{ClientError, Request, encode};
 use serde_json::{Value, json};
 
 use super::archive::UnpackedBackup;
@@ -17,7 +18,6 @@ use super::exit::{CliError, Exit, Listener};
 use super::rest::Rest;
 use super::{non_empty, offline, output};
 use crate::bench::progress::{Progress as _, Shown};
-use crate::client::{ClientError, Request, encode};
 use crate::config::{Config, ListenAddr};
 use crate::store::{self, BackupError, BackupSummary, Manifest, OpenError};
 use crate::time::{SystemClock, rfc3339};

@@ -1,13 +1,13 @@
 //! `connections`: lists connections and closes them.
 
 use http::Method;
+use nervewire_client::{Request, encode};
 use serde_json::{Value, json};
 
 use super::args::ConnectionsCommand;
 use super::exit::CliError;
 use super::output;
 use super::rest::Rest;
-use crate::client::{Request, encode};
 
 const PATH: &str = "/api/v1/connections";
 

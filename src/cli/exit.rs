@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-use crate::client::ClientError;
+use nervewire_client::ClientError;
+
 use crate::config::ConfigError;
 
 /// The exit codes. They follow sysexits(3) where it has a code.
@@ -151,7 +152,7 @@ impl CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::ApiError;
+    use nervewire_client::ApiError;
 
     #[test]
     fn what_a_daemon_says_becomes_an_exit_code() {

@@ -10,13 +10,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use http::Method;
+use nervewire_client::{ClientError, Request};
 use serde_json::{Map, Value, json};
 
 use super::args::PublishArgs;
 use super::exit::{CliError, Exit};
 use super::output;
 use super::rest::Rest;
-use crate::client::{ClientError, Request};
 
 /// Maximum lines of one batch, as the protocol allows (§8).
 const BATCH_LINES_MAX: usize = 1_000;

@@ -1,6 +1,7 @@
 //! Administration of a running daemon over REST, and the blocking client that the other commands share.
 
 use http::Method;
+use nervewire_client::{Client, ClientError, Endpoint, Reply, Request, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,8 +14,6 @@ use super::backend::{
 use super::exit::{CliError, Exit, Listener};
 use super::non_empty;
 use std::time::Duration;
-
-use crate::client::{Client, ClientError, Endpoint, Reply, Request, encode};
 
 /// The address used if none is given.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:8080";

@@ -1,13 +1,13 @@
 //! `stats`: prints the statistics of a running daemon.
 
 use http::Method;
+use nervewire_client::Request;
 use serde_json::Value;
 
 use super::args::RemoteArgs;
 use super::exit::CliError;
 use super::output;
 use super::rest::Rest;
-use crate::client::Request;
 
 pub(super) fn run(remote: &RemoteArgs) -> Result<(), CliError> {
     let stats = Rest::of(remote)?.data(&Request::new(Method::GET, "/api/v1/stats"))?;

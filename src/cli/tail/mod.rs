@@ -1,14 +1,15 @@
-//! `tail`: follows events from its cursor, across lost connections. [`crate::client`] reconnects; this file
+//! `tail`: follows events from its cursor, across lost connections. [`nervewire_client`] reconnects; this file
 //! prints what a user needs to know about it.
 
 mod show;
 
+use nervewire_client::{
+    Client, ClientError, Filter, Gap, Item, Position, ReceivedEvent, Status, Subscription, Transport,
+};
+
 use super::args::TailArgs;
 use super::exit::{CliError, Exit};
 use super::{non_empty, output, rest};
-use crate::client::{
-    Client, ClientError, Filter, Gap, Item, Position, ReceivedEvent, Status, Subscription, Transport,
-};
 
 pub(super) fn run(args: &TailArgs) -> Result<(), CliError> {
     let client = rest::client(non_empty(&args.url), non_empty(&args.key))?;
@@ -52,6 +53,7 @@ async fn follow(subscription: &mut Subscription, args: &TailArgs) -> Result<(), 
                 print_note(&format!("gap: {reason}; events after {after} are missing"));
             }
             Item::Status(status) => show_status(status, args)?,
+            _ => {}
         }
     }
     subscription.close().await;
@@ -79,7 +81,7 @@ fn show_status(status: Status, args: &TailArgs) -> Result<(), CliError> {
             }
             print_note(&format!("the stream has ended; reconnecting in {:.1} s", again_in.as_secs_f64()));
         }
-        Status::Connected { .. } | Status::CaughtUp => {}
+        _ => {}
     }
     Ok(())
 }

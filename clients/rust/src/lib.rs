@@ -8,11 +8,10 @@
 //! * Each connection is driven by a task whose handle the client owns; dropping the client ends it.
 //! * The credential is sent in the `Authorization` header and nowhere else.
 //!
-//! This module imports nothing of the daemon but its locks, so it tests the daemon as an outside client
-//! would. It does not support TLS.
+//! The client does not support TLS.
 //!
 //! ```no_run
-//! use nervewire::client::{Client, Event, Filter, Item, NewAgent, Position};
+//! use nervewire_client::{Client, Event, Filter, Item, NewAgent, Position};
 //!
 //! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("http://127.0.0.1:8080".parse()?, "nwk_…");
@@ -43,7 +42,7 @@
 //! # }
 //! ```
 //!
-//! The same example runs against a daemon in `tests/client.rs`.
+//! The daemon's repository runs the same example in `tests/client.rs`.
 
 mod backoff;
 mod credential;
@@ -65,9 +64,8 @@ mod subscription;
 mod ws;
 
 use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use crate::sync::{Arc, Mutex};
 
 pub use backoff::Backoff;
 pub use credential::{Credential, PROVIDER_WAIT_MAX};
@@ -187,6 +185,11 @@ impl Builder {
             shared: Arc::new(Shared { endpoint, credentials, timeouts, backoff, idle: Mutex::default() }),
         }
     }
+}
+
+/// Acquires the lock, also after a panic of another holder: what these locks guard is whole at every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns `base` with these parameters, whose values are already escaped.

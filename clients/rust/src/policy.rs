@@ -102,7 +102,7 @@ mod tests {
 
     /// The table that both clients use.
     fn verdicts() -> Value {
-        serde_json::from_str(include_str!("../../tests/fixtures/verdicts.json")).unwrap()
+        serde_json::from_str(include_str!("../../../tests/fixtures/verdicts.json")).unwrap()
     }
 
     fn rows<'a>(verdicts: &'a Value, table: &str) -> &'a Map<String, Value> {

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::credential::CurrentCredential;
 use super::endpoint::Target;
 use super::request::{Reply, Request, refusal};
-use super::{Client, ClientError, policy};
+use super::{Client, ClientError, lock, policy};
 
 /// Maximum size of a response, in bytes: 1,000 events of the largest size.
 const ANSWER_BYTES_MAX: usize = 80 << 20;
@@ -98,7 +98,7 @@ impl Client {
 
     async fn send_as(&self, request: &Request, held: &CurrentCredential) -> Result<Reply, ClientError> {
         let mut unsent = self.prepare(request, held)?;
-        let kept = self.shared.idle.lock().pop();
+        let kept = lock(&self.shared.idle).pop();
         if let Some(mut kept) = kept
             && matches!(self.head_of(kept.sender.ready()).await, Ok(Ok(())))
         {
@@ -201,7 +201,7 @@ impl Client {
     ) -> Result<Reply, ClientError> {
         let (parts, body) = response.into_parts();
         let body = self.collect(body).await?;
-        let mut idle = self.shared.idle.lock();
+        let mut idle = lock(&self.shared.idle);
         if idle.len() < IDLE_CONNECTIONS_MAX {
             idle.push(kept);
         }

@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -15,8 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::ClientError;
-use crate::sync::{Arc, Mutex};
+use super::{ClientError, lock};
 
 /// Maximum time for a provider. After it, everyone who waits for the new credential gets an error.
 pub const PROVIDER_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -95,7 +95,7 @@ impl Credentials {
 
     /// The current credential.
     pub(super) fn current(&self) -> CurrentCredential {
-        self.current.lock().clone()
+        lock(&self.current).clone()
     }
 
     /// Replaces the credential of `generation` with a new one. Returns whether a newer one is in use now.
@@ -106,7 +106,7 @@ impl Credentials {
         let answer = renewal.clone().await;
         let answer = answer.map_err(|()| ClientError::Timeout("a new credential", PROVIDER_WAIT_MAX))?;
         let Some(credential) = answer else { return Ok(false) };
-        let mut current = self.current.lock();
+        let mut current = lock(&self.current);
         if current.generation == generation {
             *current = CurrentCredential { credential: Some(credential), generation: generation + 1 };
         }
@@ -116,7 +116,7 @@ impl Credentials {
     /// Joins the running call for this generation, or starts one. `None`: the credential was already
     /// replaced.
     fn join_renewal(&self, provider: &Provider, generation: u64) -> Option<Shared<RenewalFuture>> {
-        let mut slot = self.renewal.lock();
+        let mut slot = lock(&self.renewal);
         let running = slot.as_ref().filter(|(about, _)| *about == generation);
         let running = running.and_then(|(_, running)| running.upgrade());
         // A call that gave no credential is made again.
@@ -125,7 +125,7 @@ impl Credentials {
             return running;
         }
         // Nobody waits for a call, so a credential from an earlier one is already in use.
-        if self.current.lock().generation != generation {
+        if lock(&self.current).generation != generation {
             return None;
         }
         let answer = timeout(PROVIDER_WAIT_MAX, provider());
