@@ -13,9 +13,9 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use nervewire::bench::subscriber::{self, Message, Phase, Wire};
-use nervewire::bench::target::{Access, DaemonSettings, Target};
-use nervewire::bench::tenants::Tenant;
+use nervewire_load::subscriber::{self, Message, Phase, Wire};
+use nervewire_load::target::{Access, DaemonSettings, Target};
+use nervewire_load::tenants::Tenant;
 use serde_json::{Value, json};
 
 const FEW: usize = 1_000;

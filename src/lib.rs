@@ -12,11 +12,12 @@
 //!   [`domain`] (agents and messages)
 //! * one connection: [`connection`] (as data), [`error_response`] (error to status or close), [`worker`] (the loop
 //!   that serves connections)
-//! * the outer layers: [`http`], [`server`] and [`lifecycle`], [`cli`], [`mod@bench`] (the load tester)
+//! * the outer layers: [`http`], [`server`] and [`lifecycle`], [`cli`]
+//!
+//! The load tester behind `nervewire bench` is a crate of its own, `benches/load`.
 
 pub mod allocator;
 pub mod auth;
-pub mod bench;
 pub mod cli;
 pub mod close;
 pub mod config;

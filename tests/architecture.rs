@@ -47,7 +47,6 @@ const RANKS: &[(&str, u8)] = &[
     ("worker", 9),
     ("http", 10),
     // Phases and commands. Only `main` imports both `cli` and `server`.
-    ("bench", 11),
     ("lifecycle", 11),
     ("cli", 12),
     ("server", 12),

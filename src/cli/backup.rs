@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use http::Method;
+use indicatif::{ProgressDrawTarget, ProgressStyle};
 use nervewire_client::{ClientError, Request, encode};
 use serde_json::{Value, json};
 
@@ -17,7 +18,6 @@ use super::args::BackupArgs;
 use super::exit::{CliError, Exit, Listener};
 use super::rest::Rest;
 use super::{non_empty, offline, output};
-use crate::bench::progress::{Progress as _, Shown};
 use crate::config::{Config, ListenAddr};
 use crate::store::{self, BackupError, BackupSummary, Manifest, OpenError};
 use crate::time::{SystemClock, rfc3339};
@@ -25,21 +25,41 @@ use crate::time::{SystemClock, rfc3339};
 /// How often a running daemon is polled for its progress.
 const ASKED_EVERY: Duration = Duration::from_millis(100);
 
-/// A progress bar for the store's progress reports.
-#[derive(Default)]
+/// Redraws of a progress bar per second.
+const DRAWS_PER_SECOND: u8 = 5;
+
+/// A progress bar for the store's progress reports, on standard error if that is a terminal.
 pub(super) struct ProgressBar {
-    shown: Shown,
+    bar: indicatif::ProgressBar,
     what: String,
     of: u64,
+}
+
+impl Default for ProgressBar {
+    fn default() -> Self {
+        let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
+        let bar = indicatif::ProgressBar::with_draw_target(Some(0), target);
+        if let Ok(style) = ProgressStyle::with_template("{msg:50} {wide_bar} {pos}/{len} {elapsed}") {
+            bar.set_style(style);
+        }
+        Self { bar, what: String::new(), of: 0 }
+    }
+}
+
+impl Drop for ProgressBar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 impl ProgressBar {
     fn draw(&mut self, what: &str, done: u64, of: u64) {
         if self.what != what || self.of != of {
-            self.shown.begin(what, of);
+            self.bar.set_length(of);
+            self.bar.set_message(what.to_owned());
             (self.what, self.of) = (what.to_owned(), of);
         }
-        self.shown.at(done);
+        self.bar.set_position(done);
     }
 }
 

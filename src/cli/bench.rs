@@ -11,17 +11,17 @@ use super::bench_publish::{self, MessagesArgs, PublishArgs};
 use super::bench_tenants::{self, NoisyArgs, ResumeArgs, StreamsArgs};
 use super::exit::{CliError, Exit};
 use super::output;
-use crate::bench::baseline::Baselines;
-use crate::bench::error::BenchError;
-use crate::bench::progress::{Progress, Shown, Silent};
-use crate::bench::subscriber::Wire;
-use crate::bench::target::{DaemonSettings, Server};
-use crate::bench::threshold::Threshold;
-use crate::bench::{
+use crate::descriptors;
+use nervewire_load::baseline::Baselines;
+use nervewire_load::error::BenchError;
+use nervewire_load::progress::{Progress, Shown, Silent};
+use nervewire_load::subscriber::Wire;
+use nervewire_load::target::{DaemonSettings, Server};
+use nervewire_load::threshold::Threshold;
+use nervewire_load::{
     Common, alternate, catchup, churn, fanout, idle, latency, messages, noisy, open, plot, publish, resume,
     streams,
 };
-use crate::descriptors;
 
 /// File descriptors of a bench besides its connections.
 const SPARE_DESCRIPTORS: usize = 64;
@@ -413,7 +413,7 @@ impl CommonArgs {
     /// Runs a mode, alternately with another executable if one was given, and prints its report.
     fn report(&self, connections: usize, mode: &mut alternate::Mode<'_>) -> Result<(), CliError> {
         self.check(connections)?;
-        crate::bench::cleanup::cleared_on_signals();
+        nervewire_load::cleanup::cleared_on_signals();
         let report = {
             let mut progress = self.progress();
             alternate::run(&self.common(), self.before.as_deref(), mode, progress.as_mut())?

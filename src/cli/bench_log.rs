@@ -3,9 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use super::bench::CommonArgs;
-use crate::bench::catchup::ReadTransport;
-use crate::bench::subscriber::Wire;
-use crate::bench::{Common, catchup, open};
+use nervewire_load::catchup::ReadTransport;
+use nervewire_load::subscriber::Wire;
+use nervewire_load::{Common, catchup, open};
 
 /// Examples of `bench catchup`.
 pub(super) const CATCHUP: &str = "\

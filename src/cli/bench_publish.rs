@@ -3,8 +3,8 @@
 use clap::{Args, ValueEnum};
 
 use super::bench::CommonArgs;
-use crate::bench::subscriber::Wire;
-use crate::bench::{Common, messages, publish};
+use nervewire_load::subscriber::Wire;
+use nervewire_load::{Common, messages, publish};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

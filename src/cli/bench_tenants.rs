@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::bench::{CommonArgs, Transport};
-use crate::bench::{Common, noisy, resume, streams};
+use nervewire_load::{Common, noisy, resume, streams};
 
 /// Examples of `bench resume`.
 pub(super) const RESUME: &str = "\
@@ -168,9 +168,9 @@ impl StreamsArgs {
     pub(super) fn settings(
         &self,
         common: Common,
-    ) -> Result<streams::Settings, crate::bench::error::BenchError> {
+    ) -> Result<streams::Settings, nervewire_load::error::BenchError> {
         let streams = self.streams.as_slice().try_into().map_err(|_| {
-            crate::bench::error::BenchError::Usage("give --streams twice: few, then many".into())
+            nervewire_load::error::BenchError::Usage("give --streams twice: few, then many".into())
         })?;
         Ok(streams::Settings {
             common,

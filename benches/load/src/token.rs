@@ -1,12 +1,12 @@
 //! Tokens for a daemon that the bench started: HS256 (RFC 7515, RFC 7519) with a secret made for that run.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use ring::hmac;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
-
-use crate::time::{Clock as _, SystemClock};
 
 /// Lifetime of a token, in seconds.
 const LIFETIME: u64 = 24 * 3_600;
@@ -23,7 +23,8 @@ pub fn secret() -> String {
 /// Creates a token for `sub` in `org` with these scopes.
 #[must_use]
 pub fn mint(secret: &str, org: &str, sub: &str, scopes: &[&str]) -> String {
-    let now = SystemClock.now_ms() / 1_000;
+    // A clock before 1970 makes a token that the daemon refuses.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let claims = json!({"sub": sub, "org_id": org, "scopes": scopes, "iat": now, "exp": now + LIFETIME});
     let head = BASE64.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
     let signed = format!("{head}.{}", BASE64.encode(claims.to_string()));

@@ -12,7 +12,7 @@
 //! * Every event is stamped ([`stamp`]) and every subscriber has a tally ([`delivery_check`]). A loss fails the run.
 //!
 //! A mode is a file with `Settings` and `fn run(&Settings, &mut dyn Progress) -> Result<Report, BenchError>`.
-//! Its flags are in `cli/bench.rs`. It does not know the internals of the daemon: it uses only the wire,
+//! Its flags are in `src/cli/bench.rs` of the daemon. It does not know the internals of the daemon: it uses only the wire,
 //! /proc and `/metrics`.
 
 use std::time::Duration;

@@ -7,29 +7,31 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::sync::Mutex;
-
 /// The running daemons with their directories. There is one for each server under measurement, that is one.
-static LEFT: LazyLock<Mutex<Vec<Leftover>>> = LazyLock::new(Mutex::default);
+static LEFT: Mutex<Vec<Leftover>> = Mutex::new(Vec::new());
 
 /// A process, once it exists, and its directory.
 type Leftover = (Option<u32>, PathBuf);
 
+fn left() -> MutexGuard<'static, Vec<Leftover>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Registers a directory, and its process once it exists.
 pub(super) fn register(pid: Option<u32>, dir: &Path) {
-    let mut left = LEFT.lock();
+    let mut left = left();
     left.retain(|(_, noted)| noted != dir);
     left.push((pid, dir.to_owned()));
 }
 
 /// Unregisters a directory and its process after both are gone.
 pub(super) fn forget(dir: &Path) {
-    LEFT.lock().retain(|(_, noted)| noted != dir);
+    left().retain(|(_, noted)| noted != dir);
 }
 
 /// Makes the kernel kill the child when the thread that starts it ends. This is the bench's main thread.
@@ -56,7 +58,7 @@ pub fn cleared_on_signals() {
                 _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
             })
         })?;
-        for (pid, dir) in LEFT.lock().drain(..) {
+        for (pid, dir) in left().drain(..) {
             if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid as i32)) {
                 let _ = kill_process(pid, Signal::KILL); // it may have ended already
             }

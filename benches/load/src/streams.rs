@@ -367,8 +367,7 @@ impl Handler for Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::stamp::Scan;
-    use crate::event::Event;
+    use crate::stamp::Scan;
 
     #[test]
     fn an_array_holds_one_valid_stamped_chunk_for_each_stream_in_turn() {
@@ -379,8 +378,9 @@ mod tests {
             .iter()
             .map(|event| {
                 let n = Scan::new().find(event.get().as_bytes()).unwrap().n;
-                let event = Event::parse(event.get()).unwrap();
-                (event.request_id.unwrap().to_string(), event.index.unwrap(), n)
+                let event: serde_json::Value = serde_json::from_str(event.get()).unwrap();
+                assert_eq!(event["type"], "stream_chunk");
+                (event["request_id"].as_str().unwrap().to_owned(), event["index"].as_u64().unwrap(), n)
             })
             .collect();
         assert_eq!(parameters[0], ("bench-000005".to_owned(), 1, 20));

@@ -389,7 +389,7 @@ impl Handler for ResumingSubscribers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::stamp::Stamp;
+    use crate::stamp::Stamp;
 
     const ID: &str = "AAAAAAAAAAAAAAAAAAAAB1";
 

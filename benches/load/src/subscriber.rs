@@ -166,8 +166,11 @@ fn frame(buf: &[u8]) -> Result<Option<(usize, Message<'_>)>, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use tungstenite::protocol::frame::Frame;
+    use tungstenite::protocol::frame::coding::{Data, OpCode};
+
     use super::*;
-    use crate::bench::stamp::{Scan, Stamp, Template};
+    use crate::stamp::{Scan, Stamp, Template};
 
     /// Returns the messages that a reader finds in `stream` when it is cut into `pieces`.
     fn read(wire: Wire, stream: &[u8], pieces: &[&[u8]]) -> Vec<String> {
@@ -206,8 +209,9 @@ mod tests {
     }
 
     fn text_frame(payload: &[u8]) -> Vec<u8> {
-        let mut header = [0; crate::frame::ws::MAX_HEADER];
-        [crate::frame::ws::text_header(payload.len(), &mut header), payload].concat()
+        let mut out = Vec::new();
+        Frame::message(payload.to_vec(), OpCode::Data(Data::Text), true).format(&mut out).unwrap();
+        out
     }
 
     #[test]

@@ -138,13 +138,13 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::Rate;
-    use crate::bench::target::Server;
+    use crate::report::Rate;
+    use crate::target::Server;
 
     #[test]
     fn both_panels_are_drawn_and_text_is_escaped() {
         let mut report = Report::new("latency", "a < b".into(), serde_json::Value::Null, &[]);
-        let mut histogram = crate::bench::histogram().unwrap();
+        let mut histogram = crate::histogram().unwrap();
         (1..1_000u64).for_each(|us| histogram.record(us * 1_000).unwrap());
         report.latency(Server::Daemon, "publish to receipt", &histogram);
         report.rates.push(Rate {

@@ -53,8 +53,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::bench::progress::Silent;
-    use crate::bench::target::DaemonSettings;
+    use crate::progress::Silent;
+    use crate::target::DaemonSettings;
 
     #[test]
     fn the_order_changes_from_turn_to_turn_and_ratios_are_of_all_turns() {
