@@ -84,7 +84,6 @@ fn contradictory_flags_are_refused_before_a_server_is_started() {
         ("fanout --subscribers 99999999999", "ulimit -n"),
         ("fanout --bar cpu<=1.1x", "--floor"),
         ("fanout --set foo", "key=value"),
-        ("idle --plot x.svg", "--plot"),
         ("fanout --url https://localhost:1", "TLS"),
     ] {
         let output = bench(line);

@@ -19,7 +19,7 @@ use nervewire_load::subscriber::Wire;
 use nervewire_load::target::{DaemonSettings, Server};
 use nervewire_load::threshold::Threshold;
 use nervewire_load::{
-    Common, alternate, catchup, churn, fanout, idle, latency, messages, noisy, open, plot, publish, resume,
+    Common, alternate, catchup, churn, fanout, idle, latency, messages, noisy, open, publish, resume,
     streams,
 };
 
@@ -59,7 +59,7 @@ Examples:
     #[command(after_help = format!("\
 Examples:
   nervewire bench latency --rate 20 --subscribers 1000 --seconds 20
-  nervewire bench latency --floor --runs 5 --bar 'p50<=1.25x' --bar 'p99<=1.25x' --plot latency.svg
+  nervewire bench latency --floor --runs 5 --bar 'p50<=1.25x' --bar 'p99<=1.25x'
 
 {BARS}"))]
     Latency(LatencyArgs),
@@ -141,9 +141,6 @@ pub struct CommonArgs {
     /// Print the report as JSON with stable field names
     #[arg(long)]
     pub json: bool,
-    /// Draw latency percentiles and rates per second into this SVG file
-    #[arg(long, value_name = "FILE")]
-    pub plot: Option<PathBuf>,
     /// Show no progress
     #[arg(long, short)]
     pub quiet: bool,
@@ -309,10 +306,6 @@ impl CommonArgs {
                 return Err(BenchError::Usage(format!("--bar {key} {text} is a ratio: add {flag}")));
             }
         }
-        if let Some(path) = &self.plot {
-            let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-            opened.map_err(BenchError::io(format!("write {}", path.display())))?;
-        }
         let _ = descriptors::raise(); // on failure the limit stays, and is reported below
         let limit = descriptors::limit();
         if connections.saturating_add(SPARE_DESCRIPTORS) as u64 > limit {
@@ -349,10 +342,6 @@ pub(super) fn run(command: BenchCommand) -> Result<(), CliError> {
                 IdleTransport::Sse => idle::Kind::Sse,
                 IdleTransport::H2 => idle::Kind::H2(args.streams_per_connection),
             };
-            if args.common.plot.is_some() {
-                let nothing = "idle has no latencies or rates to draw: leave out --plot";
-                return Err(BenchError::Usage(nothing.into()).into());
-            }
             let connections = match kind {
                 idle::Kind::H2(streams) => args.connections / streams.max(1),
                 _ => args.connections,
@@ -419,10 +408,6 @@ impl CommonArgs {
             alternate::run(&self.common(), self.before.as_deref(), mode, progress.as_mut())?
         };
         output::line(&if self.json { report.json().to_string() } else { report.table() })?;
-        if let Some(path) = &self.plot {
-            let drawn = std::fs::write(path, plot::svg(&report));
-            drawn.map_err(BenchError::io(format!("write {}", path.display())))?;
-        }
         match report.is_ok() {
             true => Ok(()),
             false => Err(CliError::new(Exit::Failed, "a bar was missed or a run failed; see above", "")),

@@ -40,7 +40,6 @@ pub mod messages;
 pub mod meter;
 pub mod noisy;
 pub mod open;
-pub mod plot;
 pub mod probes;
 pub mod process;
 pub mod progress;
