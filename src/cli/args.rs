@@ -107,7 +107,7 @@ a declared gap on standard error. It ends when the credential expires or is revo
     Stats(RemoteArgs),
     /// Measure a daemon under load
     #[command(subcommand)]
-    Bench(Box<super::bench::BenchCommand>),
+    Bench(Box<nervewire_load::Mode>),
     /// Check the configuration without starting the daemon
     #[command(after_help = "\
 Examples:

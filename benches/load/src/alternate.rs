@@ -4,9 +4,7 @@
 //! Each turn is a whole run of the mode with a new process. The order is reversed from turn to turn. This
 //! executable generates the load for both. Baselines run beside the daemon only.
 
-use std::path::Path;
-
-use super::Common;
+use super::common::Common;
 use super::error::BenchError;
 use super::progress::Progress;
 use super::report::Report;
@@ -22,14 +20,13 @@ pub type Mode<'a> = dyn FnMut(Common, &mut dyn Progress) -> Result<Report, Bench
 /// Those of the mode.
 pub fn run(
     common: &Common,
-    before: Option<&Path>,
     mode: &mut Mode<'_>,
     progress: &mut dyn Progress,
 ) -> Result<Report, BenchError> {
-    let Some(before) = before else { return mode(common.clone(), progress) };
+    let Some(before) = &common.daemon.before else { return mode(common.clone(), progress) };
     let one = Common { runs: common.runs.min(1), bars: Vec::new(), ..common.clone() };
     let mut other = Common { floor: false, naive: false, ..one.clone() };
-    other.daemon.exe = Some(before.to_owned());
+    other.daemon.exe = Some(before.clone());
     let mut report = mode(one.clone(), progress)?;
     for turn in 0..common.runs {
         let mut pair = vec![(Server::Daemon, &one), (Server::Before, &other)];
@@ -50,6 +47,8 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use serde_json::json;
 
     use super::*;
@@ -59,7 +58,11 @@ mod tests {
     #[test]
     fn the_order_changes_from_turn_to_turn_and_ratios_are_of_all_turns() {
         let common = Common {
-            daemon: DaemonSettings { exe: Some("new".into()), ..DaemonSettings::default() },
+            daemon: DaemonSettings {
+                exe: Some("new".into()),
+                before: Some("old".into()),
+                ..DaemonSettings::default()
+            },
             floor: true,
             runs: 3,
             bars: vec!["cpu<=0.5x:before".parse().unwrap()],
@@ -74,7 +77,7 @@ mod tests {
             report.add(Server::Daemon, "cpu", "CPU", "µs", if old { 8.0 } else { 4.0 });
             Ok(report)
         };
-        let report = run(&common, Some(Path::new("old")), &mut mode, &mut Silent).unwrap();
+        let report = run(&common, &mut mode, &mut Silent).unwrap();
         assert_eq!(order, ['A', 'B', 'B', 'A', 'A', 'B']);
         assert_eq!(report.rows[0].ratio_to(Server::Before), Some(0.5));
         assert_eq!(report.rows[0].servers[0], (Server::Daemon, vec![4.0; 3]));

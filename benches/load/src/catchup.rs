@@ -27,8 +27,8 @@ use super::stamp::{Scan, Template, now_ns};
 use super::subscriber::Wire;
 use super::subscribers::{StallDetector, record_trouble};
 use super::target::{Access, Server, Target};
-use super::tenants::daemon_alone;
-use super::{Common, EVENTS_PER_PUBLISH, histogram};
+use super::common::{Common, help};
+use super::{EVENTS_PER_PUBLISH, histogram};
 
 /// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
@@ -39,83 +39,117 @@ const AGAIN: Duration = Duration::from_millis(100);
 const MEGABYTE: f64 = 1e6;
 
 /// How a log is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadTransport {
-    /// One stream for each reader, [`Wire::Sse`] or [`Wire::Ws`].
-    Stream(Wire),
-    /// Pages of 1,000 events, one after another.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum ReadTransport {
+    /// An SSE stream over HTTP/1.1.
+    Sse,
+    /// A WebSocket.
+    Ws,
+    /// `GET /api/v1/events`, 1,000 events a page.
     Pages,
 }
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// How the log is read.
-    pub by: ReadTransport,
-    /// Readers, which all start at once.
-    pub readers: usize,
-    /// Megabytes (10⁶) of events in the log, as published.
-    pub megabytes: f64,
-    /// Bytes of an event.
-    pub size: usize,
-    /// Events in each publish.
-    pub array: u64,
-    /// Seconds to wait after the run before memory is read.
-    pub rest: u64,
+impl ReadTransport {
+    /// Returns the protocol of a stream, or `None` for pages.
+    const fn wire(self) -> Option<Wire> {
+        match self {
+            ReadTransport::Sse => Some(Wire::Sse),
+            ReadTransport::Ws => Some(Wire::Ws),
+            ReadTransport::Pages => None,
+        }
+    }
 }
 
-impl Settings {
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench catchup                                  # one reader over SSE, 500 MB
+  nervewire bench catchup --readers 100 --megabytes 100
+  nervewire bench catchup --by pages --before ../old/nervewire --bar 'per_cpu>=4x:before'
+
+One publisher fills the log first. Then each reader reads all of it. The newest events are in the
+organization's ring; --set limits.ring_bytes_per_tenant makes it smaller. Lost, repeated and
+reordered events are counted and fail the run.";
+
+/// Measure the rate and CPU time of reading a log from its beginning, by stream or by page
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// How the log is read
+    #[arg(long, value_enum, default_value_t = ReadTransport::Sse)]
+    pub(crate) by: ReadTransport,
+    /// Readers, which all start at once
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) readers: usize,
+    /// Megabytes of events in the log, as published
+    #[arg(long, value_name = "MB", default_value_t = 500.0)]
+    pub(crate) megabytes: f64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Events in each publish that fills the log
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) array: u64,
+    /// Seconds to wait after the run before memory is read
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) rest: u64,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl Args {
     fn events(&self) -> u64 {
         ((self.megabytes * MEGABYTE / Template::custom(0, self.size).size() as f64) as u64).max(1)
     }
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.readers
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// The daemon does not start, refuses, or ends a connection.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, by, readers, megabytes, size, array, rest } = settings;
-    daemon_alone(common)?;
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Args { common, by, readers, megabytes, size, array, rest } = args;
+    common.daemon_alone()?;
     if *readers == 0 || !(1..=EVENTS_PER_PUBLISH as u64).contains(array) || !megabytes.is_finite() {
         let limits = format!("readers are at least 1, an array is 1 to {EVENTS_PER_PUBLISH} events");
         return Err(BenchError::Usage(limits));
     }
-    let (how, label) = match by {
-        ReadTransport::Stream(wire) => (wire.name(), wire.label()),
-        ReadTransport::Pages => ("GET, a thousand events a page", "pages"),
+    let (how, label) = match by.wire() {
+        Some(wire) => (wire.name(), wire.label()),
+        None => ("GET, a thousand events a page", "pages"),
     };
     let about = format!("{readers} readers of a log of {megabytes} MB over {how}, events of {size} bytes");
     let parameters = json!({
-        "by": label, "readers": readers, "megabytes": megabytes, "events": settings.events(), "size": size,
+        "by": label, "readers": readers, "megabytes": megabytes, "events": args.events(), "size": size,
         "array": array, "rest": rest, "runs": common.runs,
     });
     let mut report = Report::new("catchup", about, parameters, &common.bars);
     for run in 0..common.runs {
         let target = common.start(Server::Daemon, None)?;
-        measure(settings, run, &target, &mut report, progress)?;
+        measure(args, run, &target, &mut report, progress)?;
     }
     Ok(report)
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &Target,
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let events = settings.events();
-    fill(settings, &target.access, events, progress)?;
-    progress.begin("reading", events * settings.readers as u64);
+    let events = args.events();
+    fill(args, &target.access, events, progress)?;
+    progress.begin("reading", events * args.readers as u64);
     let footprint = Footprint::start(target);
     let meter = Meter::start(target);
     let began = Instant::now();
-    let read = match settings.by {
-        ReadTransport::Stream(wire) => streams(settings, &target.access, wire, events, progress)?,
-        ReadTransport::Pages => pages(settings, &target.access)?,
+    let read = match args.by.wire() {
+        Some(wire) => streams(args, &target.access, wire, events, progress)?,
+        None => pages(args, &target.access)?,
     };
     let used = meter.used(target);
     // The wait for repeats is not part of the reading time.
@@ -136,9 +170,9 @@ fn measure(
     if let Some(stalled) = read.stalled {
         report.fault(daemon, run, stalled);
     }
-    if settings.rest > 0 {
+    if args.rest > 0 {
         progress.begin("resting", 0);
-        std::thread::sleep(Duration::from_secs(settings.rest));
+        std::thread::sleep(Duration::from_secs(args.rest));
     }
     footprint.tell_memory(target, report);
     Ok(())
@@ -158,16 +192,16 @@ struct ReadResult {
 
 /// Publishes events 0 to `events`. Each array is acknowledged as durable before the next is sent.
 fn fill(
-    settings: &Settings,
+    args: &Args,
     access: &Access,
     events: u64,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     progress.begin("filling the log", events);
     let publish = HttpPublish::new(access, true);
-    let mut template = Template::custom(0, settings.size);
-    let most = settings.array.min((PUBLISH_MAX / template.size()).max(1) as u64);
-    let mut caller = HttpConnection::new(access, settings.common.patience)?;
+    let mut template = Template::custom(0, args.size);
+    let most = args.array.min((PUBLISH_MAX / template.size()).max(1) as u64);
+    let mut caller = HttpConnection::new(access, args.common.patience)?;
     let (mut body, mut request) = (Vec::new(), Vec::new());
     let mut first = 0;
     while first < events {
@@ -189,14 +223,14 @@ fn fill(
 }
 
 fn streams(
-    settings: &Settings,
+    args: &Args,
     access: &Access,
     wire: Wire,
     events: u64,
     progress: &mut dyn Progress,
 ) -> Result<ReadResult, BenchError> {
     let mut readers = Readers {
-        tallies: vec![Tally::default(); settings.readers],
+        tallies: vec![Tally::default(); args.readers],
         last: events - 1,
         finished: 0,
         deliveries: 0,
@@ -207,18 +241,18 @@ fn streams(
     };
     let mut engine = Engine::new()?;
     let request = subscribe(access, wire, "?earliest=true");
-    for tag in 0..settings.readers {
+    for tag in 0..args.readers {
         engine.open(access.addr, wire, tag, &request)?;
     }
-    let mut moved = StallDetector::new(settings.common.patience);
+    let mut moved = StallDetector::new(args.common.patience);
     let mut read = || -> Result<(), BenchError> {
-        while readers.finished < settings.readers {
+        while readers.finished < args.readers {
             engine.turn(TICK, &mut readers)?;
             if let Some(trouble) = readers.trouble.take() {
                 return Err(BenchError::Server(trouble));
             }
             progress.at(readers.deliveries);
-            let waiting = || format!("{} of {} have caught up", readers.finished, settings.readers);
+            let waiting = || format!("{} of {} have caught up", readers.finished, args.readers);
             moved.check(readers.deliveries, waiting)?;
         }
         Ok(())
@@ -264,10 +298,10 @@ impl Handler for Readers {
     }
 }
 
-fn pages(settings: &Settings, access: &Access) -> Result<ReadResult, BenchError> {
-    let one = || read_pages(access, settings.common.patience);
+fn pages(args: &Args, access: &Access) -> Result<ReadResult, BenchError> {
+    let one = || read_pages(access, args.common.patience);
     let readers: Vec<Result<Paged, BenchError>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..settings.readers).map(|_| scope.spawn(one)).collect();
+        let threads: Vec<_> = (0..args.readers).map(|_| scope.spawn(one)).collect();
         let lost = || Err(BenchError::Server("a reader's thread ended".into()));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
     });
@@ -279,8 +313,8 @@ fn pages(settings: &Settings, access: &Access) -> Result<ReadResult, BenchError>
         bytes += read;
         times += pages;
     }
-    let mut astray = delivery_check::astray(&tallies, settings.events());
-    astray.deliveries = settings.readers as u64 * settings.events() - astray.losses;
+    let mut astray = delivery_check::astray(&tallies, args.events());
+    astray.deliveries = args.readers as u64 * args.events() - astray.losses;
     Ok(ReadResult { bytes, astray, ended, timed: "request to page", times, stalled: None })
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::Common;
+use super::common::{Common, help};
 use super::engine::{ConnEvent, Engine, Handler, Key, is_type};
 use super::error::BenchError;
 use super::meter::Meter;
@@ -27,40 +27,53 @@ const TICK: Duration = Duration::from_millis(100);
 /// Users that connect, each with its own token.
 const USERS: usize = 512;
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The transport of the connections.
-    pub wire: Wire,
-    /// Connections measured in each run.
-    pub connects: u64,
-    /// Connections in progress at once.
-    pub concurrent: usize,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench churn --connects 20000 --concurrent 64
+  nervewire bench churn --floor --runs 5 --bar 'rate>=0.5x'";
+
+/// Measure connections per second: each is opened, authenticated by JWT, made ready and closed
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Transport of the connections
+    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    pub(crate) transport: Wire,
+    /// Connections opened and closed in each run
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    pub(crate) connects: u64,
+    /// Connections in progress at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) concurrent: usize,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.concurrent
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// A server does not start, refuses, or makes no progress.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, connects, concurrent, .. } = settings;
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Args { common, connects, concurrent, .. } = args;
     if *connects == 0 || *concurrent == 0 || common.runs == 0 {
         return Err(BenchError::Usage("connects, concurrent and runs are at least 1".into()));
     }
-    let wire = settings.wire.name();
+    let wire = args.transport.name();
     let about =
         format!("{connects} connections over {wire}, {concurrent} at a time, by JWT, closed when ready");
     let parameters = json!({
-        "transport": settings.wire.label(),
+        "transport": args.transport.label(),
         "connects": connects, "concurrent": concurrent, "runs": common.runs,
     });
     let mut report = Report::new("churn", about, parameters, &common.bars);
     for run in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, None)?;
-            measure(settings, run, &target, &mut report, progress)?;
+            measure(args, run, &target, &mut report, progress)?;
         }
     }
     Ok(report)
@@ -68,26 +81,26 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
 
 /// Returns the opening requests, one for each user. For a server that was not started here, all use its one
 /// credential.
-fn requests(settings: &Settings, target: &Target) -> Result<Vec<Vec<u8>>, BenchError> {
+fn requests(args: &Args, target: &Target) -> Result<Vec<Vec<u8>>, BenchError> {
     if target.server == Server::Daemon && target.secret.is_none() {
-        return Ok(vec![subscribe(&target.access, settings.wire, "")]);
+        return Ok(vec![subscribe(&target.access, args.transport, "")]);
     }
     (0..USERS)
         .map(|user| {
             let token = target.token(&format!("user-{user}"), &["subscribe"])?;
-            Ok(subscribe(&target.access.with_credential(&token), settings.wire, ""))
+            Ok(subscribe(&target.access.with_credential(&token), args.transport, ""))
         })
         .collect()
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &Target,
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let requests = requests(settings, target)?;
+    let requests = requests(args, target)?;
     let mut load = Load {
         engine: Engine::new()?,
         door: ReadyWatcher::new()?,
@@ -95,18 +108,18 @@ fn measure(
         opened: 0,
         per_second: Vec::new(),
     };
-    let warm_up = (settings.connects / 10).clamp(1, 1_000);
-    load.connect(settings, target, warm_up, &mut |_| {})?;
+    let warm_up = (args.connects / 10).clamp(1, 1_000);
+    load.connect(args, target, warm_up, &mut |_| {})?;
     load.door.histogram.reset();
     load.per_second.clear();
-    progress.begin("connecting", settings.connects);
+    progress.begin("connecting", args.connects);
     let meter = Meter::start(target);
-    load.connect(settings, target, settings.connects, &mut |done| progress.at(done))?;
+    load.connect(args, target, args.connects, &mut |done| progress.at(done))?;
     let used = meter.used(target);
     let server = target.server;
-    report.add(server, "rate", "connects", "1/s", settings.connects as f64 / used.elapsed);
+    report.add(server, "rate", "connects", "1/s", args.connects as f64 / used.elapsed);
     if let Some(spent) = used.cpu {
-        let each = 1e6 / settings.connects as f64;
+        let each = 1e6 / args.connects as f64;
         report.add(server, "cpu", "CPU per connect", "µs", spent.total * each);
         report.add(server, "user", "of it in user space", "µs", spent.user * each);
     }
@@ -130,20 +143,20 @@ impl Load {
     /// Opens `count` connections and waits until each was ready and is closed.
     fn connect(
         &mut self,
-        settings: &Settings,
+        args: &Args,
         target: &Target,
         count: u64,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let (mut opened, mut done, mut counted) = (0u64, 0u64, 0u64);
-        let mut moved = StallDetector::new(settings.common.patience);
+        let mut moved = StallDetector::new(args.common.patience);
         let began = Instant::now();
         while done < count {
-            while opened < count && opened - done < settings.concurrent as u64 {
-                let tag = (opened % settings.concurrent as u64) as usize;
+            while opened < count && opened - done < args.concurrent as u64 {
+                let tag = (opened % args.concurrent as u64) as usize;
                 let request = &self.requests[self.opened % self.requests.len()];
                 let now = now_ns();
-                let key = self.engine.open(target.access.addr, settings.wire, tag, request)?;
+                let key = self.engine.open(target.access.addr, args.transport, tag, request)?;
                 self.door.began(key, now);
                 self.opened += 1;
                 opened += 1;

@@ -25,7 +25,8 @@ use super::subscriber::Wire;
 use super::subscriber_threads::{Size, SubscriberThreads};
 use super::subscribers::{PUBLISHERS, StallDetector, WINDOW};
 use super::target::{Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH, histogram};
+use super::common::{Common, help};
+use super::{EVENTS_PER_PUBLISH, histogram};
 
 /// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
@@ -36,25 +37,42 @@ const TRIALS: usize = 4;
 /// Depths with a smaller relative difference count as equal.
 const SAME_DEPTH: f64 = 0.05;
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The transport of subscribers.
-    pub wire: Wire,
-    /// The number of subscribers.
-    pub subscribers: usize,
-    /// Publishes measured in each run.
-    pub events: u64,
-    /// Events in each publish.
-    pub burst: usize,
-    /// Publishes outstanding.
-    pub outstanding: usize,
-    /// Threads that hold subscribers.
-    pub generators: usize,
-    /// Bytes of an event.
-    pub size: usize,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench fanout                                   # 1,000 WebSockets, one event at a time
+  nervewire bench fanout --transport sse --subscribers 10000 --events 60
+  nervewire bench fanout --subscribers 10000 --burst 8     # lockstep bursts
+  nervewire bench fanout --outstanding 32 --events 5000    # up to 32 events in progress
+  nervewire bench fanout --floor --runs 5 --bar 'cpu<=1.10x' --bar 'user<=0.6'
+  nervewire bench fanout --url http://127.0.0.1:8080 --pid 4711 --admin 127.0.0.1:8081";
+
+/// Measure the server's CPU time per delivery (user and system) and the deliveries per write
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Transport of subscribers
+    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    pub(crate) transport: Wire,
+    /// Subscribers; limited by the file descriptors of one process
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) subscribers: usize,
+    /// Publishes measured in each run
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    pub(crate) events: u64,
+    /// Events in each publish; the next publish is sent when every subscriber has received all of them
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) burst: usize,
+    /// Threads that hold subscribers; use more than one only if the server has cores of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) generators: usize,
+    /// Publishes in progress at once, each on its own keep-alive connection
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) outstanding: usize,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 /// The result of one run.
@@ -74,31 +92,35 @@ struct Figures {
     stalled: Option<BenchError>,
 }
 
+pub(crate) fn connections(args: &Args) -> usize {
+    args.subscribers
+}
+
 /// Runs the mode.
 ///
 /// # Errors
 /// A server does not start, refuses, or ends.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    check(settings)?;
-    let common = &settings.common;
-    let mut report = Report::new("fanout", about(settings), settings_json(settings), &common.bars);
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(args)?;
+    let common = &args.common;
+    let mut report = Report::new("fanout", about(args), settings_json(args), &common.bars);
     // Events in one write of the floor. Until the daemon's depth is known, this is the number of events in a
     // publish.
-    let mut limit = settings.burst as u64;
+    let mut limit = args.burst as u64;
     for run in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, Some(limit))?;
-            let figures = measure(settings, &target, progress)?;
-            report_run(&mut report, server, run, &figures, settings.outstanding == 1);
+            let figures = measure(args, &target, progress)?;
+            report_run(&mut report, server, run, &figures, args.outstanding == 1);
             if server == Server::Daemon && common.floor {
                 limit = match figures.depth {
-                    Some(depth) => same_depth(settings, depth, limit, progress)?,
-                    None => (settings.burst * settings.outstanding) as u64,
+                    Some(depth) => same_depth(args, depth, limit, progress)?,
+                    None => (args.burst * args.outstanding) as u64,
                 };
             }
         }
     }
-    if common.floor && settings.outstanding > 1 {
+    if common.floor && args.outstanding > 1 {
         let note = "before each run the floor's limit on events in one write is set so that it reaches the daemon's depth, where that is known";
         report.notes.push(note.into());
     }
@@ -111,19 +133,19 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
 /// The depth under a limit depends on the relative speed of both sides, so it must be tried. Otherwise the
 /// floor would be compared at a different depth, which alone halves or doubles the cost of a delivery.
 fn same_depth(
-    settings: &Settings,
+    args: &Args,
     depth: f64,
     limit: u64,
     progress: &mut dyn Progress,
 ) -> Result<u64, BenchError> {
-    let most = settings.outstanding as u64 * settings.burst as u64;
-    if settings.outstanding == 1 {
+    let most = args.outstanding as u64 * args.burst as u64;
+    if args.outstanding == 1 {
         return Ok((depth.round() as u64).clamp(1, most));
     }
-    let trial = Settings { events: (settings.events / TRIAL).max(100), ..settings.clone() };
+    let trial = Args { events: (args.events / TRIAL).max(100), ..args.clone() };
     let mut limit = limit.max(depth.round() as u64).clamp(1, most);
     for _ in 0..TRIALS {
-        let target = settings.common.start(Server::Floor, Some(limit))?;
+        let target = args.common.start(Server::Floor, Some(limit))?;
         let Some(reached) = measure(&trial, &target, progress)?.depth else { break };
         let next = ((limit as f64 * depth / reached).round() as u64).clamp(1, most);
         if next == limit || (reached / depth - 1.0).abs() < SAME_DEPTH {
@@ -134,25 +156,25 @@ fn same_depth(
     Ok(limit)
 }
 
-fn check(settings: &Settings) -> Result<(), BenchError> {
+fn check(args: &Args) -> Result<(), BenchError> {
     let refuse = |what: String| Err(BenchError::Usage(what));
-    if settings.generators == 0
-        || settings.subscribers == 0
-        || settings.events == 0
-        || settings.common.runs == 0
+    if args.generators == 0
+        || args.subscribers == 0
+        || args.events == 0
+        || args.common.runs == 0
     {
         return refuse("subscribers, generators, events and runs are at least 1".into());
     }
-    if !(1..=EVENTS_PER_PUBLISH).contains(&settings.burst) {
+    if !(1..=EVENTS_PER_PUBLISH).contains(&args.burst) {
         return refuse(format!("a burst is 1 to {EVENTS_PER_PUBLISH} events"));
     }
-    if settings.outstanding == 0
-        || settings.outstanding as u64 > AHEAD
-        || settings.outstanding * settings.burst > WINDOW
+    if args.outstanding == 0
+        || args.outstanding as u64 > AHEAD
+        || args.outstanding * args.burst > WINDOW
     {
         return refuse(format!("1 to {AHEAD} publishes may be outstanding, of {WINDOW} events together"));
     }
-    if settings.outstanding > 1 && settings.burst > 1 {
+    if args.outstanding > 1 && args.burst > 1 {
         return refuse(
             "either a burst or several outstanding: events of two bursts overtake each other".into(),
         );
@@ -160,22 +182,22 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn about(settings: &Settings) -> String {
-    let pace = match (settings.burst, settings.outstanding) {
+fn about(args: &Args) -> String {
+    let pace = match (args.burst, args.outstanding) {
         (1, 1) => "one event at a time".to_owned(),
         (burst, 1) => format!("bursts of {burst} in lockstep"),
         (_, outstanding) => format!("up to {outstanding} outstanding"),
     };
-    let wire = settings.wire.name();
-    let Settings { subscribers, events, size, .. } = settings;
+    let wire = args.transport.name();
+    let Args { subscribers, events, size, .. } = args;
     format!("{subscribers} subscribers over {wire}, {pace}, {events} publishes, events of {size} bytes")
 }
 
-fn settings_json(settings: &Settings) -> serde_json::Value {
+fn settings_json(args: &Args) -> serde_json::Value {
     json!({
-        "transport": settings.wire.label(),
-        "subscribers": settings.subscribers, "events": settings.events, "burst": settings.burst,
-        "outstanding": settings.outstanding, "generators": settings.generators, "size": settings.size, "runs": settings.common.runs,
+        "transport": args.transport.label(),
+        "subscribers": args.subscribers, "events": args.events, "burst": args.burst,
+        "outstanding": args.outstanding, "generators": args.generators, "size": args.size, "runs": args.common.runs,
     })
 }
 
@@ -205,24 +227,24 @@ fn report_run(report: &mut Report, server: Server, run: usize, figures: &Figures
     }
 }
 
-fn measure(settings: &Settings, target: &Target, progress: &mut dyn Progress) -> Result<Figures, BenchError> {
+fn measure(args: &Args, target: &Target, progress: &mut dyn Progress) -> Result<Figures, BenchError> {
     let mut engine = Engine::new()?;
-    let (access, patience) = (&target.access, settings.common.patience);
-    let size = Size { subscribers: settings.subscribers, threads: settings.generators };
-    let mut crew = SubscriberThreads::join(&mut engine, access, settings.wire, size, patience, progress)?;
-    let mut lanes = Lanes::open(settings, target, &mut engine)?;
+    let (access, patience) = (&target.access, args.common.patience);
+    let size = Size { subscribers: args.subscribers, threads: args.generators };
+    let mut crew = SubscriberThreads::join(&mut engine, access, args.transport, size, patience, progress)?;
+    let mut lanes = Lanes::open(args, target, &mut engine)?;
     progress.begin("warming up", 0);
-    let warm_up = (settings.events / 10).clamp(5, 100);
+    let warm_up = (args.events / 10).clamp(5, 100);
     let warmed = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {});
     let mut stalled = BenchError::or_stalled(warmed)?;
-    progress.begin("publishing", settings.events);
+    progress.begin("publishing", args.events);
     let had = crew.deliveries();
     lanes.whole.reset();
     lanes.per_second.clear();
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        let load = lanes.publish(settings.events, &mut engine, &mut crew, patience, at);
+        let load = lanes.publish(args.events, &mut engine, &mut crew, patience, at);
         stalled = BenchError::or_stalled(load)?;
     }
     let used = meter.used(target);
@@ -264,8 +286,8 @@ struct Lanes {
 }
 
 impl Lanes {
-    fn open(settings: &Settings, target: &Target, engine: &mut Engine) -> Result<Lanes, BenchError> {
-        let keys = (0..settings.outstanding)
+    fn open(args: &Args, target: &Target, engine: &mut Engine) -> Result<Lanes, BenchError> {
+        let keys = (0..args.outstanding)
             .map(|lane| engine.open(target.access.addr, Wire::Http, PUBLISHERS + lane, b""))
             .collect::<Result<Vec<Key>, BenchError>>()?;
         Ok(Lanes {
@@ -275,9 +297,9 @@ impl Lanes {
             per_second: Vec::new(),
             keys,
             of_event: vec![0; WINDOW].into_boxed_slice(),
-            burst: settings.burst as u64,
+            burst: args.burst as u64,
             publish: HttpPublish::new(&target.access, false),
-            template: Template::custom(0, settings.size),
+            template: Template::custom(0, args.size),
             published: 0,
             body: Vec::new(),
             request: Vec::new(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::Common;
+use super::common::{Common, help, whole_seconds};
 use super::engine::Engine;
 use super::error::BenchError;
 use super::h2::Streams;
@@ -25,68 +25,88 @@ use super::target::{Server, Target};
 
 /// How often the memory of a process is read until it is stable.
 const LOOK: Duration = Duration::from_millis(250);
-/// The longest wait for stable memory, beyond [`Settings::rest`].
+/// The longest wait for stable memory, beyond [`Args::rest`].
 const REST_MAX: Duration = Duration::from_secs(16);
 
 /// The kind of connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Transport {
     /// WebSocket.
     Ws,
     /// SSE over HTTP/1.1.
     Sse,
-    /// SSE streams over HTTP/2, with the number of streams per connection.
-    H2(usize),
+    /// SSE over HTTP/2.
+    H2,
 }
 
-impl Kind {
-    fn name(self) -> &'static str {
+impl Transport {
+    const fn label(self) -> &'static str {
         match self {
-            Kind::Ws => "ws",
-            Kind::Sse => "sse",
-            Kind::H2(_) => "h2",
+            Transport::Ws => "ws",
+            Transport::Sse => "sse",
+            Transport::H2 => "h2",
         }
     }
 }
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The kind of connection.
-    pub kind: Kind,
-    /// The number of connections or streams.
-    pub connections: usize,
-    /// How long memory must be stable before it is reported. Allocators return memory some time after it was
-    /// freed.
-    pub rest: Duration,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench idle                                     # 10,000 WebSockets, twice
+  nervewire bench idle --transport sse --bar 'bytes<=400' --bar 'second<=5'
+  nervewire bench idle --transport h2 --connections 2000 --streams-per-connection 100";
+
+/// Measure the memory of an idle connection, and whether it is freed afterwards
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Kind of connection: `ws`, `sse` (HTTP/1.1) or `h2` (SSE streams over HTTP/2)
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    pub(crate) transport: Transport,
+    /// Connections, or streams
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) connections: usize,
+    /// Streams on each connection, with h2
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) streams_per_connection: usize,
+    /// Seconds that memory must be stable before it is reported
+    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = whole_seconds)]
+    pub(crate) rest: Duration,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    match args.transport {
+        Transport::H2 => args.connections / args.streams_per_connection.max(1),
+        Transport::Ws | Transport::Sse => args.connections,
+    }
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// A server does not start, refuses, or its process is unknown.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, kind, connections, rest } = settings;
-    if *connections == 0 || common.runs == 0 || *kind == Kind::H2(0) {
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Args { common, transport, connections, streams_per_connection, rest } = args;
+    let h2 = *transport == Transport::H2;
+    if *connections == 0 || common.runs == 0 || (h2 && *streams_per_connection == 0) {
         return Err(BenchError::Usage("connections, streams and runs are at least 1".into()));
     }
-    if matches!(kind, Kind::H2(_)) && (common.floor || common.naive) {
+    if h2 && (common.floor || common.naive) {
         return Err(BenchError::Usage("the baselines do not speak HTTP/2".into()));
     }
-    let what = match kind {
-        Kind::Ws => "WebSocket connections".to_owned(),
-        Kind::Sse => "SSE connections".to_owned(),
-        Kind::H2(each) => format!("SSE streams, {each} on an HTTP/2 connection"),
+    let what = match transport {
+        Transport::Ws => "WebSocket connections".to_owned(),
+        Transport::Sse => "SSE connections".to_owned(),
+        Transport::H2 => format!("SSE streams, {streams_per_connection} on an HTTP/2 connection"),
     };
-    let parameters = json!({"transport": kind.name(), "connections": connections, "rest": rest.as_secs(), "runs": common.runs});
+    let parameters = json!({"transport": transport.label(), "connections": connections, "rest": rest.as_secs(), "runs": common.runs});
     let mut report =
         Report::new("idle", format!("{connections} {what}, nothing published"), parameters, &common.bars);
     for _ in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, None)?;
-            measure(settings, &target, &mut report, progress)?;
+            measure(args, &target, &mut report, progress)?;
         }
     }
     Ok(report)
@@ -100,22 +120,23 @@ enum Wave {
 
 impl Wave {
     fn come(
-        settings: &Settings,
+        args: &Args,
         target: &Target,
         count: usize,
         progress: &mut dyn Progress,
     ) -> Result<Wave, BenchError> {
-        let wire = match settings.kind {
-            Kind::Ws => Wire::Ws,
-            Kind::Sse => Wire::Sse,
-            Kind::H2(each) => {
-                return Streams::open(&target.access, count, each, settings.common.patience, progress)
-                    .map(Wave::Streams);
+        let patience = args.common.patience;
+        let wire = match args.transport {
+            Transport::Ws => Wire::Ws,
+            Transport::Sse => Wire::Sse,
+            Transport::H2 => {
+                let each = args.streams_per_connection;
+                return Streams::open(&target.access, count, each, patience, progress).map(Wave::Streams);
             }
         };
         let mut engine = Engine::new()?;
         let mut crowd = Subscribers::new();
-        crowd.join(&mut engine, &target.access, wire, count, settings.common.patience, progress)?;
+        crowd.join(&mut engine, &target.access, wire, count, patience, progress)?;
         Ok(Wave::Sockets(Box::new(engine)))
     }
 
@@ -128,22 +149,22 @@ impl Wave {
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     target: &Target,
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let pid =
         target.pid.ok_or_else(|| BenchError::Usage("idle reads the server's memory: give --pid".into()))?;
-    let count = settings.connections as f64;
-    Wave::come(settings, target, 1, progress)?.leave();
-    let before = at_rest(pid, settings.rest)?;
-    let wave = Wave::come(settings, target, settings.connections, progress)?;
-    let first = at_rest(pid, settings.rest)?;
+    let count = args.connections as f64;
+    Wave::come(args, target, 1, progress)?.leave();
+    let before = at_rest(pid, args.rest)?;
+    let wave = Wave::come(args, target, args.connections, progress)?;
+    let first = at_rest(pid, args.rest)?;
     wave.leave();
-    let between = at_rest(pid, settings.rest)?;
-    let wave = Wave::come(settings, target, settings.connections, progress)?;
-    let second = at_rest(pid, settings.rest)?;
+    let between = at_rest(pid, args.rest)?;
+    let wave = Wave::come(args, target, args.connections, progress)?;
+    let second = at_rest(pid, args.rest)?;
     wave.leave();
     let server: Server = target.server;
     let grown = |from: u64, to: u64| to as f64 - from as f64;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::Common;
+use super::common::{Common, help};
 use super::engine::{Engine, until_quiet};
 use super::error::BenchError;
 use super::meter::Meter;
@@ -27,73 +27,88 @@ const TICK: Duration = Duration::from_millis(100);
 /// Publishes before the measured ones.
 const WARM_UP: u64 = 20;
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The transport of subscribers.
-    pub wire: Wire,
-    /// The number of subscribers.
-    pub subscribers: usize,
-    /// Publishes a second.
-    pub rate: f64,
-    /// Duration of a run, in seconds.
-    pub seconds: u64,
-    /// Bytes of an event.
-    pub size: usize,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench latency --rate 20 --subscribers 1000 --seconds 20
+  nervewire bench latency --floor --runs 5 --bar 'p50<=1.25x' --bar 'p99<=1.25x'";
+
+/// Measure the latency from publish to each subscriber at a fixed publish rate
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Transport of subscribers
+    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    pub(crate) transport: Wire,
+    /// Subscribers
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) subscribers: usize,
+    /// Publishes per second
+    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    pub(crate) rate: f64,
+    /// Length of each run
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) seconds: u64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.subscribers
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// A server does not start, refuses, ends or makes no progress.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, subscribers, rate, seconds, size, .. } = settings;
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Args { common, subscribers, rate, seconds, size, .. } = args;
     if *subscribers == 0 || *seconds == 0 || common.runs == 0 || !(0.01..=1e6).contains(rate) {
         return Err(BenchError::Usage("subscribers, seconds, rate and runs are at least 1".into()));
     }
-    let wire = settings.wire.name();
+    let wire = args.transport.name();
     let about = format!(
         "{subscribers} subscribers over {wire}, {rate} publishes a second for {seconds} s, events of {size} bytes"
     );
     let parameters = json!({
-        "transport": settings.wire.label(), "subscribers": subscribers,
+        "transport": args.transport.label(), "subscribers": subscribers,
         "rate": rate, "seconds": seconds, "size": size, "runs": common.runs,
     });
     let mut report = Report::new("latency", about, parameters, &common.bars);
     for run in 0..common.runs {
         for server in common.servers() {
             let target = common.start(server, None)?;
-            measure(settings, run, &target, &mut report, progress)?;
+            measure(args, run, &target, &mut report, progress)?;
         }
     }
     Ok(report)
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &Target,
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let (server, patience) = (target.server, settings.common.patience);
+    let (server, patience) = (target.server, args.common.patience);
     let mut engine = Engine::new()?;
     let mut crowd = Subscribers::new();
-    crowd.join(&mut engine, &target.access, settings.wire, settings.subscribers, patience, progress)?;
+    crowd.join(&mut engine, &target.access, args.transport, args.subscribers, patience, progress)?;
     let mut load = Load {
         key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
         publish: HttpPublish::new(&target.access, false),
-        template: Template::custom(0, settings.size),
-        period: Duration::from_secs_f64(1.0 / settings.rate),
+        template: Template::custom(0, args.size),
+        period: Duration::from_secs_f64(1.0 / args.rate),
         patience,
         published: 0,
         request: Vec::new(),
         per_second: Vec::new(),
     };
     load.publish(WARM_UP, &mut engine, &mut crowd, &mut |_| {})?;
-    let events = ((settings.rate * settings.seconds as f64).ceil() as u64).max(1);
+    let events = ((args.rate * args.seconds as f64).ceil() as u64).max(1);
     progress.begin("publishing", events);
     let had = crowd.deliveries();
     crowd.record()?;

@@ -1,4 +1,4 @@
-//! The load tester of `nervewire bench`.
+//! The load tester behind `nervewire bench`: its command-line grammar and what it measures.
 //!
 //! A run starts one new server ([`target`]), applies one load, and returns figures. A mode makes the
 //! requested number of runs. Each run measures the daemon and, if requested, the floor and the naive server
@@ -11,11 +11,10 @@
 //! * Two executables of the daemon are measured alternately ([`alternate`]).
 //! * Every event is stamped ([`stamp`]) and every subscriber has a tally ([`delivery_check`]). A loss fails the run.
 //!
-//! A mode is a file with `Settings` and `fn run(&Settings, &mut dyn Progress) -> Result<Report, BenchError>`.
-//! Its flags are in `src/cli/bench.rs` of the daemon. It does not know the internals of the daemon: it uses only the wire,
-//! /proc and `/metrics`.
-
-use std::time::Duration;
+//! A mode is a file with its flags, `Args`, and three functions: `connections` (how many it holds open in this
+//! process), `run`, and the mode's own checks. It has one row in [`modes!`].
+//!
+//! The crate does not know the internals of the daemon: it uses only the wire, /proc and `/metrics`.
 
 pub mod alternate;
 pub mod baseline;
@@ -24,6 +23,7 @@ pub mod catchup;
 pub mod churn;
 pub mod cleanup;
 pub mod closed_loop;
+mod common;
 pub mod delivery_check;
 pub mod engine;
 pub mod error;
@@ -58,52 +58,84 @@ pub mod tenants;
 pub mod threshold;
 pub mod token;
 
-use baseline::Baselines;
-use error::BenchError;
-use target::{DaemonSettings, Server, Target};
-use threshold::Threshold;
+use common::Common;
+pub use error::BenchError;
+use progress::Progress;
+use report::Report;
 
 /// Maximum events of one publish (protocol §8).
 pub const EVENTS_PER_PUBLISH: usize = 1_000;
 
-/// The settings of every mode.
-#[derive(Clone, Debug, Default)]
-pub struct Common {
-    /// The daemon to measure.
-    pub daemon: DaemonSettings,
-    /// The directory of the baselines.
-    pub baselines: Baselines,
-    /// Whether to measure the floor too.
-    pub floor: bool,
-    /// Whether to measure the naive server too.
-    pub naive: bool,
-    /// Runs against each server, at least 1.
-    pub runs: usize,
-    /// The longest time without progress.
-    pub patience: Duration,
-    /// Limits for the figures.
-    pub bars: Vec<Threshold>,
+/// Declares the modes: the subcommand's name, and the module of its flags.
+macro_rules! modes {
+    ($($Mode:ident($module:ident),)*) => {
+        /// What to measure: a subcommand of `nervewire bench`.
+        #[derive(Clone, Debug, clap::Subcommand)]
+        #[allow(missing_docs, reason = "the help of a mode is the documentation of its flags")]
+        pub enum Mode {
+            $($Mode($module::Args),)*
+        }
+
+        impl Mode {
+            fn common(&mut self) -> &mut Common {
+                match self {
+                    $(Mode::$Mode(args) => &mut args.common,)*
+                }
+            }
+
+            fn connections(&self) -> usize {
+                match self {
+                    $(Mode::$Mode(args) => $module::connections(args),)*
+                }
+            }
+
+            fn measure(&self, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+                match self {
+                    $(Mode::$Mode(args) => $module::run(args, progress),)*
+                }
+            }
+        }
+    };
 }
 
-impl Common {
-    /// Returns the servers of one run in the order of measurement. The daemon is first, because the floor
-    /// uses its batch depth.
-    #[must_use]
-    pub fn servers(&self) -> Vec<Server> {
-        let wanted = [(Server::Daemon, true), (Server::Floor, self.floor), (Server::Naive, self.naive)];
-        wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(server, _)| server).collect()
-    }
+modes! {
+    Fanout(fanout),
+    Idle(idle),
+    Latency(latency),
+    Churn(churn),
+    Publish(publish),
+    Messages(messages),
+    Catchup(catchup),
+    Open(open),
+    Resume(resume),
+    Noisy(noisy),
+    Streams(streams),
+}
 
-    /// Starts a server for one run. A floor writes at most `depth` events at once.
-    ///
-    /// # Errors
-    /// The program does not exist or does not start.
-    pub fn start(&self, server: Server, depth: Option<u64>) -> Result<Target, BenchError> {
-        match server {
-            Server::Daemon => Target::daemon(&self.daemon),
-            baseline => self.baselines.start(baseline, depth),
-        }
-    }
+/// What to print, and whether the measurement counts as passed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// A table, or JSON with `--json`.
+    pub text: String,
+    /// False if a bar was missed, or an event was lost or repeated.
+    pub passed: bool,
+}
+
+/// Measures a mode, alternately with another executable if one was given.
+///
+/// # Errors
+/// The settings contradict each other, or a server does not start, refuses or ends.
+pub fn run(mut mode: Mode) -> Result<Outcome, BenchError> {
+    let common = mode.common().clone();
+    common.check(mode.connections())?;
+    cleanup::cleared_on_signals();
+    let mut measure = |common: Common, progress: &mut dyn Progress| {
+        *mode.common() = common;
+        mode.measure(progress)
+    };
+    let report = alternate::run(&common, &mut measure, common.progress().as_mut())?;
+    let text = if common.json { report.json().to_string() } else { report.table() };
+    Ok(Outcome { text, passed: report.is_ok() })
 }
 
 /// Creates an empty histogram of nanoseconds, up to a minute, with three significant digits.

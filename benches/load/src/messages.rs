@@ -16,8 +16,8 @@ use super::publisher::HttpPublish;
 use super::report::Report;
 use super::subscriber::Wire;
 use super::target::{Access, Server};
-use super::tenants::daemon_alone;
-use super::{Common, http_connection};
+use super::common::{Common, help};
+use super::{http_connection};
 
 /// Maximum number of agents or users. Their numbers have a fixed number of digits.
 const MOST: usize = 1_000_000;
@@ -29,32 +29,51 @@ const THINGS: RowNames = RowNames {
     ack: ["request to answer", "request to answer, p50", "request to answer, p99"],
 };
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// Clients, each with one request in progress.
-    pub clients: usize,
-    /// Number of agents of the messages.
-    pub agents: usize,
-    /// Number of users that the messages are addressed to.
-    pub users: usize,
-    /// Duration of the measurement, in seconds.
-    pub seconds: u64,
-    /// How long to wait afterwards, before disk and memory are read, in seconds.
-    pub rest: u64,
-    /// Bytes of a message's content.
-    pub size: usize,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench messages                                 # 256 clients, 10,000 agents, 10,000 users
+  nervewire bench messages --agents 1 --users 1
+  nervewire bench messages --runs 5 --bar 'rate>=30000'
+
+Each message is durable, has a random agent and user, and publishes its event.";
+
+/// Measure messages created per second, each with its event, and the CPU time of one
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Clients, each with one request in progress
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub(crate) clients: usize,
+    /// Agents of the messages; they are created first
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) agents: usize,
+    /// Users that the messages are addressed to
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub(crate) users: usize,
+    /// Duration of each run's measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 8)]
+    pub(crate) seconds: u64,
+    /// Seconds to wait after the run before disk and memory are read
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) rest: u64,
+    /// Bytes of a message's content
+    #[arg(long, value_name = "BYTES", default_value_t = 200)]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.clients
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// The daemon does not start, refuses, ends or makes no progress.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, clients, agents, users, seconds, rest, size } = settings;
-    daemon_alone(common)?;
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Args { common, clients, agents, users, seconds, rest, size } = args;
+    common.daemon_alone()?;
     let counts = [*clients, *agents, *users];
     if counts.contains(&0) || agents.max(users) > &MOST || *seconds == 0 || *size == 0 {
         let limits = format!(

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::Common;
+use super::common::{Common, help, seconds};
 use super::engine::{ConnEvent, Engine, Handler, Key, is_type};
 use super::error::BenchError;
 use super::interval::{self, Interval};
@@ -28,7 +28,7 @@ use super::stamp::{Stamp, Template, now_ns};
 use super::subscriber::Wire;
 use super::subscribers::{JoinWatcher, PUBLISHERS, Wave, record_trouble};
 use super::target::{Server, Target};
-use super::tenants::{Tenant, daemon_alone};
+use super::tenants::Tenant;
 
 /// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(10);
@@ -39,71 +39,95 @@ const SAMPLE: Duration = Duration::from_millis(100);
 const GRACE_US: f64 = 2_000.0;
 const MIB: f64 = 1_048_576.0;
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The transport of subscribers of both tenants.
-    pub wire: Wire,
-    /// A's subscribers.
-    pub subscribers: usize,
-    /// The share of A's subscribers that never reads, 0 to 1.
-    pub stalled: f64,
-    /// A's publishers.
-    pub publishers: usize,
-    /// Events in each publish of every second publisher.
-    pub array: u64,
-    /// True if A waits for the disk; false if it uses `ack=memory`.
-    pub durable: bool,
-    /// Bytes of an event.
-    pub size: usize,
-    /// B's subscribers.
-    pub live: usize,
-    /// B's publishes a second.
-    pub rate: f64,
-    /// How long B is measured alone, and again under load.
-    pub seconds: Duration,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench noisy                                    # 5,000 subscribers, half of them stalled
+  nervewire bench noisy --stalled 0.9 --publishers 64 --seconds 30
+  nervewire bench noisy --runs 5 --bar 'sent_share<=1'     # p99 <= max(2 x alone, 2 ms)
+
+The sends of tenant B are timed in the daemon, and its receipts in this process. With --url the key
+must be an operator key. An event lost by B fails the run; events lost by A are reported.";
+
+/// Measure the effect of a busy tenant, whose subscribers do not read, on a quiet tenant
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Transport of subscribers
+    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    pub(crate) transport: Wire,
+    /// Subscribers of the busy tenant, A
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    pub(crate) subscribers: usize,
+    /// Share of these subscribers that never reads, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    pub(crate) stalled: f64,
+    /// Publishers of A; each publishes again as soon as it gets a response
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) publishers: usize,
+    /// Events in each publish of every second publisher; the others publish single events
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) array: u64,
+    /// Publishers of A wait for the disk, instead of using `ack=memory`
+    #[arg(long)]
+    pub(crate) durable: bool,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) size: usize,
+    /// Subscribers of the quiet tenant, B
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) live: usize,
+    /// Publishes per second of B
+    #[arg(long, value_name = "N", default_value_t = 50.0)]
+    pub(crate) rate: f64,
+    /// Seconds to measure B alone, and again under A's load
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.subscribers
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// The daemon does not start, or ends a connection of the quiet tenant.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    check(settings)?;
-    let Settings { subscribers, stalled, publishers, array, size, live, rate, durable, .. } = settings;
-    let wire = settings.wire.name();
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(args)?;
+    let Args { subscribers, stalled, publishers, array, size, live, rate, durable, .. } = args;
+    let wire = args.transport.name();
     let about = format!(
         "tenant A: {publishers} publishers as fast as they can, {subscribers} subscribers over {wire}, {:.0} % of them not \
          reading; tenant B: {live} subscribers, {rate} publishes a second",
         stalled * 100.0
     );
     let parameters = json!({
-        "transport": settings.wire.label(), "subscribers": subscribers,
+        "transport": args.transport.label(), "subscribers": subscribers,
         "stalled": stalled, "publishers": publishers, "array": array, "durable": durable, "size": size,
-        "live": live, "rate": rate, "seconds": settings.seconds.as_secs_f64(), "runs": settings.common.runs,
+        "live": live, "rate": rate, "seconds": args.seconds.as_secs_f64(), "runs": args.common.runs,
     });
-    let mut report = Report::new("noisy", about, parameters, &settings.common.bars);
-    for run in 0..settings.common.runs {
-        let target = settings.common.start(Server::Daemon, None)?;
-        measure(settings, run, &target, &mut report, progress)?;
+    let mut report = Report::new("noisy", about, parameters, &args.common.bars);
+    for run in 0..args.common.runs {
+        let target = args.common.start(Server::Daemon, None)?;
+        measure(args, run, &target, &mut report, progress)?;
     }
     report.notes.push(interval::NOTE.into());
     report.notes.push("TCP memory is that of the whole machine, this process's sockets included".into());
     Ok(report)
 }
 
-fn check(settings: &Settings) -> Result<(), BenchError> {
-    daemon_alone(&settings.common)?;
+fn check(args: &Args) -> Result<(), BenchError> {
+    args.common.daemon_alone()?;
     let refuse = |what: &str| Err(BenchError::Usage(what.to_owned()));
-    if settings.subscribers == 0 || settings.publishers == 0 || settings.live == 0 {
+    if args.subscribers == 0 || args.publishers == 0 || args.live == 0 {
         return refuse("subscribers, publishers and live are at least 1");
     }
-    if !(0.0..=1.0).contains(&settings.stalled) || settings.seconds.is_zero() {
+    if !(0.0..=1.0).contains(&args.stalled) || args.seconds.is_zero() {
         return refuse("stalled is a share from 0 to 1, and the run lasts some time");
     }
-    quiet_tenant::check(settings.array, settings.rate)
+    quiet_tenant::check(args.array, args.rate)
 }
 
 /// Returns true if subscriber `tag` stalls. Every range of tags contains about the given share.
@@ -113,7 +137,7 @@ fn stalls(tag: usize, share: f64) -> bool {
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &Target,
     report: &mut Report,
@@ -123,25 +147,25 @@ fn measure(
     let bystander = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
-            wire: settings.wire,
-            subscribers: settings.live,
-            rate: settings.rate,
-            size: settings.size,
+            wire: args.transport,
+            subscribers: args.live,
+            rate: args.rate,
+            size: args.size,
             probes: true,
-            patience: settings.common.patience,
+            patience: args.common.patience,
         },
     )?;
     progress.begin("the quiet tenant alone", 0);
-    let alone = bystander.measure_alone(settings.seconds)?;
+    let alone = bystander.measure_alone(args.seconds)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
     let mut flood = Flood::default();
-    join(settings, &loud, &mut engine, &mut flood, progress)?;
-    let mut load = Load::open(settings, &loud)?;
+    join(args, &loud, &mut engine, &mut flood, progress)?;
+    let mut load = Load::open(args, &loud)?;
     engine.watch(&load.engine)?;
     // The effect of connecting A's subscribers on B is in neither stretch.
     bystander.cut()?;
-    progress.begin("under load", settings.seconds.as_millis() as u64);
+    progress.begin("under load", args.seconds.as_millis() as u64);
     let mut memory = Memory::now(target);
     let (meter, began) = (Meter::start(target), Instant::now());
     let mut end_requested = false;
@@ -151,7 +175,7 @@ fn measure(
         flood.check()?;
         memory.sample(target);
         progress.at(began.elapsed().as_millis() as u64);
-        if !end_requested && began.elapsed() >= settings.seconds {
+        if !end_requested && began.elapsed() >= args.seconds {
             end_requested = true;
             bystander.request_end();
         }
@@ -209,19 +233,19 @@ fn tell_loud(report: &mut Report, run: usize, flood: &Flood, used: &IntervalUsag
 }
 
 fn join(
-    settings: &Settings,
+    args: &Args,
     loud: &Tenant,
     engine: &mut Engine,
     flood: &mut Flood,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let request = subscribe(&loud.access, settings.wire, "");
-    progress.begin("connecting the loud tenant", settings.subscribers as u64);
-    let Settings { wire, subscribers: count, .. } = *settings;
-    let wave = Wave { access: &loud.access, wire, first: 0, count, patience: settings.common.patience };
+    let request = subscribe(&loud.access, args.transport, "");
+    progress.begin("connecting the loud tenant", args.subscribers as u64);
+    let Args { transport: wire, subscribers: count, .. } = *args;
+    let wave = Wave { access: &loud.access, wire, first: 0, count, patience: args.common.patience };
     let keys = wave.join(engine, flood, |_| Cow::Borrowed(&request), progress)?;
     for (tag, key) in keys.into_iter().enumerate() {
-        if stalls(tag, settings.stalled) {
+        if stalls(tag, args.stalled) {
             engine.set_paused(key, true, flood);
         }
     }
@@ -243,16 +267,16 @@ struct Load {
 }
 
 impl Load {
-    fn open(settings: &Settings, loud: &Tenant) -> Result<Load, BenchError> {
+    fn open(args: &Args, loud: &Tenant) -> Result<Load, BenchError> {
         let mut engine = Engine::new()?;
         let open = |lane| engine.open(loud.access.addr, Wire::Http, PUBLISHERS + lane, b"");
-        let keys = (0..settings.publishers).map(open).collect::<Result<Vec<Key>, BenchError>>()?;
+        let keys = (0..args.publishers).map(open).collect::<Result<Vec<Key>, BenchError>>()?;
         Ok(Load {
             engine,
             keys,
-            publish: HttpPublish::new(&loud.access, settings.durable),
-            template: Template::custom(0, settings.size),
-            array: settings.array,
+            publish: HttpPublish::new(&loud.access, args.durable),
+            template: Template::custom(0, args.size),
+            array: args.array,
             offered: 0,
             body: Vec::new(),
             request: Vec::new(),

@@ -16,7 +16,7 @@ use rustix::fs::{Advice, fadvise};
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::Common;
+use super::common::{Common, help};
 use super::closed_loop::{Clients, Plan, Requests};
 use super::engine::Engine;
 use super::error::BenchError;
@@ -28,7 +28,7 @@ use super::report::Report;
 use super::stamp::Template;
 use super::subscriber::Wire;
 use super::target::{Server, Target};
-use super::tenants::{self, daemon_alone};
+use super::tenants;
 
 /// Number of publishers that fill the log.
 const CLIENTS: usize = 16;
@@ -38,26 +38,44 @@ const BATCH: u64 = 100;
 const KEEP: &str = "retention.max_bytes=0";
 const GIGABYTE: f64 = 1e9;
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// Gigabytes (10⁹) of events in the log, as published.
-    pub gigabytes: f64,
-    /// Bytes of an event.
-    pub size: usize,
-    /// Whether to drop the data from the page cache before each opening.
-    pub cold: bool,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench open                                     # 1 GB of events
+  nervewire bench open --gigabytes 20 --bar 'killed<=2' --bar 'clean<=0.2'
+  nervewire bench open --cold                              # the data is not in the page cache
+
+The daemon is killed while events are published. It keeps all events (retention.max_bytes=0, unless
+--set changes it), so the temporary directory needs several times --gigabytes of free space. An
+acknowledged event that is missing afterwards fails the run.";
+
+/// Measure how long a daemon with a large log takes to start after kill -9 and after an orderly stop
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Gigabytes of events in the log, as published
+    #[arg(long, value_name = "GB", default_value_t = 1.0)]
+    pub(crate) gigabytes: f64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub(crate) size: usize,
+    /// Drop the data from the kernel's page cache before each opening
+    #[arg(long)]
+    pub(crate) cold: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(_: &Args) -> usize {
+    CLIENTS
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// The daemon does not start, refuses, or does not stop.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let Settings { common, gigabytes, size, cold } = settings;
-    daemon_alone(common)?;
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let Args { common, gigabytes, size, cold } = args;
+    common.daemon_alone()?;
     if common.daemon.url.is_some() {
         return Err(BenchError::Usage("this mode kills the daemon: it starts one, leave --url out".into()));
     }
@@ -72,20 +90,20 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     keeping.daemon.set.insert(0, KEEP.into());
     for run in 0..common.runs {
         let mut target = keeping.start(Server::Daemon, None)?;
-        measure(settings, run, &mut target, &mut report, progress)?;
+        measure(args, run, &mut target, &mut report, progress)?;
     }
     Ok(report)
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &mut Target,
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let patience = settings.common.patience;
-    let acknowledged = fill_and_kill(settings, target, progress)?;
+    let patience = args.common.patience;
+    let acknowledged = fill_and_kill(args, target, progress)?;
     let names = [
         ("killed", "killed_cpu", "opening after kill -9", "CPU of it"),
         ("clean", "clean_cpu", "opening after an orderly end", "CPU of it"),
@@ -96,7 +114,7 @@ fn measure(
             report.add(Server::Daemon, "stop", "ending in order", "s", took.as_secs_f64());
         }
         let data = target.data_dir().unwrap_or_default();
-        if settings.cold {
+        if args.cold {
             forget(&data)?;
         }
         progress.begin(name, 0);
@@ -122,11 +140,11 @@ fn measure(
 /// Publishes until the given number is acknowledged, and kills the daemon while more are in progress. Returns
 /// the number of acknowledged events.
 fn fill_and_kill(
-    settings: &Settings,
+    args: &Args,
     target: &mut Target,
     progress: &mut dyn Progress,
 ) -> Result<u64, BenchError> {
-    let mut template = Template::custom(0, settings.size);
+    let mut template = Template::custom(0, args.size);
     let (mut body, mut rest) = (Vec::new(), Vec::new());
     template.array(0, BATCH, 0, &mut body);
     HttpPublish::rest(&body, &mut rest);
@@ -136,12 +154,12 @@ fn fill_and_kill(
         access: vec![target.access.clone(); CLIENTS],
         batch: BATCH as usize,
         ids: true,
-        patience: settings.common.patience,
+        patience: args.common.patience,
     };
     let mut engine = Engine::new()?;
     let mut clients = Clients::open(&plan, &mut same, &mut engine, progress)?;
     let each = template.size() as f64 * BATCH as f64;
-    let most = ((settings.gigabytes * GIGABYTE / each) as u64).max(1);
+    let most = ((args.gigabytes * GIGABYTE / each) as u64).max(1);
     progress.begin("filling the log", most);
     let mut done = 0;
     while done < most {
@@ -150,7 +168,7 @@ fn fill_and_kill(
         done = clients.acknowledged;
         progress.at(done);
     }
-    target.end(Signal::KILL, settings.common.patience)?;
+    target.end(Signal::KILL, args.common.patience)?;
     Ok(clients.acknowledged * BATCH)
 }
 

@@ -24,7 +24,8 @@ use super::report::Report;
 use super::stamp::Template;
 use super::subscriber::Wire;
 use super::target::{Access, Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH, http_connection};
+use super::common::{Common, help};
+use super::{EVENTS_PER_PUBLISH, baseline, http_connection};
 
 /// Channels that the events are spread over.
 const CHANNELS: usize = 16;
@@ -42,62 +43,135 @@ const THINGS: RowNames = RowNames {
     ack: ["publish to ack", "publish to ack, p50", "publish to ack, p99"],
 };
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// [`Wire::Http`] keep-alive or [`Wire::Ws`].
-    pub wire: Wire,
-    /// Publishers, each with one publish in progress.
-    pub clients: usize,
-    /// Events in each publish.
-    pub batch: usize,
-    /// Whether to send lines of NDJSON instead of an event or an array. Only over HTTP.
-    pub lines: bool,
-    /// Organizations that receive the events in turn.
-    pub organizations: usize,
-    /// Whether acks wait for the disk.
-    pub durable: bool,
-    /// Duration of the measurement, in seconds.
-    pub seconds: u64,
-    /// How long to wait afterwards, before disk and memory are read, in seconds.
-    pub rest: u64,
-    /// Bytes of an event.
-    pub size: usize,
+/// The protocol of publishers.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1, one request after another on a connection.
+    Http,
+    /// WebSocket.
+    Ws,
+}
+
+/// The encoding of several events in one body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Body {
+    /// A JSON array.
+    Json,
+    /// Lines of NDJSON; only over HTTP.
+    Ndjson,
+}
+
+/// What an acknowledgement waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Ack {
+    /// The event is on disk.
+    Durable,
+    /// The event has its sequence.
+    Memory,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench publish                                  # 512 clients over HTTP, durable acks
+  nervewire bench publish --protocol ws --bar 'rate>=50000'
+  nervewire bench publish --batch 100 --ack memory
+  nervewire bench publish --batch 100 --body ndjson --clients 256 --rest 10
+  nervewire bench publish --clients 256 --organizations 10000
+  nervewire bench publish --clients 1 --floor --runs 5 --bar 'p50<=1.25x:append'
+  nervewire bench publish --batch 100 --before ../old/nervewire --bar 'cpu<=0.5x:before'
+
+--floor runs bare programs after each run, on the file system of the temporary directory, which also
+holds the daemon's data. `floor` is a sled batch, a flush and an fdatasync. `append` is a pwrite and
+an fdatasync of the same bytes, for all waiting clients together. `parse` is an HTTP server that
+reads the same requests and drops their bodies.";
+
+/// Measure events published and acknowledged per second, and the latency of acks
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Protocol of publishers
+    #[arg(long, value_enum, default_value_t = Protocol::Http)]
+    pub(crate) protocol: Protocol,
+    /// Publishers, each with one publish in progress
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) clients: usize,
+    /// Events in each publish
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) batch: usize,
+    /// Encoding of several events in one body
+    #[arg(long, value_enum, default_value_t = Body::Json)]
+    pub(crate) body: Body,
+    /// Organizations to publish to in turn; if more than one, they are created first, with a key each
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) organizations: usize,
+    /// What an acknowledgement waits for
+    #[arg(long, value_enum, default_value_t = Ack::Durable)]
+    pub(crate) ack: Ack,
+    /// Duration of each run's measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub(crate) seconds: u64,
+    /// Seconds to wait after the run before disk and memory are read
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub(crate) rest: u64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) size: usize,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl Args {
+    const fn wire(&self) -> Wire {
+        match self.protocol {
+            Protocol::Http => Wire::Http,
+            Protocol::Ws => Wire::Ws,
+        }
+    }
+
+    fn is_ndjson(&self) -> bool {
+        self.body == Body::Ndjson
+    }
+
+    fn is_durable(&self) -> bool {
+        self.ack == Ack::Durable
+    }
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.clients
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// A server does not start, refuses, ends or makes no progress.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    check(settings)?;
-    let Settings { common, clients, batch, lines, organizations, durable, seconds, size, .. } = settings;
-    let wire = settings.wire.name();
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(args)?;
+    let Args { common, clients, batch, organizations, seconds, size, .. } = args;
+    let (wire, lines, durable) = (args.wire(), args.is_ndjson(), args.is_durable());
     let each = match (batch, lines) {
         (1, false) => "singles".to_owned(),
         (batch, false) => format!("arrays of {batch}"),
         (batch, true) => format!("{batch} lines of NDJSON each"),
     };
-    let ack = if *durable { "durable acks" } else { "acks from memory" };
+    let ack = if durable { "durable acks" } else { "acks from memory" };
     let to = if *organizations == 1 { String::new() } else { format!(" to {organizations} organizations") };
     let about =
-        format!("{clients} clients over {wire}{to}, {each}, {ack}, for {seconds} s, events of {size} bytes");
+        format!("{clients} clients over {}{to}, {each}, {ack}, for {seconds} s, events of {size} bytes", wire.name());
     let figures = json!({
-        "protocol": settings.wire.label(), "clients": clients, "batch": batch, "ndjson": lines,
-        "organizations": organizations, "ack": if *durable { "durable" } else { "memory" }, "seconds": seconds,
-        "rest": settings.rest, "size": size, "runs": common.runs,
+        "protocol": wire.label(), "clients": clients, "batch": batch, "ndjson": lines,
+        "organizations": organizations, "ack": if durable { "durable" } else { "memory" }, "seconds": seconds,
+        "rest": args.rest, "size": size, "runs": common.runs,
     });
     let mut report = Report::new("publish", about, figures, &common.bars);
     for run in 0..common.runs {
         let target = common.start(Server::Daemon, None)?;
         progress.begin("making organizations", 0);
         let access = accesses(&target.access, *organizations, common.patience)?;
-        measure(settings, run, &target, &access, &mut report, progress)?;
+        measure(args, run, &target, &access, &mut report, progress)?;
         drop(target); // so that its disk traffic does not affect the bare programs
         if common.floor {
-            beside(settings, run, &access, &mut report, progress)?;
+            beside(args, run, &access, &mut report, progress)?;
         }
     }
     if common.floor {
@@ -110,9 +184,9 @@ pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, B
     Ok(report)
 }
 
-fn check(settings: &Settings) -> Result<(), BenchError> {
+fn check(args: &Args) -> Result<(), BenchError> {
     let refuse = |what: String| Err(BenchError::Usage(what));
-    let Settings { common, clients, batch, organizations, seconds, .. } = settings;
+    let Args { common, clients, batch, organizations, seconds, .. } = args;
     if [*clients, *organizations, common.runs].contains(&0)
         || *seconds == 0
         || !(1..=EVENTS_PER_PUBLISH).contains(batch)
@@ -124,10 +198,10 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
     if common.naive {
         return refuse("the naive server has no log: there is nothing to compare".into());
     }
-    if settings.lines && settings.wire == Wire::Ws {
+    if args.is_ndjson() && args.wire() == Wire::Ws {
         return refuse("NDJSON works only over HTTP: leave out --protocol ws".into());
     }
-    if settings.wire == Wire::Ws && organizations > clients {
+    if args.wire() == Wire::Ws && organizations > clients {
         return refuse("a WebSocket belongs to one organization: use at least as many --clients".into());
     }
     Ok(())
@@ -149,7 +223,7 @@ fn accesses(access: &Access, count: usize, patience: Duration) -> Result<Vec<Acc
 
 /// Runs the load against one server. `access` holds the credentials.
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &Target,
     access: &[Access],
@@ -158,53 +232,53 @@ fn measure(
 ) -> Result<(), BenchError> {
     let there = |access: &Access| Access { credential: access.credential.clone(), ..target.access.clone() };
     let access: Vec<Access> = access.iter().map(there).collect();
-    let mut events = Events::new(settings, &access);
+    let mut events = Events::new(args, &access);
     let load = MeasuredLoad {
         plan: Plan {
-            wire: settings.wire,
-            access: access.iter().cycle().take(settings.clients).cloned().collect(),
-            batch: settings.batch,
+            wire: args.wire(),
+            access: access.iter().cycle().take(args.clients).cloned().collect(),
+            batch: args.batch,
             ids: true,
-            patience: settings.common.patience,
+            patience: args.common.patience,
         },
         things: THINGS,
-        bytes: settings.batch * Template::custom(0, settings.size).size(),
-        time: Duration::from_secs(settings.seconds),
-        rest: Duration::from_secs(if target.server == Server::Daemon { settings.rest } else { 0 }),
+        bytes: args.batch * Template::custom(0, args.size).size(),
+        time: Duration::from_secs(args.seconds),
+        rest: Duration::from_secs(if target.server == Server::Daemon { args.rest } else { 0 }),
     };
     load::measure(&load, &mut events, run, target, report, progress)
 }
 
 /// Runs the bare programs one after another.
 fn beside(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     access: &[Access],
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let baselines = &settings.common.baselines;
-    let bytes = (settings.batch * (settings.size + ENVELOPE)).to_string();
+    let baselines = args.common.baselines.as_deref();
+    let bytes = (args.batch * (args.size + ENVELOPE)).to_string();
     progress.begin("bare commits", 0);
     let of_row = bytes.parse::<usize>().unwrap_or(BARE_MAX).min(BARE_MAX).to_string();
     let commits =
-        bare(&baselines.find("bare_commit")?, &["--commits", &BARE_COMMITS.to_string(), "--bytes", &of_row])?;
-    progress.begin("bare appends", settings.seconds);
-    let (streams, seconds) = (settings.clients.to_string(), settings.seconds.to_string());
+        bare(&baseline::find(baselines, "bare_commit")?, &["--commits", &BARE_COMMITS.to_string(), "--bytes", &of_row])?;
+    progress.begin("bare appends", args.seconds);
+    let (streams, seconds) = (args.clients.to_string(), args.seconds.to_string());
     let arguments = ["--streams", &streams, "--bytes", &bytes, "--seconds", &seconds];
-    let appends = bare(&baselines.find("bare_append")?, &arguments)?;
-    let batch = settings.batch as f64;
+    let appends = bare(&baseline::find(baselines, "bare_append")?, &arguments)?;
+    let batch = args.batch as f64;
     for (server, figures) in [(Server::Floor, &commits), (Server::Append, &appends)] {
         report.add(server, "p50", THINGS.ack[1], "µs", figure(figures, "p50_ns")? / 1e3);
         report.add(server, "p99", THINGS.ack[2], "µs", figure(figures, "p99_ns")? / 1e3);
     }
     report.add(Server::Append, "rate", THINGS.rate, "1/s", figure(&appends, "rate")? * batch);
     report.add(Server::Append, "cpu", THINGS.cpu, "µs", figure(&appends, "cpu_ns")? / 1e3 / batch);
-    if settings.wire == Wire::Http {
-        let ids = settings.batch.to_string();
+    if args.wire() == Wire::Http {
+        let ids = args.batch.to_string();
         let parse =
-            Target::baseline(Server::Parse, &baselines.find("bare_http")?, &["--ids".into(), ids.into()])?;
-        measure(settings, run, &parse, access, report, progress)?;
+            Target::baseline(Server::Parse, &baseline::find(baselines, "bare_http")?, &["--ids".into(), ids.into()])?;
+        measure(args, run, &parse, access, report, progress)?;
     }
     Ok(())
 }
@@ -238,15 +312,16 @@ struct Events {
 }
 
 impl Events {
-    fn new(settings: &Settings, access: &[Access]) -> Events {
-        let Settings { batch, size, lines, durable, .. } = *settings;
+    fn new(args: &Args, access: &[Access]) -> Events {
+        let Args { batch, size, .. } = *args;
+        let (wire, lines, durable) = (args.wire(), args.is_ndjson(), args.is_durable());
         let path = if durable { "/api/v1/events" } else { "/api/v1/events?ack=memory" };
         let content = if lines { "application/x-ndjson" } else { "application/json" };
-        let heads = access.iter().map(|access| match settings.wire {
+        let heads = access.iter().map(|access| match wire {
             Wire::Ws => Vec::new(),
             Wire::Http | Wire::Sse => HttpPublish::to(access, path, content).head().to_vec(),
         });
-        let bodies = (0..CHANNELS.min(settings.clients)).map(|channel| {
+        let bodies = (0..CHANNELS.min(args.clients)).map(|channel| {
             let mut template = Template::custom(channel, size);
             let (mut body, mut out) = (Vec::new(), Vec::new());
             match lines {
@@ -255,7 +330,7 @@ impl Events {
             }
             let single = batch == 1 && !lines;
             let body = if single { &body[1..body.len() - 1] } else { &body[..] };
-            match settings.wire {
+            match wire {
                 Wire::Ws => ws_publish(channel as u64, body, !single, durable, &mut out),
                 Wire::Http | Wire::Sse => HttpPublish::rest(body, &mut out),
             }
@@ -264,7 +339,7 @@ impl Events {
         Events {
             heads: heads.collect(),
             bodies: bodies.collect(),
-            turn: (0..settings.clients).map(|at| at % access.len()).collect(),
+            turn: (0..args.clients).map(|at| at % access.len()).collect(),
         }
     }
 }
@@ -284,15 +359,15 @@ impl Requests for Events {
 mod tests {
     use super::*;
 
-    fn settings(clients: usize, batch: usize, lines: bool) -> Settings {
-        Settings {
+    fn args(clients: usize, batch: usize, body: Body) -> Args {
+        Args {
             common: Common::default(),
-            wire: Wire::Http,
+            protocol: Protocol::Http,
             clients,
             batch,
-            lines,
+            body,
             organizations: 1,
-            durable: true,
+            ack: Ack::Durable,
             seconds: 1,
             rest: 0,
             size: 128,
@@ -306,7 +381,7 @@ mod tests {
     #[test]
     fn every_organization_has_its_turn() {
         let organizations: Vec<Access> = (0..7).map(|at| access(&format!("K: {at}"))).collect();
-        let mut events = Events::new(&settings(3, 1, false), &organizations);
+        let mut events = Events::new(&args(3, 1, Body::Json), &organizations);
         let mut of = |at| {
             let [head, _] = events.next(at);
             let head = String::from_utf8_lossy(head).into_owned();
@@ -318,12 +393,12 @@ mod tests {
 
     #[test]
     fn a_request_is_whole_in_each_shape() {
-        for (batch, lines, content, starts) in [
-            (1, false, "application/json", "{\"type\":\"custom\""),
-            (3, false, "application/json", "[{\"type\""),
-            (3, true, "application/x-ndjson", "{\"type\""),
+        for (batch, body, content, starts) in [
+            (1, Body::Json, "application/json", "{\"type\":\"custom\""),
+            (3, Body::Json, "application/json", "[{\"type\""),
+            (3, Body::Ndjson, "application/x-ndjson", "{\"type\""),
         ] {
-            let mut events = Events::new(&settings(2, batch, lines), &[access("K: 0")]);
+            let mut events = Events::new(&args(2, batch, body), &[access("K: 0")]);
             let request = String::from_utf8(events.next(1).concat()).unwrap();
             let (head, body) = request.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("\r\nContent-Type: {content}\r\n")), "{head}");

@@ -30,104 +30,127 @@ use super::stamp::{Template, now_ns};
 use super::subscriber::Wire;
 use super::subscribers::{JoinWatcher, PUBLISHERS, StallDetector, Wave, record_trouble};
 use super::target::{Access, Server, Target};
-use super::tenants::{Tenant, daemon_alone};
-use super::{Common, histogram};
+use super::tenants::Tenant;
+use super::common::{Common, help, seconds};
+use super::{histogram};
 
 /// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
 /// Length of a cursor in characters.
 const CURSOR: usize = 22;
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The transport of subscribers of both tenants.
-    pub wire: Wire,
-    /// The number of subscribers that disconnect and reconnect.
-    pub subscribers: usize,
-    /// Events published while the subscribers are away.
-    pub behind: u64,
-    /// Events in each of those publishes.
-    pub array: u64,
-    /// Bytes of an event.
-    pub size: usize,
-    /// Subscribers of the other tenant.
-    pub live: usize,
-    /// Publishes per second of the other tenant.
-    pub rate: f64,
-    /// How long the other tenant is measured alone.
-    pub alone: Duration,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench resume                                   # 5,000 reconnect, 2,000 events behind
+  nervewire bench resume --transport sse --subscribers 1000 --behind 10000
+  nervewire bench resume --runs 5 --bar 'spread<=2' --bar 'sent_ratio<=2' --bar 'live_ratio<=2'
+
+A new organization is created for each part; with --url the key must be an operator key. Lost and
+repeated events are counted and fail the run.";
+
+/// Measure how soon all subscribers catch up when all reconnect at once, and the effect on another tenant
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Transport of subscribers
+    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    pub(crate) transport: Wire,
+    /// Subscribers that disconnect and all reconnect at once
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    pub(crate) subscribers: usize,
+    /// Events published while the subscribers are away
+    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    pub(crate) behind: u64,
+    /// Events in each of those publishes
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) array: u64,
+    /// Bytes of an event
+    #[arg(long, value_name = "BYTES", default_value_t = 128)]
+    pub(crate) size: usize,
+    /// Live subscribers of another tenant during the run
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) live: usize,
+    /// Publishes per second of that tenant
+    #[arg(long, value_name = "N", default_value_t = 50.0)]
+    pub(crate) rate: f64,
+    /// Seconds to measure that tenant alone first
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    pub(crate) alone: Duration,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+pub(crate) fn connections(args: &Args) -> usize {
+    args.subscribers
 }
 
 /// Runs the mode.
 ///
 /// # Errors
 /// The daemon does not start, refuses, or ends a connection.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    check(settings)?;
-    let Settings { subscribers, behind, array, size, live, rate, .. } = settings;
-    let wire = settings.wire.name();
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    check(args)?;
+    let Args { subscribers, behind, array, size, live, rate, .. } = args;
+    let wire = args.transport.name();
     let about = format!(
         "tenant A: {subscribers} subscribers over {wire} come back at once, each {behind} events of {size} bytes behind; \
          tenant B: {live} live subscribers, {rate} publishes a second"
     );
     let parameters = json!({
-        "transport": settings.wire.label(), "subscribers": subscribers,
+        "transport": args.transport.label(), "subscribers": subscribers,
         "behind": behind, "array": array, "size": size, "live": live, "rate": rate,
-        "alone_seconds": settings.alone.as_secs_f64(), "runs": settings.common.runs,
+        "alone_seconds": args.alone.as_secs_f64(), "runs": args.common.runs,
     });
-    let mut report = Report::new("resume", about, parameters, &settings.common.bars);
-    for run in 0..settings.common.runs {
-        let target = settings.common.start(Server::Daemon, None)?;
-        measure(settings, run, &target, &mut report, progress)?;
+    let mut report = Report::new("resume", about, parameters, &args.common.bars);
+    for run in 0..args.common.runs {
+        let target = args.common.start(Server::Daemon, None)?;
+        measure(args, run, &target, &mut report, progress)?;
     }
     report.notes.push(interval::NOTE.into());
     Ok(report)
 }
 
-fn check(settings: &Settings) -> Result<(), BenchError> {
-    daemon_alone(&settings.common)?;
+fn check(args: &Args) -> Result<(), BenchError> {
+    args.common.daemon_alone()?;
     let refuse = |what: &str| Err(BenchError::Usage(what.to_owned()));
-    if settings.subscribers == 0 || settings.behind == 0 || settings.live == 0 {
+    if args.subscribers == 0 || args.behind == 0 || args.live == 0 {
         return refuse("subscribers, behind and live are at least 1");
     }
-    quiet_tenant::check(settings.array, settings.rate)
+    quiet_tenant::check(args.array, args.rate)
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     run: usize,
     target: &Target,
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let patience = settings.common.patience;
+    let patience = args.common.patience;
     let (crowd, quiet) = (Tenant::make(target, "crowd")?, Tenant::make(target, "quiet")?);
     let bystander = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
-            wire: settings.wire,
-            subscribers: settings.live,
-            rate: settings.rate,
-            size: settings.size,
+            wire: args.transport,
+            subscribers: args.live,
+            rate: args.rate,
+            size: args.size,
             probes: false,
             patience,
         },
     )?;
-    let mut herd = ResumingSubscribers::new(settings.subscribers)?;
+    let mut herd = ResumingSubscribers::new(args.subscribers)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
-    prepare(settings, &crowd, &mut engine, &mut herd, progress)?;
+    prepare(args, &crowd, &mut engine, &mut herd, progress)?;
     progress.begin("the other tenant alone", 0);
-    let alone = bystander.measure_alone(settings.alone)?;
-    let requests = herd.requests(&crowd.access, settings.wire)?;
-    progress.begin("coming back", settings.subscribers as u64);
+    let alone = bystander.measure_alone(args.alone)?;
+    let requests = herd.requests(&crowd.access, args.transport)?;
+    progress.begin("coming back", args.subscribers as u64);
     let pss = target.pid.and_then(process::pss);
     let meter = Meter::start(target);
-    herd.come_back(settings.behind);
-    let back = come_back(settings, &crowd.access, &requests, &mut engine, &mut herd, progress);
+    herd.come_back(args.behind);
+    let back = come_back(args, &crowd.access, &requests, &mut engine, &mut herd, progress);
     let used = meter.used(target);
     let grown = pss.zip(target.pid.and_then(process::pss));
     let stalled = BenchError::or_stalled(back)?;
@@ -157,7 +180,7 @@ fn measure(
     }
     report.latency(daemon, "A: first connect to caught up", &herd.caught_up);
     interval::report(report, run, &alone, &during);
-    report.count(daemon, run, herd.astray(settings.behind), true);
+    report.count(daemon, run, herd.astray(args.behind), true);
     if let Some(stalled) = stalled {
         report.fault(daemon, run, stalled);
     }
@@ -167,24 +190,24 @@ fn measure(
 /// Lets all subscribers receive one event and disconnect, and waits until the daemon has noticed. Then
 /// publishes the events that they miss.
 fn prepare(
-    settings: &Settings,
+    args: &Args,
     crowd: &Tenant,
     engine: &mut Engine,
     herd: &mut ResumingSubscribers,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let Settings { subscribers, behind, .. } = *settings;
-    let request = subscribe(&crowd.access, settings.wire, "");
+    let Args { subscribers, behind, .. } = *args;
+    let request = subscribe(&crowd.access, args.transport, "");
     progress.begin("connecting", subscribers as u64);
-    let patience = settings.common.patience;
-    let wave = Wave { access: &crowd.access, wire: settings.wire, first: 0, count: subscribers, patience };
+    let patience = args.common.patience;
+    let wave = Wave { access: &crowd.access, wire: args.transport, first: 0, count: subscribers, patience };
     let mut keys = wave.join(engine, herd, |_| Cow::Borrowed(&request), progress)?;
     let mut moved = StallDetector::new(patience);
     let publisher = engine.open(crowd.access.addr, Wire::Http, PUBLISHERS, b"")?;
     let mut load = Load {
         publisher,
         publish: HttpPublish::new(&crowd.access, true),
-        template: Template::custom(0, settings.size),
+        template: Template::custom(0, args.size),
     };
     load.publish(0, 1, engine, herd, patience)?;
     while herd.finished < subscribers {
@@ -202,7 +225,7 @@ fn prepare(
     progress.begin("publishing what they miss", behind);
     let mut first = 1;
     while first <= behind {
-        let count = settings.array.min(behind + 1 - first);
+        let count = args.array.min(behind + 1 - first);
         load.publish(first, count, engine, herd, patience)?;
         first += count;
         progress.at(first - 1);
@@ -242,7 +265,7 @@ impl Load {
 }
 
 fn come_back(
-    settings: &Settings,
+    args: &Args,
     access: &Access,
     requests: &[Vec<u8>],
     engine: &mut Engine,
@@ -252,9 +275,9 @@ fn come_back(
     // Nothing is read meanwhile. Otherwise the last subscribers would wait while this process handles the
     // events of the first ones.
     for (tag, request) in requests.iter().enumerate() {
-        engine.open(access.addr, settings.wire, tag, request)?;
+        engine.open(access.addr, args.transport, tag, request)?;
     }
-    let mut moved = StallDetector::new(settings.common.patience);
+    let mut moved = StallDetector::new(args.common.patience);
     while herd.finished < requests.len() {
         engine.turn(TICK, herd)?;
         herd.check()?;

@@ -29,24 +29,36 @@ use super::stamp::now_ns;
 use super::subscriber::Wire;
 use super::subscribers::{JoinWatcher, PUBLISHERS, StallDetector, Wave, record_trouble};
 use super::target::{Access, Server, Target};
-use super::{Common, EVENTS_PER_PUBLISH, histogram};
+use super::common::{Common, help};
+use super::{EVENTS_PER_PUBLISH, histogram};
 
 /// The longest wait for a descriptor to become ready.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The settings of the mode.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The settings of every mode.
-    pub common: Common,
-    /// The transport of subscribers.
-    pub wire: Wire,
-    /// The numbers of streams: few, and many.
-    pub streams: [u64; 2],
-    /// Chunks to measure, of all streams together.
-    pub chunks: u64,
-    /// Chunks in one publish.
-    pub array: u64,
+const EXAMPLES: &str = "\
+Examples:
+  nervewire bench streams                                  # 100 and 10,000 streams
+  nervewire bench streams --transport sse --streams 1000 --streams 5000
+  nervewire bench streams --runs 5 --bar 'many_over_few<=1.3'";
+
+/// Measure the cost of a chunk of a token stream with few streams and with many
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = help(EXAMPLES))]
+pub struct Args {
+    /// Transport of subscribers
+    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    pub(crate) transport: Wire,
+    /// Number of streams; give the flag twice: few, then many
+    #[arg(long, value_name = "N", default_values_t = [100, 10_000])]
+    pub(crate) streams: Vec<u64>,
+    /// Chunks to measure, of all streams together; the same number for few and many streams
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub(crate) chunks: u64,
+    /// Chunks in each publish, each for a different stream
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) array: u64,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 /// The result of one run.
@@ -62,46 +74,54 @@ struct Figures {
     stalled: Option<BenchError>,
 }
 
+pub(crate) fn connections(args: &Args) -> usize {
+    args.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX))
+}
+
 /// Runs the mode.
 ///
 /// # Errors
 /// The daemon does not start, refuses, or ends a connection.
-pub fn run(settings: &Settings, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    check(settings)?;
-    let Settings { streams: [few, many], chunks, array, common, .. } = settings;
-    let wire = settings.wire.name();
+pub fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
+    let [few, many] = check(args)?;
+    let Args { chunks, array, common, .. } = args;
+    let wire = args.transport.name();
     let about = format!(
         "{few} and {many} token streams, one subscriber each over {wire}; {chunks} chunks round-robin in arrays of {array}, \
          each array delivered before the next"
     );
     let parameters = json!({
-        "transport": settings.wire.label(), "streams": [few, many],
+        "transport": args.transport.label(), "streams": [few, many],
         "chunks": chunks, "array": array, "runs": common.runs,
     });
     let mut report = Report::new("streams", about, parameters, &common.bars);
     for run in 0..common.runs {
         for server in common.servers() {
-            let [few, many] = settings.streams.map(|streams| -> Result<Figures, BenchError> {
+            let [few, many] = [few, many].map(|streams| -> Result<Figures, BenchError> {
                 let target = common.start(server, None)?;
-                measure(settings, streams, &target, progress)
+                measure(args, streams, &target, progress)
             });
-            report_run(settings, server, run, &few?, &many?, &mut report);
+            report_run(args, server, run, &few?, &many?, &mut report);
         }
     }
     Ok(report)
 }
 
-fn check(settings: &Settings) -> Result<(), BenchError> {
+/// Returns the two numbers of streams.
+fn check(args: &Args) -> Result<[u64; 2], BenchError> {
     let refuse = |what: String| Err(BenchError::Usage(what));
-    if settings.common.naive {
+    if args.common.naive {
         return refuse(
             "the broadcast channel sends everything to every subscriber: it has no streams".into(),
         );
     }
-    if settings.common.runs == 0 {
+    if args.common.runs == 0 {
         return refuse("runs are at least 1".into());
     }
-    let Settings { streams, chunks, array, .. } = settings;
+    let Args { streams, chunks, array, .. } = args;
+    let Ok(streams) = <[u64; 2]>::try_from(streams.as_slice()) else {
+        return refuse("give --streams twice: few, then many".into());
+    };
     if !(1..=EVENTS_PER_PUBLISH as u64).contains(array) || chunks % array != 0 || *chunks == 0 {
         return refuse(format!(
             "an array holds 1 to {EVENTS_PER_PUBLISH} chunks, and the chunks are a multiple of it"
@@ -113,18 +133,18 @@ fn check(settings: &Settings) -> Result<(), BenchError> {
              write"
         ));
     }
-    Ok(())
+    Ok(streams)
 }
 
 fn report_run(
-    settings: &Settings,
+    args: &Args,
     server: Server,
     run: usize,
     few: &Figures,
     many: &Figures,
     report: &mut Report,
 ) {
-    let chunks = settings.chunks as f64;
+    let chunks = args.chunks as f64;
     let cpu = |figures: &Figures| figures.used.cpu.map(|it| it.total * 1e6 / chunks);
     let user = |figures: &Figures| figures.used.cpu.map(|it| it.user * 1e6 / chunks);
     for (key, name, value) in [
@@ -141,8 +161,8 @@ fn report_run(
         report.add(server, "many_over_few", "many over few", "", many / few);
     }
     for (figures, streams, keys) in [
-        (few, settings.streams[0], ["few_depth", "few_rate", "few_generator"]),
-        (many, settings.streams[1], ["many_depth", "many_rate", "many_generator"]),
+        (few, args.streams[0], ["few_depth", "few_rate", "few_generator"]),
+        (many, args.streams[1], ["many_depth", "many_rate", "many_generator"]),
     ] {
         let which = keys[0].starts_with("few");
         if let Some(depth) = figures.depth {
@@ -169,19 +189,19 @@ fn report_run(
 }
 
 fn measure(
-    settings: &Settings,
+    args: &Args,
     streams: u64,
     target: &Target,
     progress: &mut dyn Progress,
 ) -> Result<Figures, BenchError> {
-    let patience = settings.common.patience;
+    let patience = args.common.patience;
     let (mut engine, mut readers) = (Engine::new()?, Readers::new(streams));
-    join(settings, &target.access, &mut engine, &mut readers, progress)?;
+    join(args, &target.access, &mut engine, &mut readers, progress)?;
     let mut load = Load {
         key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
         publish: HttpPublish::new(&target.access, false),
         streams,
-        array: settings.array,
+        array: args.array,
         published: 0,
         whole: histogram()?,
         body: Vec::new(),
@@ -189,17 +209,17 @@ fn measure(
     };
     // This publishes the first chunk of every stream. The number of publishes is the same for few and for
     // many streams, so that the daemon has handled equally many.
-    let warm_up = settings.streams[1].max(settings.streams[0]);
+    let warm_up = args.streams[1].max(args.streams[0]);
     let warmed = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {});
     let mut stalled = BenchError::or_stalled(warmed)?;
-    progress.begin(&format!("{streams} streams"), settings.chunks);
+    progress.begin(&format!("{streams} streams"), args.chunks);
     let had = readers.deliveries;
     load.whole.reset();
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
         stalled =
-            BenchError::or_stalled(load.publish(settings.chunks, &mut engine, &mut readers, patience, at))?;
+            BenchError::or_stalled(load.publish(args.chunks, &mut engine, &mut readers, patience, at))?;
     }
     let used = meter.used(target);
     let deliveries = readers.deliveries - had;
@@ -221,7 +241,7 @@ fn request_id(at: u64) -> String {
 }
 
 fn join(
-    settings: &Settings,
+    args: &Args,
     access: &Access,
     engine: &mut Engine,
     readers: &mut Readers,
@@ -231,10 +251,10 @@ fn join(
     progress.begin("connecting", streams as u64);
     let request = |at| {
         let query = format!("?request_id={}", request_id(at as u64));
-        Cow::Owned(subscribe(access, settings.wire, &query))
+        Cow::Owned(subscribe(access, args.transport, &query))
     };
     let wave =
-        Wave { access, wire: settings.wire, first: 0, count: streams, patience: settings.common.patience };
+        Wave { access, wire: args.transport, first: 0, count: streams, patience: args.common.patience };
     wave.join(engine, readers, request, progress)?;
     Ok(())
 }

@@ -14,13 +14,15 @@ use memchr::memmem;
 const HEAD_MAX: usize = 16 * 1_024;
 
 /// The protocol after the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Wire {
-    /// RFC 6455, unmasked, with each message in one frame.
+    // Unmasked, with each message in one frame.
+    /// WebSocket.
     Ws,
-    /// `text/event-stream`.
+    /// SSE over HTTP/1.1.
     Sse,
-    /// HTTP/1.1 responses with `Content-Length`.
+    /// HTTP/1.1 responses with `Content-Length`. Publishers use it, and no subscriber.
+    #[value(skip)]
     Http,
 }
 

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Common;
 use super::error::BenchError;
 use super::subscriber::{self, Message, Phase, Wire};
 use super::target::{Access, Target};
@@ -23,23 +22,6 @@ use super::target::{Access, Target};
 const ANSWER: Duration = Duration::from_secs(20);
 /// Maximum bytes of a response.
 const ANSWER_MAX: usize = 1 << 20;
-
-/// Checks the settings of modes that use what the baselines do not have: tenants, filters, a log.
-///
-/// # Errors
-/// A baseline was requested.
-pub fn daemon_alone(common: &Common) -> Result<(), BenchError> {
-    if common.floor || common.naive {
-        return Err(BenchError::Usage(
-            "the baselines have neither tenants, filters nor a log: this mode measures the daemon alone"
-                .into(),
-        ));
-    }
-    if common.runs == 0 {
-        return Err(BenchError::Usage("runs are at least 1".into()));
-    }
-    Ok(())
-}
 
 /// An organization of the measured daemon.
 #[derive(Debug)]
