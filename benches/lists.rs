@@ -7,15 +7,11 @@
 //! that of another agent or user. The bench also prints the rate at which 256 clients created the messages.
 //! `NERVEWIRE_LIST_CACHE` sets the daemon's `store.cache_bytes`.
 
-#![allow(missing_docs, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(missing_docs, clippy::expect_used, clippy::print_stdout)]
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use nervewire_load::subscriber::{self, Message, Phase, Wire};
-use nervewire_load::target::{Access, DaemonSettings, Target};
-use nervewire_load::tenants::Tenant;
+use nervewire_load::{Access, DaemonSettings, HttpConnection, Target, Tenant};
 use serde_json::{Value, json};
 
 const FEW: usize = 1_000;
@@ -23,62 +19,36 @@ const OF_AN_AGENT: usize = 100;
 const CLIENTS: usize = 256;
 const ASKED: usize = 400;
 
+/// The longest wait for a response.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A keep-alive connection.
-struct Caller {
-    stream: TcpStream,
-    held: Vec<u8>,
-    access: Access,
-}
+struct Caller(HttpConnection);
 
 impl Caller {
     fn new(access: &Access) -> Caller {
-        let stream = TcpStream::connect(access.addr).expect("connected");
-        stream.set_nodelay(true).expect("set");
-        Caller { stream, held: Vec::new(), access: access.clone() }
+        Caller(HttpConnection::new(access, PATIENCE).expect("connected"))
     }
 
-    /// Sends a request and passes its response to `read`.
-    fn call<T>(&mut self, method: &str, path: &str, body: &str, read: impl FnOnce(&[u8]) -> T) -> T {
-        let Access { host, credential, .. } = &self.access;
-        let length = body.len();
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{credential}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
-        self.stream.write_all(head.as_bytes()).expect("sent");
-        let mut piece = [0; 64 * 1_024];
-        loop {
-            let got = self.stream.read(&mut piece).expect("read");
-            assert!(got > 0, "{method} {path}: closed");
-            self.held.extend_from_slice(&piece[..got]);
-            if let Some((end, message)) =
-                subscriber::next(&mut Phase::Head(Wire::Http), &self.held).expect("HTTP")
-            {
-                let Message::Answer { status, body } = message else { panic!("no answer") };
-                assert!(
-                    (200..300).contains(&status),
-                    "{method} {path}: {status} {}",
-                    String::from_utf8_lossy(body)
-                );
-                let read = read(body);
-                self.held.drain(..end);
-                return read;
-            }
-        }
+    /// Sends a request, which must succeed, and returns its response.
+    fn call(&mut self, method: &str, path: &str, body: Option<&Value>) -> &[u8] {
+        let (status, answer) = self.0.request(method, path, body).expect("a response");
+        let text = || String::from_utf8_lossy(answer);
+        assert!((200..300).contains(&status), "{method} {path}: {status} {}", text());
+        answer
     }
 
     fn make(&mut self, path: &str, body: &Value) -> String {
-        self.call("POST", path, &body.to_string(), |answer| {
-            let made: Value = serde_json::from_slice(answer).expect("JSON");
-            made["data"]["id"].as_str().expect("an id").to_owned()
-        })
+        let made: Value = serde_json::from_slice(self.call("POST", path, Some(body))).expect("JSON");
+        made["data"]["id"].as_str().expect("an id").to_owned()
     }
 
     /// Returns the duration of a request for a page, and the number of rows in the page.
     fn page(&mut self, path: &str) -> (Duration, usize) {
         let began = Instant::now();
-        let body = self.call("GET", path, "", <[u8]>::to_vec);
+        let body = self.call("GET", path, None);
         let took = began.elapsed();
-        let page: Value = serde_json::from_slice(&body).expect("JSON");
+        let page: Value = serde_json::from_slice(body).expect("JSON");
         (took, page["data"].as_array().expect("rows").len())
     }
 }
@@ -100,7 +70,7 @@ impl Organization {
         let each = |client: usize, caller: &mut Caller, body: &dyn Fn(usize) -> (&'static str, Value)| {
             for n in (client..rows).step_by(CLIENTS) {
                 let (path, body) = body(n);
-                caller.call("POST", path, &body.to_string(), |_| ());
+                caller.call("POST", path, Some(&body));
             }
         };
         let message = |n: usize| {

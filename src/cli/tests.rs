@@ -74,14 +74,15 @@ fn sources_below(dir: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn every_flag_that_the_sources_name_exists() {
     let of_clap_and_cargo = ["help", "version", "release", "examples"];
-    let (mut known, mut files) = (BTreeSet::from(of_clap_and_cargo.map(str::to_owned)), Vec::new());
+    // The programs that `nervewire bench` compares the daemon with.
+    let of_baselines = ["bytes", "commits", "depth", "dir", "ids"];
+    let others = of_clap_and_cargo.into_iter().chain(of_baselines);
+    let (mut known, mut files) = (others.map(str::to_owned).collect::<BTreeSet<String>>(), Vec::new());
     flags(&Cli::command(), &mut known);
-    sources_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
-    // The programs that a load compares with have flags of their own.
-    let is_ours = |file: &PathBuf| {
-        !file.ends_with("tests.rs") && !file.components().any(|part| part.as_os_str() == "bench")
-    };
-    for file in files.into_iter().filter(is_ours) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    sources_below(&root.join("src"), &mut files);
+    sources_below(&root.join("benches/load/src"), &mut files);
+    for file in files.into_iter().filter(|file| !file.ends_with("tests.rs")) {
         let text = std::fs::read_to_string(&file).unwrap();
         let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((&text, ""));
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {

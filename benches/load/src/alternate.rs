@@ -4,21 +4,18 @@
 //! Each turn is a whole run of the mode with a new process. The order is reversed from turn to turn. This
 //! executable generates the load for both. Baselines run beside the daemon only.
 
-use super::common::Common;
-use super::error::BenchError;
-use super::progress::Progress;
-use super::report::Report;
-use super::target::Server;
+use crate::common::Common;
+use crate::error::BenchError;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::target::Server;
 
 /// One or several runs of a mode against one executable.
-pub type Mode<'a> = dyn FnMut(Common, &mut dyn Progress) -> Result<Report, BenchError> + 'a;
+pub(crate) type Mode<'a> = dyn FnMut(Common, &mut dyn Progress) -> Result<Report, BenchError> + 'a;
 
 /// Runs `mode` with `common`. If there is an executable `before`, it is measured alternately, and the report
 /// shows it as [`Server::Before`].
-///
-/// # Errors
-/// Those of the mode.
-pub fn run(
+pub(crate) fn run(
     common: &Common,
     mode: &mut Mode<'_>,
     progress: &mut dyn Progress,

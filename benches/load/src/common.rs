@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::baseline;
-use super::error::BenchError;
-use super::progress::{Progress, Shown, Silent};
-use super::target::{DaemonSettings, Server, Target};
-use super::threshold::Threshold;
+use crate::error::BenchError;
+use crate::progress::{Progress, Shown, Silent};
+use crate::report::threshold::Threshold;
+use crate::target::baseline;
+use crate::target::{DaemonSettings, Server, Target};
 
 /// File descriptors of a bench besides its connections.
 const SPARE_DESCRIPTORS: usize = 64;
@@ -30,7 +30,7 @@ pub(crate) fn help(examples: &str) -> String {
 
 /// The flags of every mode.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Common {
+pub(crate) struct Common {
     #[command(flatten)]
     pub(crate) daemon: DaemonSettings,
     /// Also measure the bare epoll floor, alternately with the daemon, and report ratios
@@ -68,9 +68,6 @@ impl Common {
     }
 
     /// Starts a server for one run. A floor writes at most `depth` events at once.
-    ///
-    /// # Errors
-    /// The program does not exist or does not start.
     pub(crate) fn start(&self, server: Server, depth: Option<u64>) -> Result<Target, BenchError> {
         match server {
             Server::Daemon => Target::daemon(&self.daemon),
@@ -79,9 +76,6 @@ impl Common {
     }
 
     /// Checks the settings of modes that use what the baselines do not have: tenants, filters, a log.
-    ///
-    /// # Errors
-    /// A baseline was requested.
     pub(crate) fn daemon_alone(&self) -> Result<(), BenchError> {
         if self.floor || self.naive {
             return Err(BenchError::Usage(
@@ -97,9 +91,6 @@ impl Common {
 
     /// Rejects settings that could only fail at the end, before anything is started. The mode holds up to
     /// `connections` open in this process.
-    ///
-    /// # Errors
-    /// A ratio to a server that is not measured, or too many connections.
     pub(crate) fn check(&self, connections: usize) -> Result<(), BenchError> {
         for bar in &self.bars {
             let (taken, flag) = match bar.against {

@@ -3,7 +3,7 @@
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Receives the progress of a bench.
-pub trait Progress {
+pub(crate) trait Progress {
     /// Begins a stage with a description and a number of steps.
     fn begin(&mut self, what: &str, steps: u64);
     /// Reports the number of completed steps of the stage.
@@ -12,7 +12,7 @@ pub trait Progress {
 
 /// Shows no progress.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Silent;
+pub(crate) struct Silent;
 
 impl Progress for Silent {
     fn begin(&mut self, _: &str, _: u64) {}
@@ -24,7 +24,7 @@ const DRAWS_PER_SECOND: u8 = 5;
 
 /// A progress bar on standard error, if that is a terminal.
 #[derive(Debug)]
-pub struct Shown(ProgressBar);
+pub(crate) struct Shown(ProgressBar);
 
 impl Default for Shown {
     fn default() -> Self {
@@ -34,8 +34,7 @@ impl Default for Shown {
 
 impl Shown {
     /// Creates a bar without a stage.
-    #[must_use]
-    pub fn new() -> Shown {
+    pub(crate) fn new() -> Shown {
         let bar =
             ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
         if let Ok(style) = ProgressStyle::with_template("{msg:50} {wide_bar} {pos}/{len} {elapsed}") {

@@ -1,0 +1,269 @@
+//! The subscribers and publishers of one engine: which have joined, which events each has received, and which
+//! publishes got a response.
+//!
+//! * Subscribers have the tags from 0, publishers those from [`PUBLISHERS`].
+//! * An event is complete when every subscriber has received it once. At most [`WINDOW`] events may be
+//!   incomplete at a time.
+//! * This file only counts. The mode decides what a loss means.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::delivery_check::{self, Tally};
+use super::engine::{ConnEvent, Engine, Handler, Key, TICK, is_type};
+use crate::error::BenchError;
+use crate::progress::Progress;
+use crate::report::DeliveryFaults;
+use crate::wire::Access;
+use crate::wire::Wire;
+use crate::wire::request::subscribe;
+use crate::wire::stamp::{Stamp, now_ns};
+
+/// First tag of publishers.
+pub(crate) const PUBLISHERS: usize = 1 << 32;
+/// Events that may be incomplete at once; a power of two.
+pub(crate) const WINDOW: usize = 4_096;
+/// Connections opened at once. This is below the backlog of every listener.
+const JOINING: usize = 128;
+
+/// The counters of subscribers and publishers.
+#[derive(Debug)]
+pub(crate) struct Subscribers {
+    /// A tally for each subscriber, by tag.
+    tallies: Vec<Tally>,
+    /// Number of subscribers that have received event n, at n modulo [`WINDOW`]; reset to 0 when all have.
+    had: Box<[u32]>,
+    /// Events complete since the last [`Subscribers::completed`].
+    complete: Vec<u64>,
+    /// Publishers with a response since the last [`Subscribers::answered`]: tag - [`PUBLISHERS`].
+    answers: Vec<usize>,
+    /// Number of subscribers that are ready.
+    joined: usize,
+    /// First deliveries so far.
+    deliveries: u64,
+    /// Time from each event's stamp to its receipt, measured since [`Subscribers::record`].
+    latencies: Option<Histogram<u64>>,
+    /// The first error, as text for people.
+    trouble: Option<String>,
+}
+
+impl Subscribers {
+    /// Creates an empty state. Events are numbered from 0.
+    pub(crate) fn new() -> Subscribers {
+        Subscribers {
+            tallies: Vec::new(),
+            had: vec![0; WINDOW].into_boxed_slice(),
+            complete: Vec::new(),
+            answers: Vec::new(),
+            joined: 0,
+            deliveries: 0,
+            latencies: None,
+            trouble: None,
+        }
+    }
+
+    /// Adds `count` subscribers and waits until each is ready.
+    pub(crate) fn join(
+        &mut self,
+        engine: &mut Engine,
+        access: &Access,
+        wire: Wire,
+        count: usize,
+        patience: Duration,
+        progress: &mut dyn Progress,
+    ) -> Result<(), BenchError> {
+        let request = subscribe(access, wire, "");
+        progress.begin("connecting", count as u64);
+        let first = self.tallies.len();
+        self.tallies.resize(first + count, Tally::default());
+        let wave = Wave { access, wire, first, count, patience };
+        wave.join(engine, self, |_| Cow::Borrowed(&request), progress)?;
+        Ok(())
+    }
+
+    /// Checks that no error occurred.
+    pub(crate) fn check(&self) -> Result<(), BenchError> {
+        check_trouble(self.trouble.as_ref())
+    }
+
+    /// Returns the events completed since the last call.
+    pub(crate) fn completed(&mut self) -> std::vec::Drain<'_, u64> {
+        self.complete.drain(..)
+    }
+
+    /// Returns the publishers that got a response since the last call, numbered from 0.
+    pub(crate) fn answered(&mut self) -> std::vec::Drain<'_, usize> {
+        self.answers.drain(..)
+    }
+
+    /// Returns the number of subscribers.
+    pub(crate) fn len(&self) -> usize {
+        self.tallies.len()
+    }
+
+    /// Returns the first deliveries so far: pairs of event and subscriber.
+    pub(crate) fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
+
+    /// Starts to measure the time of each first delivery.
+    pub(crate) fn record(&mut self) -> Result<(), BenchError> {
+        self.latencies = Some(crate::report::histogram()?);
+        Ok(())
+    }
+
+    /// Returns the measured times in nanoseconds, and stops measuring.
+    pub(crate) fn recorded(&mut self) -> Option<Histogram<u64>> {
+        self.latencies.take()
+    }
+
+    /// Returns losses, repeats and reorderings of the first `end` events.
+    pub(crate) fn astray(&self, end: u64) -> DeliveryFaults {
+        delivery_check::astray(&self.tallies, end)
+    }
+
+    fn event(&mut self, tag: usize, stamp: Stamp) {
+        let Some(tally) = self.tallies.get_mut(tag) else { return };
+        if !tally.take(stamp.n) {
+            return;
+        }
+        self.deliveries += 1;
+        if let Some(latencies) = &mut self.latencies {
+            latencies.saturating_record(now_ns().saturating_sub(stamp.t));
+        }
+        let had = &mut self.had[stamp.n as usize % WINDOW];
+        *had += 1;
+        if *had as usize == self.tallies.len() {
+            *had = 0;
+            self.complete.push(stamp.n);
+        }
+    }
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Subscribers::new()
+    }
+}
+
+impl Handler for Subscribers {
+    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
+        match seen {
+            ConnEvent::Event(stamp, _) => self.event(tag, stamp),
+            ConnEvent::Text(text) if is_type(text, "ready") => self.joined += 1,
+            ConnEvent::Text(text) if tag >= PUBLISHERS && is_type(text, "ack") => {
+                self.answers.push(tag - PUBLISHERS);
+            }
+            ConnEvent::Answer { status: 200..=299, .. } if tag >= PUBLISHERS => {
+                self.answers.push(tag - PUBLISHERS);
+            }
+            seen => record_trouble(&mut self.trouble, tag, &seen),
+        }
+    }
+}
+
+impl JoinWatcher for Subscribers {
+    fn joined(&self) -> usize {
+        self.joined
+    }
+    fn check(&self) -> Result<(), BenchError> {
+        Subscribers::check(self)
+    }
+}
+
+/// Stores the first error and the connection where it happened.
+pub(crate) fn record_trouble(trouble: &mut Option<String>, tag: usize, seen: &ConnEvent<'_>) {
+    if trouble.is_none()
+        && let Some(what) = seen.trouble()
+    {
+        *trouble = Some(match tag.checked_sub(PUBLISHERS) {
+            Some(at) => format!("publisher {at}: {what}"),
+            None => format!("subscriber {tag}: {what}"),
+        });
+    }
+}
+
+/// Returns the error that [`record_trouble`] stored, if any.
+pub(crate) fn check_trouble(trouble: Option<&String>) -> Result<(), BenchError> {
+    trouble.map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
+}
+
+/// A watch that counts the subscribers that become ready.
+pub(crate) trait JoinWatcher: Handler {
+    /// Returns how many are ready, in total.
+    fn joined(&self) -> usize;
+    /// Checks that no error occurred.
+    fn check(&self) -> Result<(), BenchError>;
+}
+
+/// A number of subscribers to connect.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wave<'a> {
+    /// The server to connect to.
+    pub access: &'a Access,
+    /// The transport.
+    pub wire: Wire,
+    /// The tag of the first subscriber. The others follow.
+    pub first: usize,
+    /// The number of subscribers.
+    pub count: usize,
+    /// The longest time without progress.
+    pub patience: Duration,
+}
+
+impl Wave<'_> {
+    /// Opens the subscribers, [`JOINING`] at a time, each with the `request` of its index, and waits until
+    /// all are ready. Returns their keys.
+    pub(crate) fn join<'r>(
+        &self,
+        engine: &mut Engine,
+        watch: &mut impl JoinWatcher,
+        request: impl Fn(usize) -> Cow<'r, [u8]>,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Key>, BenchError> {
+        let (count, before) = (self.count, watch.joined());
+        let mut keys = Vec::with_capacity(count);
+        let mut moved = StallDetector::new(self.patience);
+        let mut ready = 0;
+        while ready < count {
+            while keys.len() < count && keys.len() - ready < JOINING {
+                let at = keys.len();
+                keys.push(engine.open(self.access.addr, self.wire, self.first + at, &request(at))?);
+            }
+            engine.turn(TICK, watch)?;
+            watch.check()?;
+            ready = watch.joined() - before;
+            progress.at(ready as u64);
+            moved.check(ready as u64, || format!("{ready} of {count} subscribers are ready"))?;
+        }
+        Ok(keys)
+    }
+}
+
+/// Detects that a number has not changed for too long.
+#[derive(Debug)]
+pub(crate) struct StallDetector {
+    patience: Duration,
+    value: u64,
+    since: Instant,
+}
+
+impl StallDetector {
+    /// Starts now.
+    pub(crate) fn new(patience: Duration) -> StallDetector {
+        StallDetector { patience, value: u64::MAX, since: Instant::now() }
+    }
+
+    /// Checks the current number.
+    pub(crate) fn check(&mut self, value: u64, waiting: impl FnOnce() -> String) -> Result<(), BenchError> {
+        if value != self.value {
+            self.value = value;
+            self.since = Instant::now();
+        } else if self.since.elapsed() > self.patience {
+            return Err(BenchError::Stalled { seconds: self.patience.as_secs(), waiting: waiting() });
+        }
+        Ok(())
+    }
+}
