@@ -4,7 +4,7 @@
 //!   (`UNAVAILABLE`) is also a response: it is counted and a request is sent again.
 //! * Requests are built in advance ([`Requests`]). Sending one takes two pieces of memory and one system
 //!   call.
-//! * This file measures only response times. `measured_load` makes a report of a stretch.
+//! * This file measures only response times. `measured_load` makes a report of a interval.
 
 use std::time::{Duration, Instant};
 
@@ -64,13 +64,13 @@ pub(crate) struct Clients<'a> {
     acked: Vec<usize>,
     /// Clients that were refused temporarily.
     refused: Vec<usize>,
-    /// Response times in the current stretch.
+    /// Response times in the current interval.
     pub measured: Histogram<u64>,
-    /// Items acknowledged in each second of the stretch.
+    /// Items acknowledged in each second of the interval.
     pub per_second: Vec<f64>,
     /// Requests acknowledged in total.
     pub acknowledged: u64,
-    /// Responses with 503 in the current stretch.
+    /// Responses with 503 in the current interval.
     pub busy: u64,
     trouble: Option<String>,
 }
@@ -141,8 +141,8 @@ impl<'a> Clients<'a> {
     ) -> Result<(), BenchError> {
         let began = Instant::now();
         let (mut seconds, mut counted) = (0, 0);
-        let (mut moved, mut had) = (Instant::now(), 0);
-        // Clients acknowledged at the end of the previous stretch send here. They must not send again as
+        let (mut progressed, mut had) = (Instant::now(), 0);
+        // Clients acknowledged at the end of the previous interval send here. They must not send again as
         // newly acknowledged.
         self.acked.clear();
         for at in 0..self.all.len() {
@@ -154,9 +154,9 @@ impl<'a> Clients<'a> {
             engine.turn(TICK, self)?;
             let now = Instant::now();
             if self.acknowledged > had {
-                (moved, had) = (now, self.acknowledged);
+                (progressed, had) = (now, self.acknowledged);
             }
-            self.check(moved + self.plan.patience, || "acknowledgements".to_owned())?;
+            self.check(progressed + self.plan.patience, || "acknowledgements".to_owned())?;
             while now >= began + Duration::from_secs(seconds + 1) {
                 self.per_second.push(((self.measured.len() - counted) * self.plan.batch as u64) as f64);
                 (seconds, counted) = (seconds + 1, self.measured.len());

@@ -9,7 +9,7 @@ use crate::report::DeliveryFaults;
 
 /// Returns losses, repeats and reorderings of the first `end` events over all `tallies`. The mode counts
 /// deliveries.
-pub(crate) fn astray(tallies: &[Tally], end: u64) -> DeliveryFaults {
+pub(crate) fn delivery_faults(tallies: &[Tally], end: u64) -> DeliveryFaults {
     let sum = |of: &dyn Fn(&Tally) -> u64| tallies.iter().map(of).sum();
     DeliveryFaults {
         deliveries: 0,

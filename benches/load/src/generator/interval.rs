@@ -1,4 +1,4 @@
-//! A stretch of a quiet tenant's run: what was published, the latencies, losses and repeats; and the report
+//! A interval of a quiet tenant's run: what was published, the latencies, losses and repeats; and the report
 //! of two stretches.
 //!
 //! * `alone` is the tenant without other load, `during` the same tenant under the load of another. The row
@@ -15,10 +15,10 @@ use crate::target::tenants::Buckets;
 /// Explains `live` and `sent` in the keys of the rows.
 pub(crate) const NOTE: &str = "live: from stamp to receipt, including delays of this process; sent: in the daemon, from publish to send";
 
-/// The result of one stretch.
+/// The result of one interval.
 #[derive(Clone, Debug)]
 pub(crate) struct Interval {
-    /// Publishes of the stretch that were refused.
+    /// Publishes of the interval that were refused.
     pub refused: u64,
     /// Time from stamp to receipt, in nanoseconds.
     pub live: Histogram<u64>,
@@ -28,7 +28,7 @@ pub(crate) struct Interval {
     pub sent: Buckets,
     /// Losses, repeats and reorderings of this and all earlier stretches. The deliveries are only of this
     /// one.
-    pub astray: DeliveryFaults,
+    pub delivery_faults: DeliveryFaults,
     /// The results of other requests.
     pub probes: ProbeTimes,
 }
@@ -73,8 +73,8 @@ pub(crate) fn report(report: &mut Report, run: usize, alone: &Interval, during: 
     report.latency(daemon, "B alone: durable ack", &alone.acked);
     report.latency(daemon, "B during: durable ack", &during.acked);
     // The deliveries of the two stretches; losses and repeats of all stretches.
-    let deliveries = alone.astray.deliveries + during.astray.deliveries;
-    report.count(daemon, run, DeliveryFaults { deliveries, ..during.astray }, true);
+    let deliveries = alone.delivery_faults.deliveries + during.delivery_faults.deliveries;
+    report.count(daemon, run, DeliveryFaults { deliveries, ..during.delivery_faults }, true);
     let refused = alone.refused + during.refused;
     if refused > 0 {
         report.fault(daemon, run, format_args!("{refused} of B's publishes were refused"));

@@ -1,4 +1,4 @@
-//! Measures a stretch of a closed loop: rate, response times, CPU, memory and disk.
+//! Measures a interval of a closed loop: rate, response times, CPU, memory and disk.
 //!
 //! The loop warms up first. The measurement waits for all outstanding acknowledgements, and compares their
 //! number with the events that the daemon has counted as published and committed (`/metrics`).
@@ -23,7 +23,7 @@ pub(crate) struct MeasuredLoad {
     /// The settings of the clients.
     pub plan: Plan,
     /// The names of the items in a request, such as `events` or `messages`.
-    pub things: RowNames,
+    pub rows: RowNames,
     /// Bytes of the items in one request, as published.
     pub bytes: usize,
     /// Duration of the measurement.
@@ -54,7 +54,7 @@ pub(crate) fn measure(
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let (server, things, batch) = (target.server, load.things, load.plan.batch as u64);
+    let (server, rows, batch) = (target.server, load.rows, load.plan.batch as u64);
     let published_before = published(target);
     let footprint = Footprint::start(target);
     let mut engine = Engine::new()?;
@@ -68,23 +68,23 @@ pub(crate) fn measure(
     clients.run(&mut engine, until, u64::MAX, &mut |second| progress.at(second))?;
     let used = meter.used(target);
     let count = (clients.measured.len() * batch).max(1) as f64;
-    report.add(server, "rate", things.rate, "1/s", count / used.elapsed);
-    for (key, name, quantile) in [("p50", things.ack[1], 0.5), ("p99", things.ack[2], 0.99)] {
+    report.add(server, "rate", rows.rate, "1/s", count / used.elapsed);
+    for (key, name, quantile) in [("p50", rows.ack[1], 0.5), ("p99", rows.ack[2], 0.99)] {
         report.add(server, key, name, "µs", clients.measured.value_at_quantile(quantile) as f64 / 1e3);
     }
     if let Some(spent) = used.cpu {
-        report.add(server, "cpu", things.cpu, "µs", spent.total * 1e6 / count);
+        report.add(server, "cpu", rows.cpu, "µs", spent.total * 1e6 / count);
         report.add(server, "user", "of it in user space", "µs", spent.user * 1e6 / count);
     }
-    report.add(server, "generator", things.generator, "µs", used.own * 1e6 / count);
+    report.add(server, "generator", rows.generator, "µs", used.own * 1e6 / count);
     report.add(server, "generator_share", "the bench's share of a core", "", used.own / used.elapsed);
     report.add(server, "busy", "requests answered 503 and sent again", "", clients.busy as f64);
-    report.latency(server, things.ack[0], &clients.measured);
+    report.latency(server, rows.ack[0], &clients.measured);
     let per_second = std::mem::take(&mut clients.per_second);
-    report.rates.push(Rate { server, name: things.rate, run, per_second });
+    report.rates.push(Rate { server, name: rows.rate, run, per_second });
     clients.drain(&mut engine)?;
     let acknowledged = clients.acknowledged;
-    report.astray.deliveries += acknowledged * batch;
+    report.delivery_faults.deliveries += acknowledged * batch;
     if let Some(before) = published_before
         && let Some(fault) = compare(target, before, acknowledged * batch, load.plan.patience)
     {
@@ -94,12 +94,12 @@ pub(crate) fn measure(
         progress.begin("resting", 0);
         std::thread::sleep(load.rest);
     }
-    footprint.tell_memory(target, report);
+    footprint.report_memory(target, report);
     if server == Server::Daemon {
         let read_share = crate::target::tenants::event_as_read(&load.plan.access[0])
             .filter(|_| load.plan.ids)
             .map(|read| (read * load.plan.batch) as f64 / load.bytes as f64);
-        footprint.tell_disk(target, acknowledged * load.bytes as u64, read_share, report);
+        footprint.report_disk(target, acknowledged * load.bytes as u64, read_share, report);
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! A quiet tenant beside the load: live subscribers and one steady publisher, on their own thread.
 //!
-//! * Its figures are divided into *stretches*: alone, then under the load of another tenant. A stretch ends
+//! * Its figures are divided into *stretches*: alone, then under the load of another tenant. A interval ends
 //!   when every subscriber has received every event of it, so that slow events are included. Then the next
-//!   stretch begins.
+//!   interval begins.
 //! * Events are published on schedule over one WebSocket, whether or not earlier ones have arrived. So each
 //!   subscriber receives them in order and knows at once which are missing. They are durable.
 //! * There are two clocks. One measures from the stamp to the receipt in this process. It includes this
@@ -39,7 +39,7 @@ const UNANSWERED: usize = 4_096;
 const TICK: Duration = Duration::from_millis(20);
 /// After this time without events, no repeat is expected any more.
 const QUIET: Duration = Duration::from_millis(30);
-/// Duration of the first stretch, which is not reported.
+/// Duration of the first interval, which is not reported.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// How much delay a publisher catches up, in nanoseconds. Publishes that are later than this are left out.
 const BEHIND_NS: u64 = 1_000_000_000;
@@ -64,19 +64,19 @@ pub(crate) struct Settings {
 /// The handle of the thread.
 #[derive(Debug)]
 pub(crate) struct QuietTenant {
-    /// Requests the end of a stretch. The thread ends when this is closed.
+    /// Requests the end of a interval. The thread ends when this is closed.
     cuts: Option<Sender<()>>,
     results: Receiver<Result<Option<Interval>, BenchError>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl QuietTenant {
-    /// Connects all subscribers and begins to publish, which starts the first stretch.
+    /// Connects all subscribers and begins to publish, which starts the first interval.
     pub(crate) fn start(tenant: &Tenant, settings: Settings) -> Result<QuietTenant, BenchError> {
         let (cuts, requests) = channel();
         let (tell, results) = channel();
         let access = tenant.access.clone();
-        let thread = std::thread::Builder::new().name("bystander".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("quiet tenant".into()).spawn(move || {
             let ended = QuietTenantThread::join(access, settings).and_then(|mut live| {
                 let _ = tell.send(Ok(None)); // the handle is gone, so `requests` is closed too
                 live.serve(&requests, &tell)
@@ -86,19 +86,19 @@ impl QuietTenant {
             }
         });
         let thread = Some(thread.map_err(BenchError::io("start a thread"))?);
-        let bystander = QuietTenant { cuts: Some(cuts), results, thread };
-        bystander.results.recv().unwrap_or_else(|_| Err(gone()))?;
-        Ok(bystander)
+        let other_tenant = QuietTenant { cuts: Some(cuts), results, thread };
+        other_tenant.results.recv().unwrap_or_else(|_| Err(gone()))?;
+        Ok(other_tenant)
     }
 
-    /// Requests the end of the stretch. [`QuietTenant::poll`] returns the result.
+    /// Requests the end of the interval. [`QuietTenant::poll`] returns the result.
     pub(crate) fn request_end(&self) {
         if let Some(cuts) = &self.cuts {
             let _ = cuts.send(()); // an ended thread has reported its error
         }
     }
 
-    /// Returns the requested stretch, once it is over.
+    /// Returns the requested interval, once it is over.
     pub(crate) fn poll(&self) -> Result<Option<Interval>, BenchError> {
         match self.results.try_recv() {
             Ok(results) => results,
@@ -107,7 +107,7 @@ impl QuietTenant {
         }
     }
 
-    /// Measures a stretch without any other load, after a first stretch that is not reported.
+    /// Measures a interval without any other load, after a first interval that is not reported.
     pub(crate) fn measure_alone(&self, time: Duration) -> Result<Interval, BenchError> {
         std::thread::sleep(WARM_UP);
         self.cut()?;
@@ -115,7 +115,7 @@ impl QuietTenant {
         self.cut()
     }
 
-    /// Ends the stretch and waits for its result. The next stretch begins.
+    /// Ends the interval and waits for its result. The next interval begins.
     pub(crate) fn cut(&self) -> Result<Interval, BenchError> {
         self.request_end();
         self.results.recv().unwrap_or_else(|_| Err(gone()))?.ok_or_else(gone)
@@ -157,7 +157,7 @@ struct QuietTenantThread {
     next_ns: u64,
     /// Events published so far.
     published: u64,
-    /// The daemon's latency buckets at the beginning of the stretch.
+    /// The daemon's latency buckets at the beginning of the interval.
     before: Buckets,
     frame: Vec<u8>,
 }
@@ -172,11 +172,11 @@ impl QuietTenantThread {
         }
         let request = subscribe(&access, Wire::Ws, "?subscribe=none");
         let publisher = engine.open(access.addr, Wire::Ws, PUBLISHER, &request)?;
-        let mut moved = StallDetector::new(settings.patience);
+        let mut stall = StallDetector::new(settings.patience);
         while accounts.joined <= settings.subscribers {
             engine.turn(TICK, &mut accounts)?;
             accounts.check()?;
-            moved.check(accounts.joined as u64, || "the quiet tenant connects".into())?;
+            stall.check(accounts.joined as u64, || "the quiet tenant connects".into())?;
         }
         let before = stats(&access)?.sent;
         if settings.probes {
@@ -205,8 +205,8 @@ impl QuietTenantThread {
         loop {
             match requests.try_recv() {
                 Ok(()) => {
-                    let stretch = self.cut()?;
-                    let _ = tell.send(Ok(Some(stretch))); // the handle is gone: the next turn sees it closed
+                    let interval = self.cut()?;
+                    let _ = tell.send(Ok(Some(interval))); // the handle is gone: the next turn sees it closed
                 }
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => return Ok(()),
@@ -239,14 +239,14 @@ impl QuietTenantThread {
         }
     }
 
-    /// Waits until every subscriber has received every event, and sends the stretch to the handle.
+    /// Waits until every subscriber has received every event, and sends the interval to the handle.
     fn cut(&mut self) -> Result<Interval, BenchError> {
-        let mut moved = StallDetector::new(self.settings.patience);
+        let mut stall = StallDetector::new(self.settings.patience);
         while !self.accounts.has_all(self.published) {
             self.engine.turn(TICK, &mut self.accounts)?;
             self.accounts.check()?;
             // If the wait is given up, the missing events are counted as lost below.
-            if moved.check(self.accounts.deliveries + self.accounts.answered, String::new).is_err() {
+            if stall.check(self.accounts.deliveries + self.accounts.answered, String::new).is_err() {
                 break;
             }
         }
@@ -255,12 +255,12 @@ impl QuietTenantThread {
         }
         let now = stats(&self.access)?.sent;
         let accounts = &mut self.accounts;
-        let stretch = Interval {
+        let interval = Interval {
             refused: std::mem::take(&mut accounts.refused),
             live: accounts.live.clone(),
             acked: accounts.acked.clone(),
             sent: now.since(&self.before),
-            astray: accounts.astray(self.published),
+            delivery_faults: accounts.delivery_faults(self.published),
             probes: match &mut accounts.probes {
                 Some(probes) => probes.take(),
                 None => ProbeTimes::new()?,
@@ -268,10 +268,10 @@ impl QuietTenantThread {
         };
         accounts.live.reset();
         accounts.acked.reset();
-        accounts.stretch = 0;
+        accounts.interval = 0;
         self.before = now;
         self.next_ns = now_ns();
-        Ok(stretch)
+        Ok(interval)
     }
 }
 
@@ -280,10 +280,10 @@ struct DeliveryAccounts {
     tallies: Vec<Tally>,
     /// The number of subscribers and publishers that are ready.
     joined: usize,
-    /// First deliveries, in total and of this stretch.
+    /// First deliveries, in total and of this interval.
     deliveries: u64,
-    stretch: u64,
-    /// Acknowledged publishes, and refused ones of this stretch.
+    interval: u64,
+    /// Acknowledged publishes, and refused ones of this interval.
     answered: u64,
     refused: u64,
     /// The time when event n was published, at n modulo [`UNANSWERED`].
@@ -300,7 +300,7 @@ impl DeliveryAccounts {
             tallies: vec![Tally::default(); subscribers],
             joined: 0,
             deliveries: 0,
-            stretch: 0,
+            interval: 0,
             answered: 0,
             refused: 0,
             published_at: vec![0; UNANSWERED].into_boxed_slice(),
@@ -320,15 +320,15 @@ impl DeliveryAccounts {
         self.answered >= published && self.deliveries >= published * self.tallies.len() as u64
     }
 
-    fn astray(&self, end: u64) -> DeliveryFaults {
-        DeliveryFaults { deliveries: self.stretch, ..delivery_check::astray(&self.tallies, end) }
+    fn delivery_faults(&self, end: u64) -> DeliveryFaults {
+        DeliveryFaults { deliveries: self.interval, ..delivery_check::delivery_faults(&self.tallies, end) }
     }
 
     fn event(&mut self, tag: usize, stamp: Stamp) {
         let Some(tally) = self.tallies.get_mut(tag) else { return };
         if tally.take(stamp.n) {
             self.deliveries += 1;
-            self.stretch += 1;
+            self.interval += 1;
             self.live.saturating_record(now_ns().saturating_sub(stamp.t));
         }
     }
@@ -411,14 +411,17 @@ mod tests {
         }
         assert!(!accounts.has_all(3));
         assert_eq!(
-            accounts.astray(3),
+            accounts.delivery_faults(3),
             DeliveryFaults { deliveries: 5, losses: 1, ..DeliveryFaults::default() }
         );
         event(&mut accounts, 1, 2);
-        assert_eq!(accounts.astray(3).repeats, 1);
+        assert_eq!(accounts.delivery_faults(3).repeats, 1);
         event(&mut accounts, 1, 1);
         assert!(accounts.has_all(3));
-        assert_eq!((accounts.astray(3).losses, accounts.live.len(), accounts.acked.len()), (0, 6, 3));
+        assert_eq!(
+            (accounts.delivery_faults(3).losses, accounts.live.len(), accounts.acked.len()),
+            (0, 6, 3)
+        );
         assert!(accounts.check().is_ok());
         accounts.on_event(0, 1, ConnEvent::Text(br#"{"type":"gap","reason":"lagged"}"#));
         assert!(accounts.check().unwrap_err().to_string().contains("lagged"));

@@ -101,8 +101,8 @@ impl SubscriberThreads {
             stop: AtomicBool::new(false),
             bell,
         });
-        let threads = size.threads.clamp(1, size.subscribers.max(1));
-        let mut crew = SubscriberThreads {
+        let count = size.threads.clamp(1, size.subscribers.max(1));
+        let mut threads = SubscriberThreads {
             own: Subscribers::new(),
             shares: Vec::new(),
             shared,
@@ -110,22 +110,23 @@ impl SubscriberThreads {
             complete: Vec::new(),
             len: size.subscribers,
         };
-        let each = size.subscribers / threads;
-        for _ in 1..threads {
-            let (access, shared) = (access.clone(), crew.shared.clone());
-            crew.shares.push(std::thread::spawn(move || share(&access, wire, each, patience, &shared)));
+        let each = size.subscribers / count;
+        for _ in 1..count {
+            let (access, shared) = (access.clone(), threads.shared.clone());
+            threads.shares.push(std::thread::spawn(move || share(&access, wire, each, patience, &shared)));
         }
-        engine.watch(&crew.shared.bell)?;
-        let own = size.subscribers - each * (threads - 1);
-        crew.own.join(engine, access, wire, own, patience, progress)?;
-        let mut moved = StallDetector::new(patience);
-        while crew.shared.joined.load(Ordering::Acquire) < crew.shares.len() {
-            crew.turn(engine, TICK)?;
-            let joined = crew.shared.joined.load(Ordering::Acquire);
-            moved
-                .check(joined as u64, || format!("{joined} of {} threads have joined", crew.shares.len()))?;
+        engine.watch(&threads.shared.bell)?;
+        let own = size.subscribers - each * (count - 1);
+        threads.own.join(engine, access, wire, own, patience, progress)?;
+        let mut stall = StallDetector::new(patience);
+        while threads.shared.joined.load(Ordering::Acquire) < threads.shares.len() {
+            threads.turn(engine, TICK)?;
+            let joined = threads.shared.joined.load(Ordering::Acquire);
+            stall.check(joined as u64, || {
+                format!("{joined} of {} threads have joined", threads.shares.len())
+            })?;
         }
-        Ok(crew)
+        Ok(threads)
     }
 
     /// Serves what is ready on this thread. Returns true if anything was ready.
@@ -173,14 +174,15 @@ impl SubscriberThreads {
     }
 
     /// Ends the threads and returns losses, repeats and reorderings of the first `end` events.
-    pub(crate) fn astray(mut self, end: u64) -> DeliveryFaults {
-        let mut astray = self.own.astray(end);
+    pub(crate) fn delivery_faults(mut self, end: u64) -> DeliveryFaults {
+        let mut delivery_faults = self.own.delivery_faults(end);
         self.shared.stop.store(true, Ordering::Release);
         for share in self.shares.drain(..) {
             // A share that panicked has printed its error. Its subscribers count as having received nothing.
-            astray.add(share.join().map(|crowd| crowd.astray(end)).unwrap_or_default());
+            delivery_faults
+                .add(share.join().map(|subscribers| subscribers.delivery_faults(end)).unwrap_or_default());
         }
-        astray
+        delivery_faults
     }
 }
 
@@ -195,16 +197,16 @@ impl Drop for SubscriberThreads {
 
 /// Runs the share of one thread until the crew stops.
 fn share(access: &Access, wire: Wire, count: usize, patience: Duration, shared: &Shared) -> Subscribers {
-    let mut crowd = Subscribers::new();
-    if let Err(error) = serve(&mut crowd, access, wire, count, patience, shared) {
+    let mut subscribers = Subscribers::new();
+    if let Err(error) = serve(&mut subscribers, access, wire, count, patience, shared) {
         lock(&shared.trouble).get_or_insert(error);
         shared.ring();
     }
-    crowd
+    subscribers
 }
 
 fn serve(
-    crowd: &mut Subscribers,
+    subscribers: &mut Subscribers,
     access: &Access,
     wire: Wire,
     count: usize,
@@ -212,19 +214,19 @@ fn serve(
     shared: &Shared,
 ) -> Result<(), BenchError> {
     let mut engine = Engine::new()?;
-    crowd.join(&mut engine, access, wire, count, patience, &mut Silent)?;
+    subscribers.join(&mut engine, access, wire, count, patience, &mut Silent)?;
     shared.joined.fetch_add(1, Ordering::AcqRel);
     shared.ring();
     let mut reported = 0;
     while !shared.stop.load(Ordering::Acquire) {
-        engine.turn(TICK, crowd)?;
-        crowd.check()?;
-        let deliveries = crowd.deliveries();
+        engine.turn(TICK, subscribers)?;
+        subscribers.check()?;
+        let deliveries = subscribers.deliveries();
         if deliveries > reported {
             shared.deliveries.fetch_add(deliveries - reported, Ordering::AcqRel);
             reported = deliveries;
         }
-        let complete = crowd.completed();
+        let complete = subscribers.completed();
         if complete.len() > 0 {
             lock(&shared.complete).extend(complete);
             shared.ring();

@@ -120,8 +120,8 @@ impl Subscribers {
     }
 
     /// Returns losses, repeats and reorderings of the first `end` events.
-    pub(crate) fn astray(&self, end: u64) -> DeliveryFaults {
-        delivery_check::astray(&self.tallies, end)
+    pub(crate) fn delivery_faults(&self, end: u64) -> DeliveryFaults {
+        delivery_check::delivery_faults(&self.tallies, end)
     }
 
     fn event(&mut self, tag: usize, stamp: Stamp) {
@@ -225,7 +225,7 @@ impl Wave<'_> {
     ) -> Result<Vec<Key>, BenchError> {
         let (count, before) = (self.count, watch.joined());
         let mut keys = Vec::with_capacity(count);
-        let mut moved = StallDetector::new(self.patience);
+        let mut stall = StallDetector::new(self.patience);
         let mut ready = 0;
         while ready < count {
             while keys.len() < count && keys.len() - ready < JOINING {
@@ -236,7 +236,7 @@ impl Wave<'_> {
             watch.check()?;
             ready = watch.joined() - before;
             progress.at(ready as u64);
-            moved.check(ready as u64, || format!("{ready} of {count} subscribers are ready"))?;
+            stall.check(ready as u64, || format!("{ready} of {count} subscribers are ready"))?;
         }
         Ok(keys)
     }

@@ -151,7 +151,8 @@ fn measure(
     let used = meter.used(target);
     // The wait for repeats is not part of the reading time.
     let elapsed = (read.ended.max(began) - began).as_secs_f64().max(f64::MIN_POSITIVE);
-    let (megabytes, deliveries) = (read.bytes as f64 / MEGABYTE, read.astray.deliveries.max(1) as f64);
+    let (megabytes, deliveries) =
+        (read.bytes as f64 / MEGABYTE, read.delivery_faults.deliveries.max(1) as f64);
     let daemon = Server::Daemon;
     report.add(daemon, "rate", "read", "MB/s", megabytes / elapsed);
     if let Some(spent) = used.cpu {
@@ -163,7 +164,7 @@ fn measure(
     report.add(daemon, "generator", "CPU of the bench per event", "µs", used.own * 1e6 / deliveries);
     report.add(daemon, "generator_share", "the bench's share of a core", "", used.own / elapsed);
     report.latency(daemon, read.timed, &read.times);
-    report.count(daemon, run, read.astray, true);
+    report.count(daemon, run, read.delivery_faults, true);
     if let Some(stalled) = read.stalled {
         report.fault(daemon, run, stalled);
     }
@@ -171,14 +172,14 @@ fn measure(
         progress.begin("resting", 0);
         std::thread::sleep(Duration::from_secs(args.rest));
     }
-    footprint.tell_memory(target, report);
+    footprint.report_memory(target, report);
     Ok(())
 }
 
 /// The result of reading.
 struct ReadResult {
     bytes: u64,
-    astray: DeliveryFaults,
+    delivery_faults: DeliveryFaults,
     /// When the last reader finished.
     ended: Instant,
     /// Name of the measured interval, and its durations in nanoseconds.
@@ -236,7 +237,7 @@ fn streams(
     for tag in 0..args.readers {
         engine.open(access.addr, wire, tag, &request)?;
     }
-    let mut moved = StallDetector::new(args.common.patience);
+    let mut stall = StallDetector::new(args.common.patience);
     let mut read = || -> Result<(), BenchError> {
         while readers.finished < args.readers {
             engine.turn(TICK, &mut readers)?;
@@ -245,17 +246,19 @@ fn streams(
             }
             progress.at(readers.deliveries);
             let waiting = || format!("{} of {} have caught up", readers.finished, args.readers);
-            moved.check(readers.deliveries, waiting)?;
+            stall.check(readers.deliveries, waiting)?;
         }
         Ok(())
     };
     let stalled = BenchError::or_stalled(read())?;
     let ended = Instant::now();
     until_quiet(|wait| engine.turn(wait, &mut readers))?;
-    let astray =
-        DeliveryFaults { deliveries: readers.deliveries, ..delivery_check::astray(&readers.tallies, events) };
+    let delivery_faults = DeliveryFaults {
+        deliveries: readers.deliveries,
+        ..delivery_check::delivery_faults(&readers.tallies, events)
+    };
     let (bytes, times) = (readers.bytes, readers.times);
-    Ok(ReadResult { bytes, astray, ended, timed: "beginning to caught up", times, stalled })
+    Ok(ReadResult { bytes, delivery_faults, ended, timed: "beginning to caught up", times, stalled })
 }
 
 /// The readers of streams, by tag.
@@ -305,9 +308,9 @@ fn pages(args: &Args, access: &Access) -> Result<ReadResult, BenchError> {
         bytes += read;
         times += pages;
     }
-    let mut astray = delivery_check::astray(&tallies, args.events());
-    astray.deliveries = args.readers as u64 * args.events() - astray.losses;
-    Ok(ReadResult { bytes, astray, ended, timed: "request to page", times, stalled: None })
+    let mut delivery_faults = delivery_check::delivery_faults(&tallies, args.events());
+    delivery_faults.deliveries = args.readers as u64 * args.events() - delivery_faults.losses;
+    Ok(ReadResult { bytes, delivery_faults, ended, timed: "request to page", times, stalled: None })
 }
 
 /// The result of one page reader: its tally, bytes, and the durations of its pages.

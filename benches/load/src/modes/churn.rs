@@ -98,14 +98,14 @@ fn measure(
     let requests = requests(args, target)?;
     let mut load = Load {
         engine: Engine::new()?,
-        door: ReadyWatcher::new()?,
+        watcher: ReadyWatcher::new()?,
         requests,
         opened: 0,
         per_second: Vec::new(),
     };
     let warm_up = (args.connects / 10).clamp(1, 1_000);
     load.connect(args, target, warm_up, &mut |_| {})?;
-    load.door.histogram.reset();
+    load.watcher.histogram.reset();
     load.per_second.clear();
     progress.begin("connecting", args.connects);
     let meter = Meter::start(target);
@@ -118,17 +118,17 @@ fn measure(
         report.add(server, "cpu", "CPU per connect", "µs", spent.total * each);
         report.add(server, "user", "of it in user space", "µs", spent.user * each);
     }
-    let us = |quantile| load.door.histogram.value_at_quantile(quantile) as f64 / 1e3;
+    let us = |quantile| load.watcher.histogram.value_at_quantile(quantile) as f64 / 1e3;
     report.add(server, "p50", "connect to ready, p50", "µs", us(0.5));
     report.add(server, "p99", "connect to ready, p99", "µs", us(0.99));
-    report.latency(server, "connect to ready", &load.door.histogram);
+    report.latency(server, "connect to ready", &load.watcher.histogram);
     report.rates.push(Rate { server, name: "connects", run, per_second: load.per_second });
     Ok(())
 }
 
 struct Load {
     engine: Engine,
-    door: ReadyWatcher,
+    watcher: ReadyWatcher,
     requests: Vec<Vec<u8>>,
     opened: usize,
     per_second: Vec<f64>,
@@ -144,7 +144,7 @@ impl Load {
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let (mut opened, mut done, mut counted) = (0u64, 0u64, 0u64);
-        let mut moved = StallDetector::new(args.common.patience);
+        let mut stall = StallDetector::new(args.common.patience);
         let began = Instant::now();
         while done < count {
             while opened < count && opened - done < args.concurrent as u64 {
@@ -152,15 +152,15 @@ impl Load {
                 let request = &self.requests[self.opened % self.requests.len()];
                 let now = now_ns();
                 let key = self.engine.open(target.access.addr, args.transport, tag, request)?;
-                self.door.began(key, now);
+                self.watcher.began(key, now);
                 self.opened += 1;
                 opened += 1;
             }
-            self.engine.turn(TICK, &mut self.door)?;
-            if let Some(what) = self.door.trouble.take() {
+            self.engine.turn(TICK, &mut self.watcher)?;
+            if let Some(what) = self.watcher.trouble.take() {
                 return Err(BenchError::Server(format!("connection {done}: {what}")));
             }
-            for key in self.door.ready.drain(..) {
+            for key in self.watcher.ready.drain(..) {
                 self.engine.close(key);
                 done += 1;
             }
@@ -169,7 +169,7 @@ impl Load {
                 counted = done;
             }
             at(done);
-            moved.check(done, || format!("{done} of {count} connections were ready"))?;
+            stall.check(done, || format!("{done} of {count} connections were ready"))?;
         }
         Ok(())
     }

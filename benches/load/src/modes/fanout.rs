@@ -82,7 +82,7 @@ struct Figures {
     deliveries: u64,
     /// Deliveries per write.
     depth: Option<f64>,
-    astray: DeliveryFaults,
+    delivery_faults: DeliveryFaults,
     /// Time from each publish to its last receipt, in nanoseconds.
     whole: Histogram<u64>,
     /// Deliveries in each second.
@@ -203,7 +203,7 @@ fn report_run(report: &mut Report, server: Server, run: usize, figures: &Figures
         "µs",
         figures.used.own * 1e6 / deliveries,
     );
-    report.count(server, run, figures.astray, ordered);
+    report.count(server, run, figures.delivery_faults, ordered);
     report.latency(server, "publish to the last receipt", &figures.whole);
     report.rates.push(Rate { server, name: "deliveries", run, per_second: figures.per_second.clone() });
     if let Some(stalled) = &figures.stalled {
@@ -215,32 +215,32 @@ fn measure(args: &Args, target: &Target, progress: &mut dyn Progress) -> Result<
     let mut engine = Engine::new()?;
     let (access, patience) = (&target.access, args.common.patience);
     let size = Size { subscribers: args.subscribers, threads: args.generators };
-    let mut crew = SubscriberThreads::join(&mut engine, access, args.transport, size, patience, progress)?;
+    let mut threads = SubscriberThreads::join(&mut engine, access, args.transport, size, patience, progress)?;
     let mut lanes = Lanes::open(args, target, &mut engine)?;
     progress.begin("warming up", 0);
     let warm_up = (args.events / 10).clamp(5, 100);
-    let warmed = lanes.publish(warm_up, &mut engine, &mut crew, patience, &mut |_| {});
+    let warmed = lanes.publish(warm_up, &mut engine, &mut threads, patience, &mut |_| {});
     let mut stalled = BenchError::or_stalled(warmed)?;
     progress.begin("publishing", args.events);
-    let had = crew.deliveries();
+    let had = threads.deliveries();
     lanes.whole.reset();
     lanes.per_second.clear();
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        let load = lanes.publish(args.events, &mut engine, &mut crew, patience, at);
+        let load = lanes.publish(args.events, &mut engine, &mut threads, patience, at);
         stalled = BenchError::or_stalled(load)?;
     }
     let used = meter.used(target);
-    let deliveries = crew.deliveries() - had;
+    let deliveries = threads.deliveries() - had;
     if stalled.is_none() {
-        until_quiet(|wait| crew.turn(&mut engine, wait))?;
+        until_quiet(|wait| threads.turn(&mut engine, wait))?;
     }
     Ok(Figures {
         used,
         deliveries,
         depth: used.depth(deliveries),
-        astray: DeliveryFaults { deliveries, ..crew.astray(lanes.published) },
+        delivery_faults: DeliveryFaults { deliveries, ..threads.delivery_faults(lanes.published) },
         whole: lanes.whole,
         per_second: lanes.per_second,
         stalled,
@@ -295,14 +295,14 @@ impl Lanes {
         &mut self,
         count: u64,
         engine: &mut Engine,
-        crew: &mut SubscriberThreads,
+        threads: &mut SubscriberThreads,
         patience: Duration,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let mut free: Vec<usize> = (0..self.keys.len()).collect();
         let (mut sent, mut done) = (0, 0);
-        let mut moved = StallDetector::new(patience);
-        let (started, mut before) = (Instant::now(), crew.deliveries());
+        let mut stall = StallDetector::new(patience);
+        let (started, mut before) = (Instant::now(), threads.deliveries());
         while done < count {
             while sent < count
                 && let Some(lane) = free.pop()
@@ -310,7 +310,7 @@ impl Lanes {
                 self.send(lane, engine);
                 sent += 1;
             }
-            crew.turn(engine, TICK)?;
+            threads.turn(engine, TICK)?;
             let mut settled = |lane: usize| {
                 let missing = &mut self.missing[lane];
                 *missing = missing.saturating_sub(1);
@@ -320,17 +320,17 @@ impl Lanes {
                     done += 1;
                 }
             };
-            for n in crew.completed() {
+            for n in threads.completed() {
                 settled(self.of_event[n as usize % WINDOW] as usize);
             }
-            crew.answered().for_each(&mut settled);
+            threads.answered().for_each(&mut settled);
             at(done);
             if self.per_second.len() < started.elapsed().as_secs() as usize {
-                self.per_second.push((crew.deliveries() - before) as f64);
-                before = crew.deliveries();
+                self.per_second.push((threads.deliveries() - before) as f64);
+                before = threads.deliveries();
             }
-            moved.check(crew.deliveries() + done, || {
-                format!("{done} of {count} publishes have reached all {} subscribers", crew.len())
+            stall.check(threads.deliveries() + done, || {
+                format!("{done} of {count} publishes have reached all {} subscribers", threads.len())
             })?;
         }
         Ok(())

@@ -116,7 +116,7 @@ enum Wave {
 }
 
 impl Wave {
-    fn come(
+    fn connect(
         args: &Args,
         target: &Target,
         count: usize,
@@ -132,12 +132,12 @@ impl Wave {
             }
         };
         let mut engine = Engine::new()?;
-        let mut crowd = Subscribers::new();
-        crowd.join(&mut engine, &target.access, wire, count, patience, progress)?;
+        let mut subscribers = Subscribers::new();
+        subscribers.join(&mut engine, &target.access, wire, count, patience, progress)?;
         Ok(Wave::Sockets(Box::new(engine)))
     }
 
-    fn leave(self) {
+    fn disconnect(self) {
         match self {
             Wave::Sockets(mut engine) => engine.close_all(),
             Wave::Streams(streams) => drop(streams),
@@ -154,15 +154,15 @@ fn measure(
     let pid =
         target.pid.ok_or_else(|| BenchError::Usage("idle reads the server's memory: give --pid".into()))?;
     let count = args.connections as f64;
-    Wave::come(args, target, 1, progress)?.leave();
+    Wave::connect(args, target, 1, progress)?.disconnect();
     let before = at_rest(pid, args.rest)?;
-    let wave = Wave::come(args, target, args.connections, progress)?;
+    let wave = Wave::connect(args, target, args.connections, progress)?;
     let first = at_rest(pid, args.rest)?;
-    wave.leave();
+    wave.disconnect();
     let between = at_rest(pid, args.rest)?;
-    let wave = Wave::come(args, target, args.connections, progress)?;
+    let wave = Wave::connect(args, target, args.connections, progress)?;
     let second = at_rest(pid, args.rest)?;
-    wave.leave();
+    wave.disconnect();
     let server: Server = target.server;
     let grown = |from: u64, to: u64| to as f64 - from as f64;
     report.add(server, "bytes", "user memory per connection", "bytes", grown(before.pss, first.pss) / count);

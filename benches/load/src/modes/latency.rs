@@ -90,8 +90,8 @@ fn measure(
 ) -> Result<(), BenchError> {
     let (server, patience) = (target.server, args.common.patience);
     let mut engine = Engine::new()?;
-    let mut crowd = Subscribers::new();
-    crowd.join(&mut engine, &target.access, args.transport, args.subscribers, patience, progress)?;
+    let mut subscribers = Subscribers::new();
+    subscribers.join(&mut engine, &target.access, args.transport, args.subscribers, patience, progress)?;
     let mut load = Load {
         key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
         publish: HttpPublish::new(&target.access, false),
@@ -102,19 +102,19 @@ fn measure(
         request: Vec::new(),
         per_second: Vec::new(),
     };
-    load.publish(WARM_UP, &mut engine, &mut crowd, &mut |_| {})?;
+    load.publish(WARM_UP, &mut engine, &mut subscribers, &mut |_| {})?;
     let events = ((args.rate * args.seconds as f64).ceil() as u64).max(1);
     progress.begin("publishing", events);
-    let had = crowd.deliveries();
-    crowd.record()?;
+    let had = subscribers.deliveries();
+    subscribers.record()?;
     load.per_second.clear();
     let meter = Meter::start(target);
-    let published = load.publish(events, &mut engine, &mut crowd, &mut |done| progress.at(done));
+    let published = load.publish(events, &mut engine, &mut subscribers, &mut |done| progress.at(done));
     let spent = meter.used(target).cpu;
     let stalled = BenchError::or_stalled(published)?;
-    until_quiet(|wait| engine.turn(wait, &mut crowd))?;
-    let deliveries = crowd.deliveries() - had;
-    if let Some(histogram) = crowd.recorded() {
+    until_quiet(|wait| engine.turn(wait, &mut subscribers))?;
+    let deliveries = subscribers.deliveries() - had;
+    if let Some(histogram) = subscribers.recorded() {
         let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
         report.add(server, "p50", "publish to receipt, p50", "µs", us(0.5));
         report.add(server, "p90", "publish to receipt, p90", "µs", us(0.9));
@@ -126,7 +126,12 @@ fn measure(
         report.add(server, "cpu", "CPU per delivery", "µs", spent.total * 1e6 / deliveries.max(1) as f64);
     }
     report.rates.push(Rate { server, name: "deliveries", run, per_second: load.per_second });
-    report.count(server, run, DeliveryFaults { deliveries, ..crowd.astray(load.published) }, true);
+    report.count(
+        server,
+        run,
+        DeliveryFaults { deliveries, ..subscribers.delivery_faults(load.published) },
+        true,
+    );
     if let Some(stalled) = stalled {
         report.fault(server, run, stalled);
     }
@@ -151,12 +156,12 @@ impl Load {
         &mut self,
         count: u64,
         engine: &mut Engine,
-        crowd: &mut Subscribers,
+        subscribers: &mut Subscribers,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
         let began = Instant::now();
-        let (mut sent, mut complete, mut counted) = (0u64, 0u64, crowd.deliveries());
-        let mut moved = StallDetector::new(self.patience);
+        let (mut sent, mut complete, mut counted) = (0u64, 0u64, subscribers.deliveries());
+        let mut stall = StallDetector::new(self.patience);
         while complete < count {
             let due = self.period.mul_f64(sent as f64);
             let now = began.elapsed();
@@ -165,18 +170,18 @@ impl Load {
                 sent += 1;
             }
             let wait = if sent < count { self.period.mul_f64(sent as f64).saturating_sub(now) } else { TICK };
-            engine.turn(wait.min(TICK), crowd)?;
-            crowd.check()?;
-            complete += crowd.completed().count() as u64;
-            crowd.answered().for_each(drop);
+            engine.turn(wait.min(TICK), subscribers)?;
+            subscribers.check()?;
+            complete += subscribers.completed().count() as u64;
+            subscribers.answered().for_each(drop);
             if began.elapsed().as_secs() as usize > self.per_second.len() {
-                self.per_second.push((crowd.deliveries() - counted) as f64);
-                counted = crowd.deliveries();
+                self.per_second.push((subscribers.deliveries() - counted) as f64);
+                counted = subscribers.deliveries();
             }
             at(complete);
             // If nothing is outstanding, no progress is required.
-            moved.check(if complete == sent { u64::MAX - sent } else { crowd.deliveries() }, || {
-                format!("{complete} of {sent} events have reached all {} subscribers", crowd.len())
+            stall.check(if complete == sent { u64::MAX - sent } else { subscribers.deliveries() }, || {
+                format!("{complete} of {sent} events have reached all {} subscribers", subscribers.len())
             })?;
         }
         Ok(())

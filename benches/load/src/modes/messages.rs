@@ -23,7 +23,7 @@ use crate::wire::request::HttpPublish;
 /// Maximum number of agents or users. Their numbers have a fixed number of digits.
 const MOST: usize = 1_000_000;
 /// The rows of this mode.
-const THINGS: RowNames = RowNames {
+const ROWS: RowNames = RowNames {
     rate: "messages created",
     cpu: "CPU per message",
     generator: "CPU of the bench per message",
@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, Be
                 ids: false,
                 patience: common.patience,
             },
-            things: THINGS,
+            rows: ROWS,
             bytes: *size,
             time: Duration::from_secs(*seconds),
             rest: Duration::from_secs(*rest),

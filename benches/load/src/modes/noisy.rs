@@ -5,7 +5,7 @@
 //!   gets a response, also after a refusal. Stalled subscribers are not read once they are ready, so their
 //!   sockets stay full.
 //! * B is the quiet tenant ([`crate::generator::quiet_tenant`]). It is measured alone first, with no other connections,
-//!   then under the load. Its stretch under load ends only when it has received everything, and A continues
+//!   then under the load. Its interval under load ends only when it has received everything, and A continues
 //!   until then. Besides its events, REST requests, new subscribers and pings are measured.
 //! * Losses of A's own readers are reported but not judged: they may be cut off (`gap`) as the protocol says.
 
@@ -141,7 +141,7 @@ fn measure(
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let (loud, quiet) = (Tenant::make(target, "loud")?, Tenant::make(target, "quiet")?);
-    let bystander = QuietTenant::start(
+    let other_tenant = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
             wire: args.transport,
@@ -153,15 +153,15 @@ fn measure(
         },
     )?;
     progress.begin("the quiet tenant alone", 0);
-    let alone = bystander.measure_alone(args.seconds)?;
+    let alone = other_tenant.measure_alone(args.seconds)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
     let mut flood = Flood::default();
     join(args, &loud, &mut engine, &mut flood, progress)?;
     let mut load = Load::open(args, &loud)?;
     engine.watch(&load.engine)?;
-    // The effect of connecting A's subscribers on B is in neither stretch.
-    bystander.cut()?;
+    // The effect of connecting A's subscribers on B is in neither interval.
+    other_tenant.cut()?;
     progress.begin("under load", args.seconds.as_millis() as u64);
     let mut memory = Memory::now(target);
     let (meter, began) = (Meter::start(target), Instant::now());
@@ -174,21 +174,21 @@ fn measure(
         progress.at(began.elapsed().as_millis() as u64);
         if !end_requested && began.elapsed() >= args.seconds {
             end_requested = true;
-            bystander.request_end();
+            other_tenant.request_end();
         }
-        if let Some(stretch) = bystander.poll()? {
-            break stretch;
+        if let Some(interval) = other_tenant.poll()? {
+            break interval;
         }
         flood.second(began.elapsed());
     };
     let used = meter.used(target);
-    tell_quiet(report, run, &alone, &during);
-    tell_loud(report, run, &flood, &used);
-    memory.tell(target, report);
+    report_quiet(report, run, &alone, &during);
+    report_loud(report, run, &flood, &used);
+    memory.report(target, report);
     Ok(())
 }
 
-fn tell_quiet(report: &mut Report, run: usize, alone: &Interval, during: &Interval) {
+fn report_quiet(report: &mut Report, run: usize, alone: &Interval, during: &Interval) {
     interval::report(report, run, alone, during);
     let daemon = Server::Daemon;
     let allowed = GRACE_US.max(2.0 * alone.sent_p99());
@@ -215,7 +215,7 @@ fn tell_quiet(report: &mut Report, run: usize, alone: &Interval, during: &Interv
     report.add(daemon, "probes_failed", "of these refused or broken off", "", failed as f64);
 }
 
-fn tell_loud(report: &mut Report, run: usize, flood: &Flood, used: &IntervalUsage) {
+fn report_loud(report: &mut Report, run: usize, flood: &Flood, used: &IntervalUsage) {
     let (daemon, elapsed) = (Server::Daemon, used.elapsed);
     report.add(daemon, "a_rate", "A: events accepted", "1/s", flood.accepted as f64 / elapsed);
     report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", flood.refused as f64);
@@ -406,7 +406,7 @@ impl Memory {
         self.tcp_peak = self.tcp_peak.max(process::tcp_memory().unwrap_or_default().bytes);
     }
 
-    fn tell(&self, target: &Target, report: &mut Report) {
+    fn report(&self, target: &Target, report: &mut Report) {
         let daemon = Server::Daemon;
         let mib = |after: u64, before: u64| (after as f64 - before as f64) / MIB;
         if let Some(rss) = self.rss {

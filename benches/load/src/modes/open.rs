@@ -112,7 +112,7 @@ fn measure(
         }
         let data = target.data_dir().unwrap_or_default();
         if args.cold {
-            forget(&data)?;
+            drop_from_page_cache(&data)?;
         }
         progress.begin(name, 0);
         let took = target.start_again(patience)?;
@@ -120,7 +120,7 @@ fn measure(
         report.add(Server::Daemon, key, name, "s", took.as_secs_f64());
         report.add(Server::Daemon, cpu_key, cpu_name, "s", cpu.as_secs_f64());
         let there = tenants::stats(&target.access)?.stored_events;
-        report.astray.deliveries += acknowledged.min(there);
+        report.delivery_faults.deliveries += acknowledged.min(there);
         if there < acknowledged {
             let fault = format!("{name}: {acknowledged} events were acknowledged, {there} are stored");
             report.fault(Server::Daemon, run, fault);
@@ -178,12 +178,12 @@ impl Requests for RepeatedRequest {
 }
 
 /// Writes the files below `dir` to disk and makes the kernel drop them from the page cache.
-fn forget(dir: &Path) -> Result<(), BenchError> {
+fn drop_from_page_cache(dir: &Path) -> Result<(), BenchError> {
     let failed = || BenchError::io(format!("drop {} from the page cache", dir.display()));
     for entry in fs::read_dir(dir).map_err(failed())? {
         let entry = entry.map_err(failed())?;
         if entry.file_type().map_err(failed())?.is_dir() {
-            forget(&entry.path())?;
+            drop_from_page_cache(&entry.path())?;
         } else {
             let file = fs::File::open(entry.path()).map_err(failed())?;
             file.sync_all().map_err(failed())?;

@@ -39,7 +39,7 @@ const BARE_COMMITS: usize = 2_000;
 /// Bytes of the largest bare commit. Larger commits are split into several values.
 const BARE_MAX: usize = 64 << 10;
 /// The rows of this mode.
-const THINGS: RowNames = RowNames {
+const ROWS: RowNames = RowNames {
     rate: "events acknowledged",
     cpu: "CPU per event",
     generator: "CPU of the bench per event",
@@ -173,7 +173,7 @@ pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, Be
         measure(args, run, &target, &access, &mut report, progress)?;
         drop(target); // so that its disk traffic does not affect the bare programs
         if common.floor {
-            beside(args, run, &access, &mut report, progress)?;
+            measure_baselines(args, run, &access, &mut report, progress)?;
         }
     }
     if common.floor {
@@ -243,7 +243,7 @@ fn measure(
             ids: true,
             patience: args.common.patience,
         },
-        things: THINGS,
+        rows: ROWS,
         bytes: args.batch * Template::custom(0, args.size).size(),
         time: Duration::from_secs(args.seconds),
         rest: Duration::from_secs(if target.server == Server::Daemon { args.rest } else { 0 }),
@@ -252,7 +252,7 @@ fn measure(
 }
 
 /// Runs the bare programs one after another.
-fn beside(
+fn measure_baselines(
     args: &Args,
     run: usize,
     access: &[Access],
@@ -273,11 +273,11 @@ fn beside(
     let appends = bare(&baseline::find(baselines, "bare_append")?, &arguments)?;
     let batch = args.batch as f64;
     for (server, figures) in [(Server::Floor, &commits), (Server::Append, &appends)] {
-        report.add(server, "p50", THINGS.ack[1], "µs", figure(figures, "p50_ns")? / 1e3);
-        report.add(server, "p99", THINGS.ack[2], "µs", figure(figures, "p99_ns")? / 1e3);
+        report.add(server, "p50", ROWS.ack[1], "µs", figure(figures, "p50_ns")? / 1e3);
+        report.add(server, "p99", ROWS.ack[2], "µs", figure(figures, "p99_ns")? / 1e3);
     }
-    report.add(Server::Append, "rate", THINGS.rate, "1/s", figure(&appends, "rate")? * batch);
-    report.add(Server::Append, "cpu", THINGS.cpu, "µs", figure(&appends, "cpu_ns")? / 1e3 / batch);
+    report.add(Server::Append, "rate", ROWS.rate, "1/s", figure(&appends, "rate")? * batch);
+    report.add(Server::Append, "cpu", ROWS.cpu, "µs", figure(&appends, "cpu_ns")? / 1e3 / batch);
     if args.wire() == Wire::Http {
         let ids = args.batch.to_string();
         let parse = Target::baseline(

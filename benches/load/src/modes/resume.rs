@@ -125,8 +125,8 @@ fn measure(
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let patience = args.common.patience;
-    let (crowd, quiet) = (Tenant::make(target, "crowd")?, Tenant::make(target, "quiet")?);
-    let bystander = QuietTenant::start(
+    let (tenant, quiet) = (Tenant::make(target, "resuming")?, Tenant::make(target, "quiet")?);
+    let other_tenant = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
             wire: args.transport,
@@ -137,31 +137,31 @@ fn measure(
             patience,
         },
     )?;
-    let mut herd = ResumingSubscribers::new(args.subscribers)?;
+    let mut resuming = ResumingSubscribers::new(args.subscribers)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
-    prepare(args, &crowd, &mut engine, &mut herd, progress)?;
+    prepare(args, &tenant, &mut engine, &mut resuming, progress)?;
     progress.begin("the other tenant alone", 0);
-    let alone = bystander.measure_alone(args.alone)?;
-    let requests = herd.requests(&crowd.access, args.transport)?;
+    let alone = other_tenant.measure_alone(args.alone)?;
+    let requests = resuming.requests(&tenant.access, args.transport)?;
     progress.begin("coming back", args.subscribers as u64);
     let pss = target.pid.and_then(process::pss);
     let meter = Meter::start(target);
-    herd.come_back(args.behind);
-    let back = come_back(args, &crowd.access, &requests, &mut engine, &mut herd, progress);
+    resuming.reconnect(args.behind);
+    let back = reconnect(args, &tenant.access, &requests, &mut engine, &mut resuming, progress);
     let used = meter.used(target);
     let grown = pss.zip(target.pid.and_then(process::pss));
     let stalled = BenchError::or_stalled(back)?;
-    let during = bystander.cut()?;
-    until_quiet(|wait| engine.turn(wait, &mut herd))?;
+    let during = other_tenant.cut()?;
+    until_quiet(|wait| engine.turn(wait, &mut resuming))?;
     let daemon = Server::Daemon;
-    let ms = |quantile| herd.caught_up.value_at_quantile(quantile) as f64 / 1e6;
+    let ms = |quantile| resuming.caught_up.value_at_quantile(quantile) as f64 / 1e6;
     report.add(daemon, "median", "caught up, median", "ms", ms(0.5));
     report.add(daemon, "p99", "caught up, p99", "ms", ms(0.99));
-    report.add(daemon, "max", "caught up, last", "ms", herd.caught_up.max() as f64 / 1e6);
+    report.add(daemon, "max", "caught up, last", "ms", resuming.caught_up.max() as f64 / 1e6);
     report.add(daemon, "spread", "p99 over median", "", ms(0.99) / ms(0.5).max(f64::MIN_POSITIVE));
-    report.add(daemon, "ready", "ready, p99", "ms", herd.ready.value_at_quantile(0.99) as f64 / 1e6);
-    let deliveries = herd.deliveries.max(1) as f64;
+    report.add(daemon, "ready", "ready, p99", "ms", resuming.ready.value_at_quantile(0.99) as f64 / 1e6);
+    let deliveries = resuming.deliveries.max(1) as f64;
     report.add(daemon, "rate", "events caught up", "1/s", deliveries / used.elapsed);
     if let Some(spent) = used.cpu {
         report.add(daemon, "cpu", "CPU per event caught up", "µs", spent.total * 1e6 / deliveries);
@@ -176,9 +176,9 @@ fn measure(
             (after as f64 - before as f64) / 1_048_576.0,
         );
     }
-    report.latency(daemon, "A: first connect to caught up", &herd.caught_up);
+    report.latency(daemon, "A: first connect to caught up", &resuming.caught_up);
     interval::report(report, run, &alone, &during);
-    report.count(daemon, run, herd.astray(args.behind), true);
+    report.count(daemon, run, resuming.delivery_faults(args.behind), true);
     if let Some(stalled) = stalled {
         report.fault(daemon, run, stalled);
     }
@@ -189,42 +189,42 @@ fn measure(
 /// publishes the events that they miss.
 fn prepare(
     args: &Args,
-    crowd: &Tenant,
+    tenant: &Tenant,
     engine: &mut Engine,
-    herd: &mut ResumingSubscribers,
+    resuming: &mut ResumingSubscribers,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let Args { subscribers, behind, .. } = *args;
-    let request = subscribe(&crowd.access, args.transport, "");
+    let request = subscribe(&tenant.access, args.transport, "");
     progress.begin("connecting", subscribers as u64);
     let patience = args.common.patience;
-    let wave = Wave { access: &crowd.access, wire: args.transport, first: 0, count: subscribers, patience };
-    let mut keys = wave.join(engine, herd, |_| Cow::Borrowed(&request), progress)?;
-    let mut moved = StallDetector::new(patience);
-    let publisher = engine.open(crowd.access.addr, Wire::Http, PUBLISHERS, b"")?;
+    let wave = Wave { access: &tenant.access, wire: args.transport, first: 0, count: subscribers, patience };
+    let mut keys = wave.join(engine, resuming, |_| Cow::Borrowed(&request), progress)?;
+    let mut stall = StallDetector::new(patience);
+    let publisher = engine.open(tenant.access.addr, Wire::Http, PUBLISHERS, b"")?;
     let mut load = Load {
         publisher,
-        publish: HttpPublish::new(&crowd.access, true),
+        publish: HttpPublish::new(&tenant.access, true),
         template: Template::custom(0, args.size),
     };
-    load.publish(0, 1, engine, herd, patience)?;
-    while herd.finished < subscribers {
-        engine.turn(TICK, herd)?;
-        herd.check()?;
-        moved.check(herd.finished as u64, || {
-            format!("{} of {subscribers} saw the first event", herd.finished)
+    load.publish(0, 1, engine, resuming, patience)?;
+    while resuming.finished < subscribers {
+        engine.turn(TICK, resuming)?;
+        resuming.check()?;
+        stall.check(resuming.finished as u64, || {
+            format!("{} of {subscribers} saw the first event", resuming.finished)
         })?;
     }
     keys.drain(..).for_each(|key| engine.close(key));
-    while crowd.stats()?.connections > 0 {
-        moved.check(0, || "the daemon still counts subscribers that left".into())?;
+    while tenant.stats()?.connections > 0 {
+        stall.check(0, || "the daemon still counts subscribers that left".into())?;
         std::thread::sleep(Duration::from_millis(20));
     }
     progress.begin("publishing what they miss", behind);
     let mut first = 1;
     while first <= behind {
         let count = args.array.min(behind + 1 - first);
-        load.publish(first, count, engine, herd, patience)?;
+        load.publish(first, count, engine, resuming, patience)?;
         first += count;
         progress.at(first - 1);
     }
@@ -245,29 +245,29 @@ impl Load {
         first: u64,
         count: u64,
         engine: &mut Engine,
-        herd: &mut ResumingSubscribers,
+        resuming: &mut ResumingSubscribers,
         patience: Duration,
     ) -> Result<(), BenchError> {
         let (mut body, mut request) = (Vec::new(), Vec::new());
         self.template.array(first, count, now_ns(), &mut body);
         self.publish.request(&body, &mut request);
         engine.send(self.publisher, &request);
-        let (wanted, mut moved) = (herd.answers + 1, StallDetector::new(patience));
-        while herd.answers < wanted {
-            engine.turn(TICK, herd)?;
-            herd.check()?;
-            moved.check(herd.answers, || "a publish has no response".into())?;
+        let (wanted, mut stall) = (resuming.answers + 1, StallDetector::new(patience));
+        while resuming.answers < wanted {
+            engine.turn(TICK, resuming)?;
+            resuming.check()?;
+            stall.check(resuming.answers, || "a publish has no response".into())?;
         }
         Ok(())
     }
 }
 
-fn come_back(
+fn reconnect(
     args: &Args,
     access: &Access,
     requests: &[Vec<u8>],
     engine: &mut Engine,
-    herd: &mut ResumingSubscribers,
+    resuming: &mut ResumingSubscribers,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     // Nothing is read meanwhile. Otherwise the last subscribers would wait while this process handles the
@@ -275,12 +275,14 @@ fn come_back(
     for (tag, request) in requests.iter().enumerate() {
         engine.open(access.addr, args.transport, tag, request)?;
     }
-    let mut moved = StallDetector::new(args.common.patience);
-    while herd.finished < requests.len() {
-        engine.turn(TICK, herd)?;
-        herd.check()?;
-        progress.at(herd.finished as u64);
-        moved.check(herd.deliveries, || format!("{} of {} have caught up", herd.finished, requests.len()))?;
+    let mut stall = StallDetector::new(args.common.patience);
+    while resuming.finished < requests.len() {
+        engine.turn(TICK, resuming)?;
+        resuming.check()?;
+        progress.at(resuming.finished as u64);
+        stall.check(resuming.deliveries, || {
+            format!("{} of {} have caught up", resuming.finished, requests.len())
+        })?;
     }
     Ok(())
 }
@@ -331,14 +333,17 @@ impl ResumingSubscribers {
     }
 
     /// From now on, events 1 to `behind` are expected.
-    fn come_back(&mut self, behind: u64) {
+    fn reconnect(&mut self, behind: u64) {
         self.tallies.fill(Tally::from(1));
         (self.joined, self.finished, self.deliveries) = (0, 0, 0);
         (self.last, self.began) = (behind, now_ns());
     }
 
-    fn astray(&self, behind: u64) -> DeliveryFaults {
-        DeliveryFaults { deliveries: self.deliveries, ..delivery_check::astray(&self.tallies, behind + 1) }
+    fn delivery_faults(&self, behind: u64) -> DeliveryFaults {
+        DeliveryFaults {
+            deliveries: self.deliveries,
+            ..delivery_check::delivery_faults(&self.tallies, behind + 1)
+        }
     }
 
     fn event(&mut self, tag: usize, n: u64, text: &[u8]) {
@@ -441,26 +446,26 @@ mod tests {
 
     #[test]
     fn a_resuming_subscriber_must_get_exactly_what_it_missed() {
-        let mut herd = ResumingSubscribers::new(3).unwrap();
+        let mut resuming = ResumingSubscribers::new(3).unwrap();
         for tag in 0..3 {
-            herd.on_event(
+            resuming.on_event(
                 0,
                 tag,
                 ConnEvent::Event(Stamp { n: 0, t: 0 }, format!("id: {ID}\ndata: ").as_bytes()),
             );
         }
-        assert_eq!(herd.finished, 3);
-        herd.come_back(4);
+        assert_eq!(resuming.finished, 3);
+        resuming.reconnect(4);
         for n in 1..=4 {
-            herd.event(0, n, b"");
+            resuming.event(0, n, b"");
         }
         for n in [1, 1, 2, 4] {
-            herd.event(1, n, b"");
+            resuming.event(1, n, b"");
         }
-        herd.event(2, 0, b"");
-        assert_eq!(herd.finished, 2);
-        assert_eq!(herd.caught_up.len(), 2);
+        resuming.event(2, 0, b"");
+        assert_eq!(resuming.finished, 2);
+        assert_eq!(resuming.caught_up.len(), 2);
         let expected = DeliveryFaults { deliveries: 7, losses: 1 + 4, repeats: 1 + 1, reordered: 0 };
-        assert_eq!(herd.astray(4), expected);
+        assert_eq!(resuming.delivery_faults(4), expected);
     }
 }

@@ -67,7 +67,7 @@ struct Figures {
     used: IntervalUsage,
     /// Chunks per write, as counted by the daemon.
     depth: Option<f64>,
-    astray: DeliveryFaults,
+    delivery_faults: DeliveryFaults,
     /// Received chunks of other streams.
     foreign: u64,
     /// Time from each array to its last receipt, in nanoseconds.
@@ -164,7 +164,7 @@ fn report_run(args: &Args, server: Server, run: usize, few: &Figures, many: &Fig
         report.add(server, keys[1], name, "1/s", chunks / figures.used.elapsed);
         let name = if which { "CPU of the bench per chunk, few" } else { "CPU of the bench per chunk, many" };
         report.add(server, keys[2], name, "µs", figures.used.own * 1e6 / chunks);
-        report.count(server, run, figures.astray, true);
+        report.count(server, run, figures.delivery_faults, true);
         let name = if which { "array to its last receipt, few" } else { "array to its last receipt, many" };
         report.latency(server, name, &figures.whole);
         if figures.foreign > 0 {
@@ -218,7 +218,7 @@ fn measure(
     Ok(Figures {
         used,
         depth: used.depth(deliveries),
-        astray: DeliveryFaults { deliveries, ..readers.astray(load.published) },
+        delivery_faults: DeliveryFaults { deliveries, ..readers.delivery_faults(load.published) },
         foreign: readers.foreign,
         whole: load.whole,
         stalled,
@@ -273,7 +273,7 @@ impl Load {
         patience: Duration,
         at: &mut dyn FnMut(u64),
     ) -> Result<(), BenchError> {
-        let (first, mut moved) = (self.published, StallDetector::new(patience));
+        let (first, mut stall) = (self.published, StallDetector::new(patience));
         while self.published < first + count {
             let answers = readers.answers + 1;
             let began = now_ns();
@@ -285,7 +285,7 @@ impl Load {
             while readers.answers < answers || readers.deliveries < self.published {
                 engine.turn(TICK, readers)?;
                 readers.check()?;
-                moved.check(readers.deliveries + readers.answers, || {
+                stall.check(readers.deliveries + readers.answers, || {
                     format!("{} of {} chunks have arrived", readers.deliveries, self.published)
                 })?;
             }
@@ -330,7 +330,7 @@ impl Readers {
     }
 
     /// Returns losses, repeats and reorderings of the first `published` chunks.
-    fn astray(&self, published: u64) -> DeliveryFaults {
+    fn delivery_faults(&self, published: u64) -> DeliveryFaults {
         let streams = self.tallies.len() as u64;
         // Stream s has the chunks s, s + streams, …
         let of = |stream: u64| (published + streams - 1 - stream) / streams;
@@ -403,11 +403,11 @@ mod tests {
         for n in [0, 1, 2, 3, 4] {
             readers.chunk(n as usize % 3, n);
         }
-        assert_eq!(readers.astray(5), DeliveryFaults::default());
-        assert_eq!(readers.astray(6).losses, 1);
-        assert_eq!(readers.astray(7).losses, 2);
+        assert_eq!(readers.delivery_faults(5), DeliveryFaults::default());
+        assert_eq!(readers.delivery_faults(6).losses, 1);
+        assert_eq!(readers.delivery_faults(7).losses, 2);
         readers.chunk(0, 3);
         readers.chunk(1, 5);
-        assert_eq!((readers.astray(5).repeats, readers.foreign, readers.deliveries), (1, 1, 5));
+        assert_eq!((readers.delivery_faults(5).repeats, readers.foreign, readers.deliveries), (1, 1, 5));
     }
 }

@@ -43,7 +43,7 @@ impl Footprint {
     }
 
     /// Reports the memory since the start: `peak` and `pss_more`, and the total `pss`.
-    pub(crate) fn tell_memory(&self, target: &Target, report: &mut Report) {
+    pub(crate) fn report_memory(&self, target: &Target, report: &mut Report) {
         let (server, Some(pid)) = (target.server, target.pid) else { return };
         let more = |now: u64, before: u64| (now as f64 - before as f64) / MIB;
         if let Some((before, peak)) = self.rss.zip(peak_rss(pid)) {
@@ -57,7 +57,7 @@ impl Footprint {
 
     /// Reports the disk use since the start, per byte of `published` events as they were sent. If an event is
     /// larger when it is read, by the factor `stored_share`, it is also reported per byte as read.
-    pub(crate) fn tell_disk(
+    pub(crate) fn report_disk(
         &self,
         target: &Target,
         published: u64,

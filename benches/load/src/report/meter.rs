@@ -1,6 +1,6 @@
-//! Measures a stretch of a load: the server's CPU, this process's CPU, the server's writes, and the duration.
+//! Measures a interval of a load: the server's CPU, this process's CPU, the server's writes, and the duration.
 //!
-//! * The server's CPU is read last before the stretch and first after it, so that the other readings cost it
+//! * The server's CPU is read last before the interval and first after it, so that the other readings cost it
 //!   nothing.
 //! * The writes are read from the server over HTTP. Only a mode that reports a batch depth reads them.
 
@@ -13,7 +13,7 @@ use crate::target::process::{Cpu, CpuUsage};
 const BETWEEN_READINGS: Duration = Duration::from_millis(20);
 const SETTLING: usize = 50;
 
-/// The readings before a stretch.
+/// The readings before a interval.
 #[derive(Debug)]
 pub(crate) struct Meter {
     writes: Option<u64>,
@@ -22,7 +22,7 @@ pub(crate) struct Meter {
     began: Instant,
 }
 
-/// The resources used by a stretch.
+/// The resources used by a interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IntervalUsage {
     /// Duration in seconds.
@@ -51,7 +51,7 @@ impl Meter {
         Meter { writes, own, cpu: target.cpu(), began: Instant::now() }
     }
 
-    /// Returns the resources used since the start. The stretch may continue.
+    /// Returns the resources used since the start. The interval may continue.
     pub(crate) fn used(&self, target: &Target) -> IntervalUsage {
         let elapsed = self.began.elapsed().as_secs_f64();
         let since = |before: Option<Cpu>, now: Option<Cpu>| Some(now?.since(&before?));

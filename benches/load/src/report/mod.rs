@@ -128,7 +128,7 @@ pub(crate) struct Report {
     /// Rates.
     pub rates: Vec<Rate>,
     /// Deliveries, losses, repeats and reorderings.
-    pub astray: DeliveryFaults,
+    pub delivery_faults: DeliveryFaults,
     /// Faults, one line each. Any fault makes the bench fail.
     pub faults: Vec<String>,
     /// Notes for the reader.
@@ -171,17 +171,23 @@ impl Report {
 
     /// Counts the deliveries of a run. Losses and repeats become faults of `server`, and reorderings too if
     /// `ordered` is set.
-    pub(crate) fn count(&mut self, server: Server, run: usize, astray: DeliveryFaults, ordered: bool) {
-        self.astray.add(astray);
+    pub(crate) fn count(
+        &mut self,
+        server: Server,
+        run: usize,
+        delivery_faults: DeliveryFaults,
+        ordered: bool,
+    ) {
+        self.delivery_faults.add(delivery_faults);
         let mut fault = |count: u64, what: &str| {
             if count > 0 {
                 self.fault(server, run, format_args!("{count} {what}"));
             }
         };
-        fault(astray.losses, "events lost");
-        fault(astray.repeats, "events repeated");
+        fault(delivery_faults.losses, "events lost");
+        fault(delivery_faults.repeats, "events repeated");
         if ordered {
-            fault(astray.reordered, "events out of order");
+            fault(delivery_faults.reordered, "events out of order");
         }
     }
 
@@ -204,7 +210,7 @@ impl Report {
             let run = self.rates.iter().filter(|it| it.server == server && it.name == rate.name).count();
             self.rates.push(Rate { server, run, ..rate });
         }
-        self.astray.add(other.astray);
+        self.delivery_faults.add(other.delivery_faults);
         self.faults.extend(other.faults.iter().map(|fault| format!("{}: {fault}", server.name())));
         for note in other.notes {
             if !self.notes.contains(&note) {
@@ -254,8 +260,8 @@ impl Report {
         json!({
             "mode": self.mode, "about": self.about, "settings": self.settings, "rows": rows,
             "latencies": latencies, "rates": rates,
-            "deliveries": self.astray.deliveries, "losses": self.astray.losses,
-            "repeats": self.astray.repeats, "reordered": self.astray.reordered,
+            "deliveries": self.delivery_faults.deliveries, "losses": self.delivery_faults.losses,
+            "repeats": self.delivery_faults.repeats, "reordered": self.delivery_faults.reordered,
             "faults": self.faults, "notes": self.notes, "ok": self.is_ok(),
         })
     }
@@ -320,7 +326,7 @@ impl Report {
         let mut text = format!("{} — {}\n\n", self.mode, self.about);
         aligned(&lines, &mut text);
         self.latency_table(&mut text);
-        let DeliveryFaults { deliveries, losses, repeats, reordered } = self.astray;
+        let DeliveryFaults { deliveries, losses, repeats, reordered } = self.delivery_faults;
         if deliveries > 0 || losses > 0 {
             // Writing to a String never fails, here and below.
             let _ = writeln!(
@@ -502,7 +508,7 @@ mod tests {
         assert_eq!(cpu["bars"][0], json!({"at_most": 0.9, "of": "ratio", "to": "before", "ok": false}));
         assert_eq!(rate["servers"][0]["server"], "before");
         assert_eq!(both.faults, ["before: daemon, run 1: 1 events repeated"]);
-        assert_eq!(both.astray.deliveries, 9);
+        assert_eq!(both.delivery_faults.deliveries, 9);
     }
 
     #[test]

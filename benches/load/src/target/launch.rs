@@ -1,7 +1,7 @@
 //! The process of a daemon: started in its own directory, and started again on the same data after it has
 //! ended.
 //!
-//! * The executable is this one or the given one. It has the default settings, except for [`LIFTED`] and
+//! * The executable is this one or the given one. It has the default settings, except for [`LIFTED_LIMITS`] and
 //!   `--set`. The caller's environment and `nervewire.toml` do not affect it.
 //! * The daemon is ready when its ready file appears. It writes the file after its listeners are open.
 
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::cleanup;
-use super::settings::{DaemonSettings, LIFTED};
+use super::settings::{DaemonSettings, LIFTED_LIMITS};
 use super::token;
 use crate::error::BenchError;
 
@@ -50,7 +50,7 @@ impl Launch {
         };
         let secret = token::secret();
         let keys = format!(r#"[{{"secret":"{secret}","default":true,"organizations":["default"]}}]"#);
-        let lifted = LIFTED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let lifted = LIFTED_LIMITS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let overrides = settings.set.iter().filter_map(|pair| pair.split_once('='));
         let mut environment = vec![("NERVEWIRE_AUTH__JWT_KEYS".to_owned(), keys)];
         for (key, value) in lifted.chain(overrides.map(|(key, value)| (key.to_owned(), value.to_owned()))) {

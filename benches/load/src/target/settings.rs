@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Settings of a measured daemon that differ from the defaults. They lift limits that would refuse a load
 /// test, and make nothing faster.
-pub(crate) const LIFTED: &[(&str, &str)] = &[
+pub(crate) const LIFTED_LIMITS: &[(&str, &str)] = &[
     ("limits.connections_per_user", "0"), // all subscribers of a run with a JWT are one user
     ("limits.publish_per_second_per_organization", "100000000"), // the default is a million
     ("log.level", "warn"),

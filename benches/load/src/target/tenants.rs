@@ -2,7 +2,7 @@
 //!
 //! * A mode with several tenants creates them in the daemon that it measures, each with its own key. If the
 //!   daemon was not started here, they are deleted afterwards.
-//! * [`Buckets`] are the daemon's own times from publish to send. The values of a stretch are the difference
+//! * [`Buckets`] are the daemon's own times from publish to send. The values of a interval are the difference
 //!   of two readings.
 //! * Requests here block. Use them in quiet moments, or on a thread that has nothing else to do.
 
