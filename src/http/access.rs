@@ -19,11 +19,11 @@ pub(super) trait Access {
     /// enough; `None` means that no credential is required.
     fn scopes() -> Option<Vec<&'static str>>;
 
-    /// Checks the caller of `x`.
+    /// Checks the caller of the request.
     ///
     /// # Errors
     /// 401, 403, 429; 503 if the route writes and the daemon is not ready.
-    fn check(x: &ApiRequest) -> Result<Self::Granted, ErrorResponse>;
+    fn check(request: &ApiRequest) -> Result<Self::Granted, ErrorResponse>;
 }
 
 /// No credential is required.
@@ -51,8 +51,8 @@ impl<R: Right> Access for Needs<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(x: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
-        x.authorized()
+    fn check(request: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
+        request.authorized()
     }
 }
 
@@ -67,9 +67,9 @@ impl<R: Right> Access for Writes<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(x: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
-        x.shared().serving()?;
-        x.authorized()
+    fn check(request: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
+        request.shared().serving()?;
+        request.authorized()
     }
 }
 
@@ -84,8 +84,8 @@ impl<R: Right> Access for WritesAndReads<R> {
         Some(R::ANY_OF.names())
     }
 
-    fn check(x: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
-        let right = Writes::<R>::check(x)?;
+    fn check(request: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
+        let right = Writes::<R>::check(request)?;
         right.principal().authorize::<Subscribe>()?;
         Ok(right)
     }
@@ -101,8 +101,8 @@ impl Access for ReadsHistory {
         Some(Subscribe::ANY_OF.names())
     }
 
-    fn check(x: &ApiRequest) -> Result<Authorized<Subscribe>, ErrorResponse> {
-        Ok(x.principal(CredentialUse::Stream)?.authorize()?)
+    fn check(request: &ApiRequest) -> Result<Authorized<Subscribe>, ErrorResponse> {
+        Ok(request.principal(CredentialUse::Stream)?.authorize()?)
     }
 }
 

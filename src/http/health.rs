@@ -43,8 +43,8 @@ struct Checks {
     tag = "health",
     responses((status = 200, description = "The process is alive.", body = Health))
 )]
-pub async fn live(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    Ok(liveness(x.shared()))
+pub async fn live(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    Ok(liveness(request.shared()))
 }
 
 /// Checks that the daemon is ready: 200, or 503 with the reason.
@@ -57,8 +57,8 @@ pub async fn live(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
         (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
-pub async fn ready(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    Ok(readiness(x.shared()))
+pub async fn ready(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    Ok(readiness(request.shared()))
 }
 
 /// Gets the health of the daemon: 200 while it is ready, otherwise 503.
@@ -71,8 +71,8 @@ pub async fn ready(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> 
         (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
-pub async fn health(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    Ok(readiness(x.shared()))
+pub async fn health(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    Ok(readiness(request.shared()))
 }
 
 /// Returns 200 with the daemon's health.

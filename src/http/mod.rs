@@ -68,18 +68,18 @@ impl From<ApiResponse> for Handled {
 ///
 /// # Errors
 /// The handler's error; 404 for an unknown path, 405 for a known path with another method.
-pub async fn handle(x: &mut ApiRequest) -> Result<Handled, ErrorResponse> {
-    if x.method == Method::OPTIONS {
-        return Ok(cors::preflight(x).into());
+pub async fn handle(request: &mut ApiRequest) -> Result<Handled, ErrorResponse> {
+    if request.method == Method::OPTIONS {
+        return Ok(cors::preflight(request).into());
     }
-    let path = x.path.clone();
-    let (route, names) = routes::find(&x.method, &path)?;
-    let answer = (route.serve)(x, names).await;
+    let path = request.path.clone();
+    let (route, names) = routes::find(&request.method, &path)?;
+    let answer = (route.serve)(request, names).await;
     // A commit checks the credential itself. Any other response is sent only if the credential is still
     // valid, because the request may have waited for a lock, for the store or for events.
     let is_refusal = answer.as_ref().is_err_and(|refusal| refusal.status.is_client_error());
-    if is_refusal || route.special == Special::AnswerOnly || x.method.is_safe() {
-        x.confirm()?;
+    if is_refusal || route.special == Special::AnswerOnly || request.method.is_safe() {
+        request.confirm()?;
     }
     answer
 }

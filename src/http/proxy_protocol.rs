@@ -100,8 +100,10 @@ mod tests {
             (header(0x21, 0, &V4), None),
             (header(0x21, 0x31, &[0; 216]), None),
         ] {
-            let expected =
-                ParsedHeader::Header { length: bytes.len(), source: source.map(|it| it.parse().unwrap()) };
+            let expected = ParsedHeader::Header {
+                length: bytes.len(),
+                source: source.map(|source| source.parse().unwrap()),
+            };
             assert_eq!(parse(&bytes), expected, "{bytes:?}");
             assert_eq!(parse(&[bytes.as_slice(), b"GET / HTTP/1.1\r\n"].concat()), expected);
             for end in 0..bytes.len() {

@@ -164,10 +164,10 @@ macro_rules! table {
             path: $path,
             scopes: <$access as Access>::scopes,
             special: special!($($flag)?),
-            serve: |x, names| Box::pin(async move {
-                let granted = <$access as Access>::check(x)?;
+            serve: |request, names| Box::pin(async move {
+                let granted = <$access as Access>::check(request)?;
                 let [$($name,)* ..] = names;
-                Ok(Handled::from($($handler)::+(x, granted, $($name),*).await?))
+                Ok(Handled::from($($handler)::+(request, granted, $($name),*).await?))
             }),
         }),*];
     };

@@ -49,39 +49,39 @@ pub(super) async fn respond(
     newcomer: &Rc<UnauthenticatedSocket>,
 ) -> ServiceResponse {
     let peer = client_address(peer, request.headers(), &worker.shared.config.trusted_proxies);
-    let mut x = ApiRequest::new(request, worker, peer, newcomer);
+    let mut request = ApiRequest::new(request, worker, peer, newcomer);
     worker.metrics().requests.add(1);
-    let origin = cors::allowed_origin(&x);
-    let id = request_id(&x.headers);
+    let origin = cors::allowed_origin(&request);
+    let id = request_id(&request.headers);
     // A request with both framings may have been read differently in front of us (RFC 9112 §6.1): no other
     // follows it.
-    let mut last = x.headers.contains_key(header::TRANSFER_ENCODING);
-    let is_http_1 = x.version <= Version::HTTP_11;
+    let mut last = request.headers.contains_key(header::TRANSFER_ENCODING);
+    let is_http_1 = request.version <= Version::HTTP_11;
     // The body of a safe method means nothing: it is read first, so that nothing waits between the last check
     // of the credential and the answer.
-    if is_http_1 && x.method.is_safe() {
-        last |= !x.discard_body(true).await;
+    if is_http_1 && request.method.is_safe() {
+        last |= !request.discard_body(true).await;
     }
-    let handled = match (host::check(x.version, x.authority.as_deref(), &x.headers), kind) {
+    let handled = match (host::check(request.version, request.authority.as_deref(), &request.headers), kind) {
         (Err(refusal), _) => Err(refusal),
-        (Ok(()), ListenerKind::Public) => super::handle(&mut x).await,
-        (Ok(()), ListenerKind::Echo) if x.path == "/echo" => subscribe::echo(&x),
+        (Ok(()), ListenerKind::Public) => super::handle(&mut request).await,
+        (Ok(()), ListenerKind::Echo) if request.path == "/echo" => subscribe::echo(&request),
         (Ok(()), ListenerKind::Echo) => Err(ErrorResponse::not_found()),
     };
     let mut claim = None;
     let handled = handled.and_then(|handled| {
         if let Handled::Answer(answer) = &handled {
-            claim = x.unread_claim(answer)?;
+            claim = request.unread_claim(answer)?;
         }
         Ok(handled)
     });
     if is_http_1 {
         let is_late = handled.as_ref().is_err_and(|refusal| refusal.status == StatusCode::REQUEST_TIMEOUT);
-        last |= !x.discard_body(!is_late && !last).await;
+        last |= !request.discard_body(!is_late && !last).await;
     }
     let common = |headers: &mut http::HeaderMap| {
         headers.insert(REQUEST_ID, id.clone());
-        if let Some(parent) = x.headers.get(TRACEPARENT) {
+        if let Some(parent) = request.headers.get(TRACEPARENT) {
             headers.insert(TRACEPARENT, parent.clone());
         }
         cors::stamp(headers, origin.clone());
@@ -105,7 +105,7 @@ pub(super) async fn respond(
             ServiceResponse::Whole(answer.into_response(|_| Body::parts(parts, claim, flow)))
         }
         Err(refusal) => {
-            tracing::debug!(path = %x.path, status = refusal.status.as_u16(), code = refusal.code, "refused");
+            tracing::debug!(path = %request.path, status = refusal.status.as_u16(), code = refusal.code, "refused");
             let mut answer = ApiResponse::error(&refusal, &*worker.shared.clock);
             common(&mut answer.headers);
             ServiceResponse::Whole(answer.into_response(|body| Body::whole(body, None, flow)))

@@ -85,11 +85,11 @@ struct CreatedApiKeyView<'a> {
     api_key: &'a str,
 }
 
-fn view<'a>(x: &ApiRequest, key: &'a KeyRow) -> ApiKeyView<'a> {
+fn view<'a>(request: &ApiRequest, key: &'a KeyRow) -> ApiKeyView<'a> {
     let narrowing = &key.narrowing;
     ApiKeyView {
         key_id: &key.id,
-        org_id: x.shared().auth.organization(key.tenant).map(|it| it.id.clone()),
+        org_id: request.shared().auth.organization(key.tenant).map(|it| it.id.clone()),
         name: &key.name,
         scopes: key.scopes.names(),
         agents: narrowing.agents().map(|names| names.iter().collect()),
@@ -111,17 +111,17 @@ fn view<'a>(x: &ApiRequest, key: &'a KeyRow) -> ApiKeyView<'a> {
     responses((status = 201, description = "The new key, with its secret.", body = CreatedApiKeyView), (status = 404))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Manage>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let (body, bytes): (NewApiKeyBody, _) = x.json_and_bytes().await?;
-    let shared = x.shared().clone();
-    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+    no_parameters(request)?;
+    let (body, bytes): (NewApiKeyBody, _) = request.json_and_bytes().await?;
+    let shared = request.shared().clone();
+    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
-    let now_ms = x.shared().clock.now_ms();
+    let now_ms = request.shared().clock.now_ms();
     let new = NewKey {
         name: body.name,
         scopes: body.scopes,
@@ -140,7 +140,7 @@ pub(in crate::http) async fn create(
         rows
     };
     let issued = shared.auth.create_key_with(&by, body.org_id.as_deref(), new, rows).await?;
-    let made = CreatedApiKeyView { key: view(x, &issued.row), api_key: issued.api_key.expose() };
+    let made = CreatedApiKeyView { key: view(request, &issued.row), api_key: issued.api_key.expose() };
     Ok(ApiResponse::data(StatusCode::CREATED, made))
 }
 
@@ -153,12 +153,13 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "A page of API keys.", body = Vec<ApiKeyView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let page = parameters(x, &["cursor", "offset", "limit", "org_id"])?;
-    let keys = x.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
-    let rows: Vec<ApiKeyView<'_>> = keys.iter().map(|key| view(x, key)).collect();
+    let page = parameters(request, &["cursor", "offset", "limit", "org_id"])?;
+    let keys =
+        request.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
+    let rows: Vec<ApiKeyView<'_>> = keys.iter().map(|key| view(request, key)).collect();
     Ok(super::list(&rows, &page, |row| row.key_id))
 }
 
@@ -171,11 +172,11 @@ pub(in crate::http) async fn list(
     responses((status = 204, description = "The key is no longer valid."), (status = 409))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let org_id = only_parameter(x, "org_id")?;
-    x.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
+    let org_id = only_parameter(request, "org_id")?;
+    request.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(ApiResponse::empty())
 }

@@ -53,7 +53,7 @@ fn visible(principal: &Arc<Principal>) -> ConnectionSelector {
     responses((status = 200, description = "A page of connections.", body = Vec<ConnectionInfo>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Authenticated>,
 ) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
@@ -62,10 +62,10 @@ pub(in crate::http) async fn list(
     if principal.authorize::<Manage>().is_err() {
         principal.authorize::<Subscribe>()?;
     }
-    let page = parameters(x, &["cursor", "offset", "limit"])?;
+    let page = parameters(request, &["cursor", "offset", "limit"])?;
     let refused = || ErrorResponse::bad_request("cursor: is not a cursor of this list; start without one");
     let after = page.after.as_deref().map(|name| connection_id(name).ok_or_else(refused)).transpose()?;
-    let mut found = find(x, &visible(&principal), after, page.reach()).await?;
+    let mut found = find(request, &visible(&principal), after, page.reach()).await?;
     // Only the rows of this page are sorted and described.
     if found.len() > page.reach() {
         found.select_nth_unstable(page.reach());
@@ -79,7 +79,7 @@ pub(in crate::http) async fn list(
     // The next cursor comes from what was found, not from what could be described. A connection may close
     // before it is described, and the page must not look like the last one because of that.
     let next = shown.last().filter(|_| shown.len() == page.limit).map(|last| connection_name(last.id));
-    let mut rows = describe(x, principal.tenant, &shown).await?;
+    let mut rows = describe(request, principal.tenant, &shown).await?;
     rows.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(ApiResponse::list(&rows, next))
 }
@@ -87,7 +87,7 @@ pub(in crate::http) async fn list(
 /// Returns the connections with the lowest ids after `after`, in any order: up to `most` of each worker,
 /// sometimes a few more.
 async fn find(
-    x: &ApiRequest,
+    request: &ApiRequest,
     selector: &ConnectionSelector,
     after: Option<u64>,
     most: usize,
@@ -98,14 +98,14 @@ async fn find(
         answer
     };
     let mut found = Vec::new();
-    for answer in x.shared().mail.iter().map(ask).collect::<Vec<_>>() {
+    for answer in request.shared().mail.iter().map(ask).collect::<Vec<_>>() {
         found.extend(answer.await.unwrap_or(Ok(Vec::new())).map_err(busy)?);
     }
     Ok(found)
 }
 
 async fn describe(
-    x: &ApiRequest,
+    request: &ApiRequest,
     tenant: TenantId,
     found: &[FoundConnection],
 ) -> Result<Vec<ConnectionInfo>, ErrorResponse> {
@@ -117,7 +117,7 @@ async fn describe(
     };
     let mut rows = Vec::new();
     let concerned = |(worker, _): &(usize, _)| found.iter().any(|found| found.worker == *worker);
-    for answer in x.shared().mail.iter().enumerate().filter(concerned).map(ask).collect::<Vec<_>>() {
+    for answer in request.shared().mail.iter().enumerate().filter(concerned).map(ask).collect::<Vec<_>>() {
         rows.extend(answer.await.unwrap_or(Ok(Vec::new())).map_err(busy)?);
     }
     Ok(rows)
@@ -131,15 +131,15 @@ async fn describe(
     responses((status = 204, description = "The connection is closed."))
 )]
 pub(in crate::http) async fn kick_one(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Authenticated>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
-    no_parameters(x)?;
+    no_parameters(request)?;
     let mut which = visible(&principal);
     which.id = Some(connection_id(&unescaped(id)?).ok_or_else(ErrorResponse::not_found)?);
-    match close(x, &which).await? {
+    match close(request, &which).await? {
         0 => Err(ErrorResponse::not_found()),
         _ => Ok(ApiResponse::empty()),
     }
@@ -154,14 +154,14 @@ pub(in crate::http) async fn kick_one(
     responses((status = 200, description = "The number of connections that were closed.", body = ClosedConnections))
 )]
 pub(in crate::http) async fn kick_all(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Authenticated>,
 ) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
     let mut named = false;
-    for (name, value) in x.parameters()? {
+    for (name, value) in request.parameters()? {
         let slot = match name.as_ref() {
             "user" => &mut which.user,
             "key" => &mut which.key,
@@ -178,17 +178,17 @@ pub(in crate::http) async fn kick_all(
     if !named {
         return Err(ErrorResponse::bad_request("name a connection, or give user= or key="));
     }
-    Ok(ApiResponse::data(StatusCode::OK, ClosedConnections { closed: close(x, &which).await? }))
+    Ok(ApiResponse::data(StatusCode::OK, ClosedConnections { closed: close(request, &which).await? }))
 }
 
-async fn close(x: &ApiRequest, which: &ConnectionSelector) -> Result<usize, ErrorResponse> {
+async fn close(request: &ApiRequest, which: &ConnectionSelector) -> Result<usize, ErrorResponse> {
     let ask = |mail: &WakeQueue<Mail>| {
         let (reply, answer) = oneshot::channel();
         mail.push(Mail::Close(which.clone(), reply));
         answer
     };
     let mut closed = 0;
-    for answer in x.shared().mail.iter().map(ask).collect::<Vec<_>>() {
+    for answer in request.shared().mail.iter().map(ask).collect::<Vec<_>>() {
         closed += answer.await.unwrap_or(Ok(0)).map_err(busy)?;
     }
     Ok(closed)

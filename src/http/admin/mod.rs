@@ -36,10 +36,10 @@ impl Parameters {
 }
 
 /// Reads the parameters of a list. Only those in `known` are accepted.
-fn parameters(x: &ApiRequest, known: &[&str]) -> Result<Parameters, ErrorResponse> {
+fn parameters(request: &ApiRequest, known: &[&str]) -> Result<Parameters, ErrorResponse> {
     let mut read = Parameters { after: None, offset: 0, limit: PAGE_DEFAULT, org_id: None };
     let mut offset = None;
-    for (name, value) in x.parameters()? {
+    for (name, value) in request.parameters()? {
         match name.as_ref() {
             other if !known.contains(&other) => return Err(unknown(other)),
             _ if value.is_empty() => {}

@@ -58,11 +58,11 @@ fn organization_response(status: StatusCode, organization: &Organization) -> Api
     responses((status = 200, description = "A page of organizations.", body = Vec<OrganizationView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Operate>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let page = parameters(x, &["cursor", "offset", "limit"])?;
-    let found = x.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
+    let page = parameters(request, &["cursor", "offset", "limit"])?;
+    let found = request.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
     let rows: Vec<OrganizationView<'_>> = found.iter().map(|organization| view(organization)).collect();
     Ok(super::list(&rows, &page, |row| row.id))
 }
@@ -108,13 +108,13 @@ struct OrganizationPatchBody {
     responses((status = 201, description = "The new organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Operate>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let (body, bytes): (NewOrganizationBody, _) = x.json_and_bytes().await?;
-    let shared = x.shared().clone();
-    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+    no_parameters(request)?;
+    let (body, bytes): (NewOrganizationBody, _) = request.json_and_bytes().await?;
+    let shared = request.shared().clone();
+    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
@@ -140,12 +140,12 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "The organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let found = x.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
+    no_parameters(request)?;
+    let found = request.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(organization_response(StatusCode::OK, &found))
 }
 
@@ -159,18 +159,19 @@ pub(in crate::http) async fn get(
     responses((status = 200, description = "The updated organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let body: OrganizationPatchBody = x.json().await?;
+    no_parameters(request)?;
+    let body: OrganizationPatchBody = request.json().await?;
     if body.id.is_some() {
         return Err(ErrorResponse::invalid("id", "cannot be changed"));
     }
     let change = OrganizationChange { name: body.name, visibility: body.visibility, presence: body.presence };
-    let version = if_match(x)?;
-    let changed = x.shared().auth.change_organization(&by, Some(&unescaped(id)?), version, change).await?;
+    let version = if_match(request)?;
+    let changed =
+        request.shared().auth.change_organization(&by, Some(&unescaped(id)?), version, change).await?;
     Ok(organization_response(StatusCode::OK, &changed))
 }
 
@@ -182,11 +183,11 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The organization is deleted."), (status = 409))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Operate>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    x.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
+    no_parameters(request)?;
+    request.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
     Ok(ApiResponse::empty())
 }

@@ -74,22 +74,22 @@ struct TimesBucketView {
     responses((status = 200, description = "The statistics.", body = StatsView))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let org_id = only_parameter(x, "org_id")?;
-    let organization = x.shared().auth.find_organization(&by, org_id.as_deref())?;
-    let tenant = x.shared().tenants.open(organization.tenant).await?;
+    let org_id = only_parameter(request, "org_id")?;
+    let organization = request.shared().auth.find_organization(&by, org_id.as_deref())?;
+    let tenant = request.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
-    let cursors = x.shared().tenants.cursors();
-    let usage = x.shared().tenants.store().usage(organization.tenant);
+    let cursors = request.shared().tenants.cursors();
+    let usage = request.shared().tenants.store().usage(organization.tenant);
     let times = tenant.times().snapshot();
     let buckets = times.buckets().map(|(under_us, count)| TimesBucketView { under_us, count });
     Ok(ApiResponse::data(
         StatusCode::OK,
         StatsView {
             org_id: &organization.id,
-            connections: x.shared().admission.of_organization(organization.tenant),
+            connections: request.shared().admission.of_organization(organization.tenant),
             stored_events: log.events(),
             stored_bytes: log.bytes(),
             stored_rows: usage.rows,

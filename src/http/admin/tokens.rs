@@ -71,13 +71,13 @@ struct TokenView<'a> {
     responses((status = 201, description = "The new token.", body = TokenView), (status = 404))
 )]
 pub(in crate::http) async fn mint(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Mint>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let (body, bytes): (TokenBody, _) = x.json_and_bytes().await?;
-    let shared = x.shared().clone();
-    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+    no_parameters(request)?;
+    let (body, bytes): (TokenBody, _) = request.json_and_bytes().await?;
+    let shared = request.shared().clone();
+    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
@@ -105,12 +105,12 @@ pub(in crate::http) async fn mint(
     responses((status = 204, description = "The token is no longer valid."), (status = 409))
 )]
 pub(in crate::http) async fn revoke(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     jti: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let org_id = only_parameter(x, "org_id")?;
-    x.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
+    let org_id = only_parameter(request, "org_id")?;
+    request.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(ApiResponse::empty())
 }
 
@@ -143,14 +143,14 @@ struct DisabledView<'a> {
     responses((status = 200, description = "The new setting.", body = DisabledView), (status = 409))
 )]
 pub(in crate::http) async fn set_disabled(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Manage>,
     sub: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let org_id = only_parameter(x, "org_id")?;
-    let body: DisabledBody = x.json().await?;
+    let org_id = only_parameter(request, "org_id")?;
+    let body: DisabledBody = request.json().await?;
     let sub = unescaped(sub)?;
-    let service = UserService { tenants: &x.shared().tenants, auth: &x.shared().auth };
+    let service = UserService { tenants: &request.shared().tenants, auth: &request.shared().auth };
     users::set_disabled(service, &by, org_id.as_deref(), &sub, body.disabled).await?;
     Ok(ApiResponse::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
@@ -192,17 +192,17 @@ struct TicketView<'a> {
     responses((status = 201, description = "The new ticket.", body = TicketView))
 )]
 pub(in crate::http) async fn make_ticket(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Authenticated>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let (body, bytes): (TicketBody, _) = x.json_and_bytes().await?;
-    let shared = x.shared().clone();
-    let guard = match idempotency::begin(&shared, x, &by, &bytes).await? {
+    no_parameters(request)?;
+    let (body, bytes): (TicketBody, _) = request.json_and_bytes().await?;
+    let shared = request.shared().clone();
+    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
-    let origin = x.header(http::header::ORIGIN);
+    let origin = request.header(http::header::ORIGIN);
     let ticket = match &body.sub {
         Some(sub) => {
             let user = shared.auth.principal_for_ticket(&by.principal().authorize::<Mint>()?, sub)?;

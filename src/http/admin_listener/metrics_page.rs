@@ -37,7 +37,9 @@ fn process(out: &mut Exposition) {
 
 fn connections(shared: &SharedState, out: &mut Exposition) {
     let metrics = &shared.metrics;
-    let by_transport = Transport::ALL.map(|it| (it.label(), metrics.sum_gauge(|w| w.connections[it].get())));
+    let by_transport = Transport::ALL.map(|transport| {
+        (transport.label(), metrics.sum_gauge(|worker| worker.connections[transport].get()))
+    });
     out.gauges(
         "nervewire_connections",
         "Subscribers and publishers connected, by transport",
@@ -59,7 +61,8 @@ fn connections(shared: &SharedState, out: &mut Exposition) {
         "Connections that read behind the live position",
         metrics.sum_gauge(|w| w.behind.get()),
     );
-    let closed = CloseReason::ALL.map(|it| (it.label(), metrics.sum(|w| w.closed[it as usize].get())));
+    let closed = CloseReason::ALL
+        .map(|reason| (reason.label(), metrics.sum(|worker| worker.closed[reason as usize].get())));
     out.counters("nervewire_closed", "Connections ended, by reason", "reason", &closed);
     out.counter(
         "nervewire_rechecked_connections",

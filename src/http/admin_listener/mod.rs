@@ -169,8 +169,9 @@ impl Page {
         }
         let auth = &self.shared.auth;
         let presented = auth.present(request.headers(), request.uri().query().unwrap_or_default());
-        let cx = RequestContext::of(request.headers(), None, request.method(), None, CredentialUse::Rest);
-        let principal = auth.authenticate(&presented, &cx)?;
+        let context =
+            RequestContext::of(request.headers(), None, request.method(), None, CredentialUse::Rest);
+        let principal = auth.authenticate(&presented, &context)?;
         principal.authorize::<Operate>()?;
         Ok(())
     }

@@ -207,7 +207,7 @@ pub(super) fn apply(schemas: &mut Map<String, Value>) {
     for (name, fields) in LIMITS {
         for (field, holds) in *fields {
             if let Some(schema) =
-                schemas.get_mut(*name).and_then(|it| it.get_mut("properties")?.get_mut(*field))
+                schemas.get_mut(*name).and_then(|schema| schema.get_mut("properties")?.get_mut(*field))
             {
                 limit(schema, *holds);
             }
@@ -215,7 +215,7 @@ pub(super) fn apply(schemas: &mut Map<String, Value>) {
     }
     for schema in schemas.values_mut() {
         for (field, holds) in FREE {
-            if let Some(schema) = schema.get_mut("properties").and_then(|it| it.get_mut(*field)) {
+            if let Some(schema) = schema.get_mut("properties").and_then(|schema| schema.get_mut(*field)) {
                 limit(schema, *holds);
             }
         }

@@ -164,7 +164,7 @@ pub(super) fn complete(path: &str, method: &str, operation: &mut Value, document
 /// Wraps what a handler returns in `{data, success}`, with `next_cursor` for a list.
 fn envelop(schema: &mut Value, document: &Value) {
     let named = schema["$ref"].as_str().and_then(|to| document.pointer(to.strip_prefix('#')?));
-    if named.is_some_and(|it| it["properties"]["success"].is_object()) {
+    if named.is_some_and(|schema| schema["properties"]["success"].is_object()) {
         return; // it has its own envelope
     }
     let data = schema.take();

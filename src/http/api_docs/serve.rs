@@ -91,8 +91,8 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn openapi(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    Ok(fresh(x, JSON, OPENAPI.as_bytes()))
+pub(in crate::http) async fn openapi(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    Ok(fresh(request, JSON, OPENAPI.as_bytes()))
 }
 
 /// Gets the AsyncAPI document.
@@ -106,8 +106,8 @@ pub(in crate::http) async fn openapi(x: &ApiRequest, _: ()) -> Result<ApiRespons
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn asyncapi(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    Ok(fresh(x, JSON, ASYNCAPI.as_bytes()))
+pub(in crate::http) async fn asyncapi(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    Ok(fresh(request, JSON, ASYNCAPI.as_bytes()))
 }
 
 /// Gets a page that shows both documents.
@@ -121,8 +121,8 @@ pub(in crate::http) async fn asyncapi(x: &ApiRequest, _: ()) -> Result<ApiRespon
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn page(x: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    Ok(file(x, &PAGE))
+pub(in crate::http) async fn page(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    Ok(file(request, &PAGE))
 }
 
 /// Gets a file of the documentation page.
@@ -139,12 +139,16 @@ pub(in crate::http) async fn page(x: &ApiRequest, _: ()) -> Result<ApiResponse, 
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn asset(x: &ApiRequest, _: (), name: &str) -> Result<ApiResponse, ErrorResponse> {
-    FILES.iter().find(|it| it.name == name).map(|it| file(x, it)).ok_or_else(ErrorResponse::not_found)
+pub(in crate::http) async fn asset(
+    request: &ApiRequest,
+    _: (),
+    name: &str,
+) -> Result<ApiResponse, ErrorResponse> {
+    FILES.iter().find(|it| it.name == name).map(|it| file(request, it)).ok_or_else(ErrorResponse::not_found)
 }
 
-fn file(x: &ApiRequest, file: &File) -> ApiResponse {
-    let mut answer = fresh(x, file.kind, file.bytes);
+fn file(request: &ApiRequest, file: &File) -> ApiResponse {
+    let mut answer = fresh(request, file.kind, file.bytes);
     answer.headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     answer.headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let same_origin = HeaderValue::from_static("same-origin");
@@ -156,12 +160,12 @@ fn file(x: &ApiRequest, file: &File) -> ApiResponse {
 }
 
 /// Returns the bytes, or 304 if the caller has the current version.
-fn fresh(x: &ApiRequest, kind: &'static str, bytes: &'static [u8]) -> ApiResponse {
+fn fresh(request: &ApiRequest, kind: &'static str, bytes: &'static [u8]) -> ApiResponse {
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, TAG.clone());
     // caches store it, and revalidate it each time
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    let known = x.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let known = request.headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut known = known.flat_map(|list| list.split(',')).map(str::trim);
     if known.any(|one| one == "*" || one.strip_prefix("W/").unwrap_or(one).as_bytes() == TAG.as_bytes()) {
         return ApiResponse { status: StatusCode::NOT_MODIFIED, headers, body: [].as_slice().into() };

@@ -44,19 +44,21 @@ struct HistoryQuery {
     params(SubscriptionParameters, HistoryPage, LastEventId),
     responses((status = 200, description = "Events, and the cursor of the next page.", body = EventPageTail))
 )]
-pub async fn get(x: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Handled, ErrorResponse> {
-    let x = &*x;
+pub async fn get(request: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Handled, ErrorResponse> {
+    let request = &*request;
     let principal = right.principal().clone();
-    let query = history_query(x)?;
-    let tenant = x.tenant(&principal).await?;
+    let query = history_query(request)?;
+    let tenant = request.tenant(&principal).await?;
     // A waiting poll is a connection: it takes a permit of every limit.
     let waiting = query.wait > Duration::ZERO;
-    let admitted = waiting.then(|| x.shared().admission.admit_poll(principal.clone(), x.peer)).transpose()?;
-    let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
+    let admitted = waiting
+        .then(|| request.shared().admission.admit_poll(principal.clone(), request.peer))
+        .transpose()?;
+    let start = start::resolve(request.shared().tenants.store(), &tenant, &query.from).await?;
     let mut progress = Progress::at(start.position.unwrap_or_else(|| tenant.head()), start.gap);
     let deadline = tokio::time::Instant::now() + query.wait;
-    let watch = x.worker.watch(&tenant);
-    let worker = x.worker.clone();
+    let watch = request.worker.watch(&tenant);
+    let worker = request.worker.clone();
     let HistoryQuery { limit, selection, .. } = query;
     let mut reader = HistoryReader { worker, tenant, principal, admitted, selection, limit };
     let outcome = loop {
@@ -64,14 +66,14 @@ pub async fn get(x: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Han
         let news = watch.events_seen();
         reader.renew()?; // the rights may have changed during a long wait
         let outcome = reader.read_on(&mut progress, WHOLE_BYTES).await?;
-        let stop = progress.found > 0 || progress.gap.is_some() || x.shared().is_stopping();
+        let stop = progress.found > 0 || progress.gap.is_some() || request.shared().is_stopping();
         let now = tokio::time::Instant::now();
         if stop || !progress.caught_up || now >= deadline {
             break outcome;
         }
         tokio::select! {
             () = news => {}
-            () = x.worker.stopped() => {}
+            () = request.worker.stopped() => {}
             // the rights may have changed: check them again
             () = tokio::time::sleep_until(deadline.min(now + LOOK)) => {}
         }
@@ -79,14 +81,14 @@ pub async fn get(x: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Han
     if outcome == ReadOutcome::Ended {
         return Ok(ApiResponse::raw_json(StatusCode::OK, reader.end(progress).into_bytes()).into());
     }
-    let claim = x.claim_unread(CLAIM_BYTES)?;
+    let claim = request.claim_unread(CLAIM_BYTES)?;
     let head = ApiResponse::raw_json(StatusCode::OK, Vec::new());
     Ok(Handled::Streamed(head, Box::new(RemainingBody::new(reader, progress)), claim))
 }
 
-fn history_query(x: &ApiRequest) -> Result<HistoryQuery, ErrorResponse> {
+fn history_query(request: &ApiRequest) -> Result<HistoryQuery, ErrorResponse> {
     let (mut limit, mut wait) = (DEFAULT_LIMIT, 0);
-    let (filter, from) = StreamQuery::read(x, |name, value| {
+    let (filter, from) = StreamQuery::read(request, |name, value| {
         match (name, value) {
             ("limit" | "wait", "") => {}
             ("limit", text) => limit = number("limit", text, 1, LIMIT as u64)? as usize,

@@ -41,43 +41,47 @@ struct Published {
     )),
     responses((status = 201, description = "The events are published, and on disk unless `ack=memory` was set.", body = Published))
 )]
-pub async fn post(x: &mut ApiRequest, right: Authorized<Publish>) -> Result<ApiResponse, ErrorResponse> {
+pub async fn post(
+    request: &mut ApiRequest,
+    right: Authorized<Publish>,
+) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
-    let durable = wants_durable(x)?;
-    let format = match x.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {
-        0 => BodyFormat::Json,
-        _ => BodyFormat::Lines,
-    };
-    let key = idempotency_key(x)?;
-    x.shared().tenants.check_writable()?;
-    let expected = x.begin_body(x.shared().config.limits.body_bytes)?;
-    let mut intake = PublishBody::new(format, x.shared().tenants.draft(0, expected), &right);
+    let durable = wants_durable(request)?;
+    let format =
+        match request.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {
+            0 => BodyFormat::Json,
+            _ => BodyFormat::Lines,
+        };
+    let key = idempotency_key(request)?;
+    request.shared().tenants.check_writable()?;
+    let expected = request.begin_body(request.shared().config.limits.body_bytes)?;
+    let mut intake = PublishBody::new(format, request.shared().tenants.draft(0, expected), &right);
     let mut digest = key.is_some().then(Digest::new);
     loop {
-        let part = x.next_part().await?;
-        let last = part.is_none() || x.body_is_over();
+        let part = request.next_part().await?;
+        let last = part.is_none() || request.body_is_over();
         let part = part.unwrap_or_default();
-        x.worker.enter(principal.tenant, part.len()).await;
+        request.worker.enter(principal.tenant, part.len()).await;
         if let Some(digest) = &mut digest {
             digest.update(&part);
         }
-        intake.read(&part, last, x.shared().clock.now_ms());
-        x.count_body(intake.memory_bytes())?;
+        intake.read(&part, last, request.shared().clock.now_ms());
+        request.count_body(intake.memory_bytes())?;
         if last {
             break;
         }
     }
-    x.end_body()?;
+    request.end_body()?;
     let (draft, events) = intake.finish()?;
-    x.shared().rates.publish(&principal, events, x.shared().clock.now_ms())?;
+    request.shared().rates.publish(&principal, events, request.shared().clock.now_ms())?;
     let keyed = key.zip(digest).map(|(key, digest)| {
-        DedupKey::of_request(&principal.subject(), "POST", &x.path, &key, digest.finish())
+        DedupKey::of_request(&principal.subject(), "POST", &request.path, &key, digest.finish())
     });
-    let tenant = x.tenant(&principal).await?;
-    let tenants = &x.shared().tenants;
+    let tenant = request.tenant(&principal).await?;
+    let tenants = &request.shared().tenants;
     let options = PublishOptions { durable, key: keyed };
-    let actor = x.shared().auth.actor(&right);
-    let published = tenants.publish_events(actor, &tenant, draft, options, &x.worker).await?;
+    let actor = request.shared().auth.actor(&right);
+    let published = tenants.publish_events(actor, &tenant, draft, options, &request.worker).await?;
     let mut body = Vec::with_capacity(48 + published.ids.len() * (CURSOR_LEN + 3));
     body.extend_from_slice(b"{\"data\":{\"ids\":[");
     for (at, id) in published.ids.iter().enumerate() {
@@ -147,12 +151,12 @@ impl<'r> PublishBody<'r> {
 }
 
 /// Parses `?ack=`. Returns true if the response must wait for the disk.
-fn wants_durable(x: &ApiRequest) -> Result<bool, ErrorResponse> {
-    if x.query.is_empty() {
+fn wants_durable(request: &ApiRequest) -> Result<bool, ErrorResponse> {
+    if request.query.is_empty() {
         return Ok(true);
     }
     let mut durable = true;
-    for (name, value) in x.parameters()? {
+    for (name, value) in request.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("ack", "memory") => durable = false,
             ("ack", "durable" | "") => {}

@@ -22,17 +22,17 @@ impl StreamQuery {
     /// # Errors
     /// 400: an invalid value, or an unknown parameter.
     pub fn read(
-        x: &ApiRequest,
+        request: &ApiRequest,
         mut other: impl FnMut(&str, &str) -> Result<bool, ErrorResponse>,
     ) -> Result<(Filter, StartPosition), ErrorResponse> {
         let mut criteria = StreamQuery::default();
-        for (name, value) in &x.parameters()? {
+        for (name, value) in &request.parameters()? {
             let (name, value) = (name.as_ref(), value.as_ref());
             if !(other(name, value)? || criteria.take(name, value)?) {
                 return Err(unknown(name));
             }
         }
-        let header = x.header("last-event-id").filter(|id| !id.is_empty());
+        let header = request.header("last-event-id").filter(|id| !id.is_empty());
         Ok((
             criteria.filter.build()?,
             StartPosition::strongest(

@@ -71,18 +71,21 @@ struct TransportOptions {
     params(SubscriptionParameters, OfWebSocket, Upgrade),
     responses((status = 101, description = "The connection is a WebSocket now. `/api-docs/asyncapi.json` describes its frames."), (status = 426))
 )]
-pub async fn ws(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
-    let accept = handshake(x)?;
-    let principal = x.principal(CredentialUse::WebSocket)?;
-    let query = subscribe_query(x, Transport::Ws)?;
+pub async fn ws(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
+    let accept = handshake(request)?;
+    let principal = request.principal(CredentialUse::WebSocket)?;
+    let query = subscribe_query(request, Transport::Ws)?;
     if query.filter.is_some() {
         principal.authorize::<Subscribe>()?;
     }
-    x.shared().serving()?;
-    let tenant = x.tenant(&principal).await?;
-    let admitted =
-        x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
-    let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
+    request.shared().serving()?;
+    let tenant = request.tenant(&principal).await?;
+    let admitted = request
+        .shared()
+        .admission
+        .admit(principal, request.peer)
+        .inspect_err(|_| request.shared().metrics.refused.add(1))?;
+    let start = start::resolve(request.shared().tenants.store(), &tenant, &query.from).await?;
     let mut headers = HeaderMap::new();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -96,8 +99,8 @@ pub async fn ws(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
 ///
 /// # Errors
 /// 426, 400.
-pub fn echo(x: &ApiRequest) -> Result<Handled, ErrorResponse> {
-    let accept = handshake(x)?;
+pub fn echo(request: &ApiRequest) -> Result<Handled, ErrorResponse> {
+    let accept = handshake(request)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -124,8 +127,8 @@ pub fn echo(x: &ApiRequest) -> Result<Handled, ErrorResponse> {
         (status = 406),
     )
 )]
-pub async fn sse(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
-    events(x, false).await
+pub async fn sse(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
+    events(request, false).await
 }
 
 /// Subscribes to LLM streams over SSE: `stream_chunk`, and `error` with a `request_id`.
@@ -142,45 +145,50 @@ pub async fn sse(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
         (status = 406),
     )
 )]
-pub async fn llm_sse(x: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
-    events(x, true).await
+pub async fn llm_sse(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
+    events(request, true).await
 }
 
-async fn events(x: &mut ApiRequest, llm: bool) -> Result<Handled, ErrorResponse> {
-    if !accepts_event_stream(x) {
+async fn events(request: &mut ApiRequest, llm: bool) -> Result<Handled, ErrorResponse> {
+    if !accepts_event_stream(request) {
         return Err(ErrorResponse::new(
             StatusCode::NOT_ACCEPTABLE,
             "BAD_REQUEST",
             "only text/event-stream is served here",
         ));
     }
-    let principal = x.principal(CredentialUse::Stream)?;
-    match sse_granted(x, principal, llm).await {
-        Err(refusal) if refusal.is_passing() && names_event_stream(x) => Ok(closing(x, &refusal).into()),
+    let principal = request.principal(CredentialUse::Stream)?;
+    match sse_granted(request, principal, llm).await {
+        Err(refusal) if refusal.is_passing() && names_event_stream(request) => {
+            Ok(closing(request, &refusal).into())
+        }
         other => other,
     }
 }
 
 async fn sse_granted(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     principal: Arc<crate::auth::Principal>,
     llm: bool,
 ) -> Result<Handled, ErrorResponse> {
     principal.authorize::<Subscribe>()?;
-    let transport = match x.version {
+    let transport = match request.version {
         Version::HTTP_2 => Transport::SseH2,
         Version::HTTP_11 => Transport::Sse,
         _ => Transport::SseHttp10,
     };
-    let mut query = subscribe_query(x, transport)?;
+    let mut query = subscribe_query(request, transport)?;
     if llm {
         query.filter = query.filter.map(Filter::streams_only);
     }
-    x.shared().serving()?;
-    let tenant = x.tenant(&principal).await?;
-    let admitted =
-        x.shared().admission.admit(principal, x.peer).inspect_err(|_| x.shared().metrics.refused.add(1))?;
-    let start = start::resolve(x.shared().tenants.store(), &tenant, &query.from).await?;
+    request.shared().serving()?;
+    let tenant = request.tenant(&principal).await?;
+    let admitted = request
+        .shared()
+        .admission
+        .admit(principal, request.peer)
+        .inspect_err(|_| request.shared().metrics.refused.add(1))?;
+    let start = start::resolve(request.shared().tenants.store(), &tenant, &query.from).await?;
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
     let handoff = handoff(transport, Some((admitted, tenant)), query, start);
@@ -223,7 +231,7 @@ fn event_stream_headers() -> HeaderMap {
 
 /// Returns 200 with one event that closes the stream and a reconnect delay with jitter, because `EventSource`
 /// stops for ever on 429 and 503.
-fn closing(x: &ApiRequest, refusal: &ErrorResponse) -> ApiResponse {
+fn closing(request: &ApiRequest, refusal: &ErrorResponse) -> ApiResponse {
     let wait = refusal.retry_after.unwrap_or(1) * 1_000;
     let mut jitter = [0u8; 2];
     // zeros would do too
@@ -238,7 +246,7 @@ fn closing(x: &ApiRequest, refusal: &ErrorResponse) -> ApiResponse {
     };
     error.sse(&mut body);
     let mut headers = event_stream_headers();
-    if x.version != Version::HTTP_2 {
+    if request.version != Version::HTTP_2 {
         // When permits are scarce, the connection of a refused client is closed.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -246,29 +254,29 @@ fn closing(x: &ApiRequest, refusal: &ErrorResponse) -> ApiResponse {
 }
 
 /// Checks the headers of the upgrade (RFC 6455 §4.2.1) and returns the value of `Sec-WebSocket-Accept`.
-fn handshake(x: &ApiRequest) -> Result<HeaderValue, ErrorResponse> {
+fn handshake(request: &ApiRequest) -> Result<HeaderValue, ErrorResponse> {
     let lists = |name: header::HeaderName, token: &str| {
-        let values = x.headers.get_all(name);
+        let values = request.headers.get_all(name);
         values
             .iter()
             .filter_map(|v| v.to_str().ok())
             .flat_map(|v| v.split(','))
             .any(|t| t.trim().eq_ignore_ascii_case(token))
     };
-    let version = x.header(header::SEC_WEBSOCKET_VERSION);
+    let version = request.header(header::SEC_WEBSOCKET_VERSION);
     let upgrade = lists(header::UPGRADE, "websocket") && lists(header::CONNECTION, "upgrade");
-    if !upgrade || version != Some("13") || x.version != Version::HTTP_11 {
+    if !upgrade || version != Some("13") || request.version != Version::HTTP_11 {
         let message = "a WebSocket upgrade of version 13 over HTTP/1.1 is required";
         return Err(ErrorResponse::new(StatusCode::UPGRADE_REQUIRED, "BAD_REQUEST", message));
     }
     let bad_key = || ErrorResponse::bad_request("Sec-WebSocket-Key: must be 16 bytes in base64");
-    let mut keys = x.headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let mut keys = request.headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().and_then(|key| key.to_str().ok()).map(str::trim).ok_or_else(bad_key)?;
     if keys.next().is_some() || STANDARD.decode(key).ok().is_none_or(|raw| raw.len() != 16) {
         return Err(bad_key());
     }
-    let body = x.headers.contains_key(header::TRANSFER_ENCODING)
-        || x.header(header::CONTENT_LENGTH).is_some_and(|length| length.trim() != "0");
+    let body = request.headers.contains_key(header::TRANSFER_ENCODING)
+        || request.header(header::CONTENT_LENGTH).is_some_and(|length| length.trim() != "0");
     if body {
         return Err(ErrorResponse::bad_request("an upgrade request carries no body"));
     }
@@ -279,9 +287,9 @@ fn handshake(x: &ApiRequest) -> Result<HeaderValue, ErrorResponse> {
 }
 
 /// Returns true if `Accept` allows an event stream. An absent header allows everything.
-fn accepts_event_stream(x: &ApiRequest) -> bool {
+fn accepts_event_stream(request: &ApiRequest) -> bool {
     let mut accepts =
-        x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
+        request.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).peekable();
     accepts.peek().is_none()
         || accepts.flat_map(|value| value.split(',')).any(|range| {
             let mut parts = range.split(';').map(str::trim);
@@ -292,15 +300,15 @@ fn accepts_event_stream(x: &ApiRequest) -> bool {
         })
 }
 
-fn names_event_stream(x: &ApiRequest) -> bool {
-    let mut accepts = x.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+fn names_event_stream(request: &ApiRequest) -> bool {
+    let mut accepts = request.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepts.any(|value| value.to_ascii_lowercase().contains("text/event-stream"))
 }
 
 /// Parses the query of a subscription.
-fn subscribe_query(x: &ApiRequest, transport: Transport) -> Result<SubscribeQuery, ErrorResponse> {
+fn subscribe_query(request: &ApiRequest, transport: Transport) -> Result<SubscribeQuery, ErrorResponse> {
     let mut options = TransportOptions::default();
-    let (filter, from) = StreamQuery::read(x, |name, value| match transport {
+    let (filter, from) = StreamQuery::read(request, |name, value| match transport {
         Transport::Ws => options.take_ws(name, value),
         Transport::Sse | Transport::SseH2 | Transport::SseHttp10 => options.take_sse(name, value),
     })?;

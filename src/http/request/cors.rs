@@ -12,10 +12,10 @@ use super::ApiRequest;
 /// Answers `OPTIONS`. Without an allowed origin the response has no CORS permission, so the browser refuses
 /// the request.
 #[must_use]
-pub fn preflight(x: &ApiRequest) -> ApiResponse {
+pub fn preflight(request: &ApiRequest) -> ApiResponse {
     let mut answer =
         ApiResponse { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: [].as_slice().into() };
-    if allowed_origin(x).is_some() {
+    if allowed_origin(request).is_some() {
         for (name, value) in [
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALLOW_METHODS)),
             (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOW_HEADERS)),
@@ -30,16 +30,16 @@ pub fn preflight(x: &ApiRequest) -> ApiResponse {
 /// The request's `Origin` if it may read responses. A refused origin is logged, because the browser does not
 /// tell its page the reason.
 #[must_use]
-pub fn allowed_origin(x: &ApiRequest) -> Option<HeaderValue> {
-    let origin = x.headers.get(header::ORIGIN)?;
-    let host = x.authority.as_deref().or_else(|| x.header(header::HOST));
-    let auth = &x.shared().auth;
+pub fn allowed_origin(request: &ApiRequest) -> Option<HeaderValue> {
+    let origin = request.headers.get(header::ORIGIN)?;
+    let host = request.authority.as_deref().or_else(|| request.header(header::HOST));
+    let auth = &request.shared().auth;
     let text = origin.to_str().unwrap_or_default();
     if auth.origins().allows(text, host) {
         return Some(origin.clone());
     }
     if let Some(origin) = auth.refused_origin_to_log(text) {
-        tracing::warn!(%origin, path = %x.path, "refused a cross-origin request; to allow this origin, add it to allowed_origins");
+        tracing::warn!(%origin, path = %request.path, "refused a cross-origin request; to allow this origin, add it to allowed_origins");
     }
     None
 }

@@ -25,8 +25,8 @@ pub(in crate::http) fn version_of(answer: &ApiResponse) -> Option<u64> {
 ///
 /// # Errors
 /// 400.
-pub(in crate::http) fn if_match(x: &ApiRequest) -> Result<Option<u64>, ErrorResponse> {
-    let Some(tag) = x.headers.get(IF_MATCH) else { return Ok(None) };
+pub(in crate::http) fn if_match(request: &ApiRequest) -> Result<Option<u64>, ErrorResponse> {
+    let Some(tag) = request.headers.get(IF_MATCH) else { return Ok(None) };
     let tag = tag.to_str().unwrap_or_default().trim();
     if tag == "*" {
         return Ok(None);

@@ -36,8 +36,8 @@ pub(in crate::http) enum KeyedRequest {
 ///
 /// # Errors
 /// 400.
-pub(in crate::http) fn idempotency_key(x: &ApiRequest) -> Result<Option<String>, ErrorResponse> {
-    let Some(key) = x.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+pub(in crate::http) fn idempotency_key(request: &ApiRequest) -> Result<Option<String>, ErrorResponse> {
+    let Some(key) = request.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let visible = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     match key.to_str().ok().filter(visible) {
         Some(key) if (1..=KEY_BYTES).contains(&key.len()) => Ok(Some(key.to_owned())),
@@ -55,14 +55,19 @@ pub(in crate::http) fn idempotency_key(x: &ApiRequest) -> Result<Option<String>,
 /// body, or for a response with a secret; 503.
 pub(in crate::http) async fn begin(
     shared: &SharedState,
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: &Authorized<impl Right>,
     body: &[u8],
 ) -> Result<KeyedRequest, ErrorResponse> {
-    let Some(key) = idempotency_key(x)? else { return Ok(KeyedRequest::First(None)) };
+    let Some(key) = idempotency_key(request)? else { return Ok(KeyedRequest::First(None)) };
     let principal = right.principal();
-    let keyed =
-        DedupKey::of_request(&principal.subject(), x.method.as_str(), &x.path, &key, Digest::of(body));
+    let keyed = DedupKey::of_request(
+        &principal.subject(),
+        request.method.as_str(),
+        &request.path,
+        &key,
+        Digest::of(body),
+    );
     match shared.tenants.begin_keyed(shared.auth.actor(right), principal.tenant, keyed).await? {
         Ok(guard) => Ok(KeyedRequest::First(Some(guard))),
         Err(store::StoredResponse::Stored { status, version, body }) => {

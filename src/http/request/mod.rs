@@ -108,10 +108,16 @@ impl ApiRequest {
     ///
     /// # Errors
     /// 401, 403 or 429.
-    pub fn principal(&self, use_: CredentialUse) -> Result<Arc<Principal>, ErrorResponse> {
+    pub fn principal(&self, credential_use: CredentialUse) -> Result<Arc<Principal>, ErrorResponse> {
         let auth = &self.shared().auth;
-        let cx = RequestContext::of(&self.headers, self.authority.as_deref(), &self.method, self.peer, use_);
-        let found = auth.authenticate(&auth.present(&self.headers, &self.query), &cx);
+        let context = RequestContext::of(
+            &self.headers,
+            self.authority.as_deref(),
+            &self.method,
+            self.peer,
+            credential_use,
+        );
+        let found = auth.authenticate(&auth.present(&self.headers, &self.query), &context);
         let principal = found.map_err(|error| {
             self.shared().metrics.auth_failures.add(1);
             tracing::debug!(path = %self.path, peer = ?self.peer, %error, "credential refused");

@@ -24,8 +24,8 @@ pub(in crate::http) fn unknown(name: &str) -> ErrorResponse {
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(in crate::http) fn no_parameters(x: &ApiRequest) -> Result<(), ErrorResponse> {
-    match x.parameters()?.first() {
+pub(in crate::http) fn no_parameters(request: &ApiRequest) -> Result<(), ErrorResponse> {
+    match request.parameters()?.first() {
         Some((name, _)) => Err(unknown(name)),
         None => Ok(()),
     }
@@ -35,9 +35,12 @@ pub(in crate::http) fn no_parameters(x: &ApiRequest) -> Result<(), ErrorResponse
 ///
 /// # Errors
 /// 400 naming an unknown parameter.
-pub(in crate::http) fn only_parameter(x: &ApiRequest, name: &str) -> Result<Option<String>, ErrorResponse> {
+pub(in crate::http) fn only_parameter(
+    request: &ApiRequest,
+    name: &str,
+) -> Result<Option<String>, ErrorResponse> {
     let mut parameter = None;
-    for (other, value) in x.parameters()? {
+    for (other, value) in request.parameters()? {
         match other.as_ref() {
             other if other != name => return Err(unknown(other)),
             _ if value.is_empty() => {}

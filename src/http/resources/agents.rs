@@ -99,11 +99,11 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> AgentView<'a> {
     responses((status = 200, description = "A page of agents.", body = Vec<AgentView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
-    let page = page(x, |_, _| Ok(false))?;
+    let caller = reader(request, &right).await?;
+    let page = page(request, |_, _| Ok(false))?;
     let (agents, next) = agents::list(&caller, &page).await?;
     let views: Vec<AgentView<'_>> =
         agents.iter().map(|agent| view(&caller.principal.org_id, agent)).collect();
@@ -120,13 +120,13 @@ pub(in crate::http) async fn list(
     responses((status = 201, description = "The new agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, bytes, body: patch } =
-        write_request::<AgentPatch, WriteOwned>(x, right).await?;
+    let WriteRequest { request, right, caller, bytes, body: patch } =
+        write_request::<AgentPatch, WriteOwned>(request, right).await?;
     let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
-    create_once(x, &right, &bytes, answer, async |response_rows| {
+    create_once(request, &right, &bytes, answer, async |response_rows| {
         agents::create(&caller, &right, patch, response_rows).await
     })
     .await
@@ -140,12 +140,12 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "The agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = reader(x, &right).await?;
+    no_parameters(request)?;
+    let caller = reader(request, &right).await?;
     let agent = agents::get(&caller, &unescaped(id)?).await?;
     Ok(agent_response(&caller.principal.org_id, &agent))
 }
@@ -160,13 +160,13 @@ pub(in crate::http) async fn get(
     responses((status = 200, description = "The updated agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, body: patch, .. } =
-        write_request::<AgentPatch, WriteOwned>(x, right).await?;
-    let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(x)?, patch).await?;
+    let WriteRequest { request, right, caller, body: patch, .. } =
+        write_request::<AgentPatch, WriteOwned>(request, right).await?;
+    let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(request)?, patch).await?;
     Ok(agent_response(&caller.principal.org_id, &agent))
 }
 
@@ -179,13 +179,13 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The agent is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = begin_write(x, &right, 0).await?;
-    agents::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
+    no_parameters(request)?;
+    let caller = begin_write(request, &right, 0).await?;
+    agents::delete(&caller, &right, &unescaped(id)?, if_match(request)?).await?;
     Ok(ApiResponse::empty())
 }
 
@@ -237,12 +237,12 @@ struct AgentStatusBody {
     responses((status = 200, description = "The agent's state.", body = AgentStatusView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get_state(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = reader(x, &right).await?;
+    no_parameters(request)?;
+    let caller = reader(request, &right).await?;
     Ok(status_response(&agents::get(&caller, &unescaped(id)?).await?))
 }
 
@@ -256,13 +256,13 @@ pub(in crate::http) async fn get_state(
     responses((status = 200, description = "The new state.", body = AgentStatusView, headers(("ETag" = String, description = "Version of the resource."))), (status = 409))
 )]
 pub(in crate::http) async fn set_state(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, body, .. } =
-        write_request::<AgentStatusBody, WriteOwned>(x, right).await?;
-    let version = if_match(x)?;
+    let WriteRequest { request, right, caller, body, .. } =
+        write_request::<AgentStatusBody, WriteOwned>(request, right).await?;
+    let version = if_match(request)?;
     let agent =
         agents::set_state(&caller, &right, &unescaped(id)?, version, body.state, body.error_message).await?;
     Ok(status_response(&agent))
@@ -330,13 +330,13 @@ struct SentMessage<'a> {
     responses((status = 201, description = "The message is stored.", body = SentMessage))
 )]
 pub(in crate::http) async fn send_message(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
     let began = std::time::Instant::now();
-    let WriteRequest { x, right, caller, bytes, body, .. } =
-        write_request::<NewAgentMessage, WriteAsUser>(x, right).await?;
+    let WriteRequest { request, right, caller, bytes, body, .. } =
+        write_request::<NewAgentMessage, WriteAsUser>(request, right).await?;
     let id = unescaped(id)?;
     // the path names the agent, so a missing one is 404, not 400
     agents::exists(&caller, EventKind::Message, &id).await?;
@@ -357,7 +357,7 @@ pub(in crate::http) async fn send_message(
         let processing_time_ms = *took.get_or_init(|| began.elapsed().as_millis() as u64);
         created(SentMessage { message_id: &message.id, response: None, processing_time_ms })
     };
-    create_once(x, &right, &bytes, answer, async |response_rows| {
+    create_once(request, &right, &bytes, answer, async |response_rows| {
         messages::create(&caller, &right, new, response_rows).await
     })
     .await

@@ -64,14 +64,14 @@ fn view<'a>(org_id: &'a str, block: &'a Block) -> BlockView<'a> {
     responses((status = 200, description = "All of these blocks.", body = Vec<BlockView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
+    let caller = reader(request, &right).await?;
     let mut user_id = None;
     // There is at most one page. The paging parameters are parsed only so that invalid ones are refused.
-    page(x, |name, value| {
+    page(request, |name, value| {
         if name == "user_id" && !value.is_empty() {
             user_id = Some(value.to_owned());
         }
@@ -92,13 +92,13 @@ pub(in crate::http) async fn list(
     responses((status = 200, description = "The block.", body = BlockView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
     label: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
-    let (id, user_id) = (unescaped(id)?, only_parameter(x, "user_id")?);
+    let caller = reader(request, &right).await?;
+    let (id, user_id) = (unescaped(id)?, only_parameter(request, "user_id")?);
     let owner = CoreMemoryOwner { agent_id: &id, user_id: user_id.as_deref() };
     let block = core_memory::get(&caller, owner, Label::named(&unescaped(label)?)?).await?;
     Ok(of_version(ApiResponse::data(StatusCode::OK, view(&caller.principal.org_id, &block)), block.version))
@@ -117,18 +117,19 @@ pub(in crate::http) async fn get(
     )
 )]
 pub(in crate::http) async fn put(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
     label: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
     let (id, label, user_id) =
-        (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
-    let (holding, bytes): (BlockContent, _) = x.json_and_bytes().await?;
-    let x = &*x;
-    let caller = begin_write(x, &right, bytes.len()).await?;
+        (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(request, "user_id")?);
+    let (holding, bytes): (BlockContent, _) = request.json_and_bytes().await?;
+    let request = &*request;
+    let caller = begin_write(request, &right, bytes.len()).await?;
     let owner = CoreMemoryOwner { agent_id: &id, user_id: user_id.as_deref() };
-    let (block, is_new) = core_memory::put(&caller, &right, owner, label, if_match(x)?, holding).await?;
+    let (block, is_new) =
+        core_memory::put(&caller, &right, owner, label, if_match(request)?, holding).await?;
     let view = view(&caller.principal.org_id, &block);
     let answer = if is_new { created(view) } else { ApiResponse::data(StatusCode::OK, view) };
     Ok(of_version(answer, block.version))
@@ -143,15 +144,15 @@ pub(in crate::http) async fn put(
     responses((status = 204, description = "The block is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
     label: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
     let (id, label, user_id) =
-        (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(x, "user_id")?);
-    let caller = begin_write(x, &right, 0).await?;
+        (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(request, "user_id")?);
+    let caller = begin_write(request, &right, 0).await?;
     let owner = CoreMemoryOwner { agent_id: &id, user_id: user_id.as_deref() };
-    core_memory::delete(&caller, &right, owner, label, if_match(x)?).await?;
+    core_memory::delete(&caller, &right, owner, label, if_match(request)?).await?;
     Ok(ApiResponse::empty())
 }

@@ -72,12 +72,12 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> MessageView<'a> {
     responses((status = 200, description = "A page of messages.", body = Vec<MessageView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
+    let caller = reader(request, &right).await?;
     let (mut agent_id, mut user_id) = (None, None);
-    let page = page(x, |name, value| {
+    let page = page(request, |name, value| {
         match name {
             "agent_id" | "user_id" if value.is_empty() => {}
             "agent_id" => agent_id = Some(value.to_owned()),
@@ -102,13 +102,13 @@ pub(in crate::http) async fn list(
     responses((status = 201, description = "The new message.", body = MessageView))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, bytes, body: new, .. } =
-        write_request::<NewMessage, WriteAsUser>(x, right).await?;
+    let WriteRequest { request, right, caller, bytes, body: new, .. } =
+        write_request::<NewMessage, WriteAsUser>(request, right).await?;
     let answer = |message: &Message| created(view(&caller.principal.org_id, message));
-    create_once(x, &right, &bytes, answer, async |response_rows| {
+    create_once(request, &right, &bytes, answer, async |response_rows| {
         messages::create(&caller, &right, new, response_rows).await
     })
     .await
@@ -122,12 +122,12 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "The message.", body = MessageView))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = reader(x, &right).await?;
+    no_parameters(request)?;
+    let caller = reader(request, &right).await?;
     let message = messages::get(&caller, &unescaped(id)?).await?;
     Ok(ApiResponse::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
 }
@@ -140,12 +140,12 @@ pub(in crate::http) async fn get(
     responses((status = 204, description = "The message is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = begin_write(x, &right, 0).await?;
+    no_parameters(request)?;
+    let caller = begin_write(request, &right, 0).await?;
     messages::delete(&caller, &right, &unescaped(id)?).await?;
     Ok(ApiResponse::empty())
 }

@@ -40,15 +40,15 @@ type HttpCaller<'a> = Caller<'a, Rc<Worker>>;
 
 /// Returns the caller of a request that reads.
 async fn reader<'a>(
-    x: &'a ApiRequest,
+    request: &'a ApiRequest,
     right: &Authorized<Subscribe>,
 ) -> Result<HttpCaller<'a>, ErrorResponse> {
-    caller(x, right.principal().clone()).await
+    caller(request, right.principal().clone()).await
 }
 
 /// A request that writes: the right it uses, and its body, both parsed and raw.
 struct WriteRequest<'a, T, R> {
-    x: &'a ApiRequest,
+    request: &'a ApiRequest,
     right: Authorized<R>,
     caller: HttpCaller<'a>,
     body: T,
@@ -57,84 +57,84 @@ struct WriteRequest<'a, T, R> {
 
 /// Reads a request that writes. It has a JSON body and no parameters.
 async fn write_request<T: DeserializeOwned, R: Right>(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<R>,
 ) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
-    batch_write_request(x, right, |_: &T| Ok(1)).await
+    batch_write_request(request, right, |_: &T| Ok(1)).await
 }
 
 /// Like [`write_request`], for a body with as many writes as `count` returns.
 async fn batch_write_request<T: DeserializeOwned, R: Right>(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<R>,
     count: impl FnOnce(&T) -> Result<usize, ErrorResponse>,
 ) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
-    no_parameters(x)?;
-    let read = x.json_and_bytes().await?;
-    write_request_with(x, right, read, count).await
+    no_parameters(request)?;
+    let read = request.json_and_bytes().await?;
+    write_request_with(request, right, read, count).await
 }
 
 /// Like [`write_request`], for a body that may be an array.
 async fn write_request_from_array<T: DeserializeOwned, R: Right>(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<R>,
     count: impl FnOnce(&T) -> Result<usize, ErrorResponse>,
 ) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
-    no_parameters(x)?;
-    let read = x.json_or_array().await?;
-    write_request_with(x, right, read, count).await
+    no_parameters(request)?;
+    let read = request.json_or_array().await?;
+    write_request_with(request, right, read, count).await
 }
 
 async fn write_request_with<T, R: Right>(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<R>,
     (body, bytes): (T, Bytes),
     count: impl FnOnce(&T) -> Result<usize, ErrorResponse>,
 ) -> Result<WriteRequest<'_, T, R>, ErrorResponse> {
     let writes = count(&body)?;
-    let caller = begin_batch_write(x, &right, bytes.len(), writes).await?;
-    Ok(WriteRequest { x, right, caller, body, bytes })
+    let caller = begin_batch_write(request, &right, bytes.len(), writes).await?;
+    Ok(WriteRequest { request, right, caller, body, bytes })
 }
 
 /// Returns the caller of a request that writes, with a body of `bytes`.
 async fn begin_write<'a, R: Right>(
-    x: &'a ApiRequest,
+    request: &'a ApiRequest,
     right: &Authorized<R>,
     bytes: usize,
 ) -> Result<HttpCaller<'a>, ErrorResponse> {
-    begin_batch_write(x, right, bytes, 1).await
+    begin_batch_write(request, right, bytes, 1).await
 }
 
 /// Returns the caller of a request with several writes.
 async fn begin_batch_write<'a, R: Right>(
-    x: &'a ApiRequest,
+    request: &'a ApiRequest,
     right: &Authorized<R>,
     bytes: usize,
     writes: usize,
 ) -> Result<HttpCaller<'a>, ErrorResponse> {
-    let now_ms = x.shared().clock.now_ms();
-    x.shared().rates.publish(right.principal(), writes, now_ms)?;
-    x.worker.enter(right.principal().tenant, bytes).await;
-    caller(x, right.principal().clone()).await
+    let now_ms = request.shared().clock.now_ms();
+    request.shared().rates.publish(right.principal(), writes, now_ms)?;
+    request.worker.enter(right.principal().tenant, bytes).await;
+    caller(request, right.principal().clone()).await
 }
 
-async fn caller(x: &ApiRequest, principal: Arc<Principal>) -> Result<HttpCaller<'_>, ErrorResponse> {
-    let tenant = x.tenant(&principal).await?;
-    let rights = x.shared().auth.still_valid(&principal)?;
-    let (tenants, auth) = (&x.shared().tenants, &x.shared().auth);
-    Ok(Caller { tenants, auth, tenant, principal, rights, commit_waiter: &x.worker })
+async fn caller(request: &ApiRequest, principal: Arc<Principal>) -> Result<HttpCaller<'_>, ErrorResponse> {
+    let tenant = request.tenant(&principal).await?;
+    let rights = request.shared().auth.still_valid(&principal)?;
+    let (tenants, auth) = (&request.shared().tenants, &request.shared().auth);
+    Ok(Caller { tenants, auth, tenant, principal, rights, commit_waiter: &request.worker })
 }
 
 /// Creates something, once for the request's `Idempotency-Key`. `make` receives the function that returns the
 /// rows to add to its commit.
 async fn create_once<M, R: Right>(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: &Authorized<R>,
     body: &[u8],
     answer: impl Fn(&M) -> ApiResponse,
     make: impl AsyncFnOnce(&dyn Fn(&M) -> Rows) -> Result<M, ResourceError>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let guard = match idempotency::begin(x.shared(), x, right, body).await? {
+    let guard = match idempotency::begin(request.shared(), request, right, body).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
@@ -145,12 +145,12 @@ async fn create_once<M, R: Right>(
 /// Parses the page that the query selects. Every other parameter is passed to `other`, which returns true if
 /// it has handled it.
 fn page(
-    x: &ApiRequest,
+    request: &ApiRequest,
     mut other: impl FnMut(&str, &str) -> Result<bool, ErrorResponse>,
 ) -> Result<PageRequest, ErrorResponse> {
     let mut page = PageRequest { from: PageStart::Offset(0), descending: true, limit: PAGE_DEFAULT };
     let (mut offset, mut cursor) = (None, None);
-    for (name, value) in &x.parameters()? {
+    for (name, value) in &request.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("limit" | "offset" | "cursor" | "order", "") => {}
             ("limit", text) => page.limit = number("limit", text, 1, PAGE_MOST)? as usize,

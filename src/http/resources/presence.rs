@@ -67,14 +67,14 @@ struct PresenceQuery {
     responses((status = 200, description = "A page of users.", body = PresenceList))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
-    let query = presence_query(x)?;
+    let caller = reader(request, &right).await?;
+    let query = presence_query(request)?;
     let narrowing = &caller.rights.narrowing;
     let shown = |sub: &str| narrowing.permits(EventKind::Custom, None, Some(&presence_channel(sub)));
-    let (admission, tenant) = (&x.shared().admission, caller.tenant.id());
+    let (admission, tenant) = (&request.shared().admission, caller.tenant.id());
     let page =
         admission.presence().page(tenant, query.after.as_deref(), query.limit, query.users.as_ref(), shown);
     let enabled = page.is_some();
@@ -94,9 +94,9 @@ pub(in crate::http) async fn list(
     Ok(ApiResponse::raw_json(StatusCode::OK, serde_json::to_vec(&list).unwrap_or_default()))
 }
 
-fn presence_query(x: &ApiRequest) -> Result<PresenceQuery, ErrorResponse> {
+fn presence_query(request: &ApiRequest) -> Result<PresenceQuery, ErrorResponse> {
     let mut query = PresenceQuery { limit: PAGE_DEFAULT, after: None, users: None };
-    for (name, value) in &x.parameters()? {
+    for (name, value) in &request.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("limit" | "cursor" | "user_id", "") => {}
             ("limit", text) => query.limit = number("limit", text, 1, PAGE_MOST)? as usize,

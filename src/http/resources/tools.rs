@@ -86,12 +86,12 @@ fn tool_response(org_id: &str, tool: &Tool) -> ApiResponse {
     responses((status = 200, description = "A page of tools.", body = Vec<ToolView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
+    let caller = reader(request, &right).await?;
     let (mut tags, mut match_all) = (Vec::new(), false);
-    let page = page(x, |name, value| {
+    let page = page(request, |name, value| {
         match name {
             "tags" => tags.extend(value.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned)),
             "match_all" => match_all = boolean(name, value)?,
@@ -114,13 +114,13 @@ pub(in crate::http) async fn list(
     responses((status = 201, description = "The new tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, bytes, body: patch } =
-        write_request::<ToolPatch, WriteOwned>(x, right).await?;
+    let WriteRequest { request, right, caller, bytes, body: patch } =
+        write_request::<ToolPatch, WriteOwned>(request, right).await?;
     let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
-    create_once(x, &right, &bytes, answer, async |response_rows| {
+    create_once(request, &right, &bytes, answer, async |response_rows| {
         tools::create(&caller, &right, patch, response_rows).await
     })
     .await
@@ -134,12 +134,12 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "The tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = reader(x, &right).await?;
+    no_parameters(request)?;
+    let caller = reader(request, &right).await?;
     let tool = tools::get(&caller, &unescaped(id)?).await?;
     Ok(tool_response(&caller.principal.org_id, &tool))
 }
@@ -154,13 +154,13 @@ pub(in crate::http) async fn get(
     responses((status = 200, description = "The updated tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, body: patch, .. } =
-        write_request::<ToolPatch, WriteOwned>(x, right).await?;
-    let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(x)?, patch).await?;
+    let WriteRequest { request, right, caller, body: patch, .. } =
+        write_request::<ToolPatch, WriteOwned>(request, right).await?;
+    let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(request)?, patch).await?;
     Ok(tool_response(&caller.principal.org_id, &tool))
 }
 
@@ -173,13 +173,13 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The tool is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = begin_write(x, &right, 0).await?;
-    tools::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
+    no_parameters(request)?;
+    let caller = begin_write(request, &right, 0).await?;
+    tools::delete(&caller, &right, &unescaped(id)?, if_match(request)?).await?;
     Ok(ApiResponse::empty())
 }
 
@@ -191,11 +191,11 @@ pub(in crate::http) async fn delete(
     responses((status = 501))
 )]
 pub(in crate::http) async fn execute(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = caller(x, right.principal().clone()).await?;
+    let caller = caller(request, right.principal().clone()).await?;
     tools::get(&caller, &unescaped(id)?).await?;
     Err(ErrorResponse::not_implemented("the daemon does not run tools; run it in your own sandbox"))
 }

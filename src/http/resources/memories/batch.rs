@@ -159,13 +159,14 @@ fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
 ) -> Result<ApiResponse, ErrorResponse> {
     let count = |body: &NewMemories| checked_len("memories", body.memories.len());
-    let WriteRequest { x, right, caller, bytes, body } = batch_write_request(x, right, count).await?;
+    let WriteRequest { request, right, caller, bytes, body } =
+        batch_write_request(request, right, count).await?;
     let items = body.memories.iter().map(|json| item(json)).collect();
-    create_once(x, &right, &bytes, batch_response, async |kept| {
+    create_once(request, &right, &bytes, batch_response, async |kept| {
         batch::create(&caller, &right, items, kept).await
     })
     .await
@@ -181,13 +182,14 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
 pub(in crate::http) async fn delete(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
 ) -> Result<ApiResponse, ErrorResponse> {
     let count = |body: &MemoriesToDelete| checked_len("ids", body.ids().len());
-    let WriteRequest { x, right, caller, bytes, body } = write_request_from_array(x, right, count).await?;
+    let WriteRequest { request, right, caller, bytes, body } =
+        write_request_from_array(request, right, count).await?;
     let ids = body.ids().to_vec();
-    create_once(x, &right, &bytes, batch_response, async |kept| {
+    create_once(request, &right, &bytes, batch_response, async |kept| {
         batch::delete(&caller, &right, ids, kept).await
     })
     .await

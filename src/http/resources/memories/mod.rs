@@ -146,12 +146,12 @@ async fn list_of(
     responses((status = 200, description = "A page of memories.", body = Vec<MemoryView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
+    let caller = reader(request, &right).await?;
     let mut query = MemoryListQuery::default();
-    let page = page(x, |name, value| query.take(name, value))?;
+    let page = page(request, |name, value| query.take(name, value))?;
     list_of(&caller, query, page).await
 }
 
@@ -164,13 +164,13 @@ pub(in crate::http) async fn list(
     responses((status = 200, description = "A page of memories.", body = Vec<MemoryView>))
 )]
 pub(in crate::http) async fn list_of_agent(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
+    let caller = reader(request, &right).await?;
     let mut query = MemoryListQuery::default();
-    let page = page(x, |name, value| Ok(name != "agent_id" && query.take(name, value)?))?;
+    let page = page(request, |name, value| Ok(name != "agent_id" && query.take(name, value)?))?;
     let id = unescaped(id)?;
     // the path names the agent, so a missing one is 404, not an empty list
     agents::exists(&caller, EventKind::MemoryUpdate, &id).await?;
@@ -188,15 +188,17 @@ pub(in crate::http) async fn list_of_agent(
     responses((status = 201, description = "The new memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn create(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, bytes, body: new } =
-        write_request::<NewMemory, WriteAsUser>(x, right).await?;
+    let WriteRequest { request, right, caller, bytes, body: new } =
+        write_request::<NewMemory, WriteAsUser>(request, right).await?;
     let answer =
         |memory: &Memory| of_version(created(view(&caller.principal.org_id, memory)), memory.version);
-    create_once(x, &right, &bytes, answer, async |kept| memories::create(&caller, &right, new, kept).await)
-        .await
+    create_once(request, &right, &bytes, answer, async |kept| {
+        memories::create(&caller, &right, new, kept).await
+    })
+    .await
 }
 
 /// Gets a memory.
@@ -207,12 +209,12 @@ pub(in crate::http) async fn create(
     responses((status = 200, description = "The memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = reader(x, &right).await?;
+    no_parameters(request)?;
+    let caller = reader(request, &right).await?;
     let memory = memories::get(&caller, &unescaped(id)?).await?;
     Ok(memory_response(&caller.principal.org_id, &memory))
 }
@@ -227,13 +229,13 @@ pub(in crate::http) async fn get(
     responses((status = 200, description = "The updated memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { x, right, caller, body: patch, .. } =
-        write_request::<MemoryPatch, WriteAsUser>(x, right).await?;
-    let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(x)?, patch).await?;
+    let WriteRequest { request, right, caller, body: patch, .. } =
+        write_request::<MemoryPatch, WriteAsUser>(request, right).await?;
+    let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(request)?, patch).await?;
     Ok(memory_response(&caller.principal.org_id, &memory))
 }
 
@@ -246,13 +248,13 @@ pub(in crate::http) async fn change(
     responses((status = 204, description = "The memory is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let caller = begin_write(x, &right, 0).await?;
-    memories::delete(&caller, &right, &unescaped(id)?, if_match(x)?).await?;
+    no_parameters(request)?;
+    let caller = begin_write(request, &right, 0).await?;
+    memories::delete(&caller, &right, &unescaped(id)?, if_match(request)?).await?;
     Ok(ApiResponse::empty())
 }
 
@@ -299,12 +301,12 @@ fn version_view(version: &Version) -> VersionView<'_> {
     responses((status = 200, description = "A page of versions.", body = Vec<VersionView>))
 )]
 pub(in crate::http) async fn history(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
-    let page = page(x, |_, _| Ok(false))?;
+    let caller = reader(request, &right).await?;
+    let page = page(request, |_, _| Ok(false))?;
     let (versions, next) = memories::history(&caller, &unescaped(id)?, &page).await?;
     let views: Vec<VersionView<'_>> = versions.iter().map(version_view).collect();
     Ok(page_response(&views, next.as_ref()))

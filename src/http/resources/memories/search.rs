@@ -68,14 +68,14 @@ async fn found(caller: &HttpCaller<'_>, query: MemoryQuery) -> Result<ApiRespons
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
 pub(in crate::http) async fn by_body(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
+    no_parameters(request)?;
     let principal = right.principal().clone();
     principal.authorize::<Subscribe>()?;
-    let query = x.json::<MemoryQuery>().await?;
-    found(&caller(x, principal).await?, query).await
+    let query = request.json::<MemoryQuery>().await?;
+    found(&caller(request, principal).await?, query).await
 }
 
 /// Searches memories by words, best match first.
@@ -87,12 +87,12 @@ pub(in crate::http) async fn by_body(
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
 pub(in crate::http) async fn by_query(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Subscribe>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(x, &right).await?;
+    let caller = reader(request, &right).await?;
     let mut query = MemoryQuery::default();
-    for (name, value) in &x.parameters()? {
+    for (name, value) in &request.parameters()? {
         match (name.as_ref(), value.as_ref()) {
             ("query", text) => query.query = Some(text.to_owned()),
             ("prefix", text) => query.prefix = boolean("prefix", text)?,

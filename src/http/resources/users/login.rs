@@ -63,11 +63,14 @@ struct SessionAnswer<'a> {
     success: bool,
 }
 
-fn session_response(x: &ApiRequest, UserSession { user, organization, issued }: &UserSession) -> ApiResponse {
+fn session_response(
+    request: &ApiRequest,
+    UserSession { user, organization, issued }: &UserSession,
+) -> ApiResponse {
     let session = Session {
         token: issued.token.expose(),
         expires_at: rfc3339(issued.expires_at_ms),
-        user: view(x, organization, user),
+        user: view(request, organization, user),
     };
     let answer = SessionAnswer { flat: &session, data: &session, success: true };
     let body = serde_json::to_vec(&answer).unwrap_or_default(); // texts: this cannot fail
@@ -75,10 +78,10 @@ fn session_response(x: &ApiRequest, UserSession { user, organization, issued }: 
 }
 
 /// A refused password counts as a failed credential.
-fn count_failure(x: &ApiRequest, error: UserError) -> ErrorResponse {
+fn count_failure(request: &ApiRequest, error: UserError) -> ErrorResponse {
     if matches!(error, UserError::Unknown | UserError::TooMany(_)) {
-        x.shared().metrics.auth_failures.add(1);
-        tracing::debug!(path = %x.path, peer = ?x.peer, %error, "login refused");
+        request.shared().metrics.auth_failures.add(1);
+        tracing::debug!(path = %request.path, peer = ?request.peer, %error, "login refused");
     }
     error.into()
 }
@@ -98,15 +101,16 @@ fn count_failure(x: &ApiRequest, error: UserError) -> ErrorResponse {
         (status = 503),
     )
 )]
-pub(in crate::http) async fn login(x: &mut ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
-    x.shared().serving()?;
-    no_parameters(x)?;
-    let (body, bytes): (LoginBody, _) = x.small_json(LOGIN_BYTES).await?;
+pub(in crate::http) async fn login(request: &mut ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+    request.shared().serving()?;
+    no_parameters(request)?;
+    let (body, bytes): (LoginBody, _) = request.small_json(LOGIN_BYTES).await?;
     erase_secrets(bytes);
-    let x = &*x;
+    let request = &*request;
     let LoginBody { email, password, organization_id } = body;
-    let found = login::login(user_service(x), x.peer, &organization_id, &email, Arc::new(password)).await;
-    found.map(|found| session_response(x, &found)).map_err(|error| count_failure(x, error))
+    let found =
+        login::login(user_service(request), request.peer, &organization_id, &email, Arc::new(password)).await;
+    found.map(|found| session_response(request, &found)).map_err(|error| count_failure(request, error))
 }
 
 /// The current and the new password of a user.
@@ -131,14 +135,14 @@ struct PasswordBody {
     responses((status = 200, description = "A new session. All earlier tokens of the user are no longer valid.", body = SessionAnswer), (status = 404), (status = 409))
 )]
 pub(in crate::http) async fn change_password(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<Authenticated>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let (body, bytes): (PasswordBody, _) = x.small_json(LOGIN_BYTES).await?;
+    no_parameters(request)?;
+    let (body, bytes): (PasswordBody, _) = request.small_json(LOGIN_BYTES).await?;
     erase_secrets(bytes);
-    let x = &*x;
+    let request = &*request;
     let (current, new) = (Arc::new(body.current_password), Arc::new(body.new_password));
-    let changed = login::change_password(user_service(x), x.peer, &right, current, new).await;
-    changed.map(|found| session_response(x, &found)).map_err(|error| count_failure(x, error))
+    let changed = login::change_password(user_service(request), request.peer, &right, current, new).await;
+    changed.map(|found| session_response(request, &found)).map_err(|error| count_failure(request, error))
 }

@@ -50,7 +50,7 @@ struct UserView<'a> {
     updated_at: String,
 }
 
-fn view<'a>(x: &ApiRequest, organization: &'a Organization, user: &'a User) -> UserView<'a> {
+fn view<'a>(request: &ApiRequest, organization: &'a Organization, user: &'a User) -> UserView<'a> {
     UserView {
         id: &user.id,
         organization_id: &organization.id,
@@ -58,23 +58,23 @@ fn view<'a>(x: &ApiRequest, organization: &'a Organization, user: &'a User) -> U
         name: &user.name,
         timezone: user.timezone.as_deref(),
         role: user.role,
-        disabled: x.shared().auth.is_disabled(organization.tenant, &user.id),
+        disabled: request.shared().auth.is_disabled(organization.tenant, &user.id),
         created_at: rfc3339(user.created_ms),
         updated_at: rfc3339(user.updated_ms),
     }
 }
 
-fn user_response(x: &ApiRequest, organization: &Organization, user: &User) -> ApiResponse {
-    of_version(ApiResponse::data(StatusCode::OK, view(x, organization, user)), user.version)
+fn user_response(request: &ApiRequest, organization: &Organization, user: &User) -> ApiResponse {
+    of_version(ApiResponse::data(StatusCode::OK, view(request, organization, user)), user.version)
 }
 
 /// Returns the caller's organization.
-fn own_organization(x: &ApiRequest, principal: &Principal) -> Result<Arc<Organization>, ErrorResponse> {
-    x.shared().auth.organization(principal.tenant).ok_or_else(ErrorResponse::not_found)
+fn own_organization(request: &ApiRequest, principal: &Principal) -> Result<Arc<Organization>, ErrorResponse> {
+    request.shared().auth.organization(principal.tenant).ok_or_else(ErrorResponse::not_found)
 }
 
-fn user_service(x: &ApiRequest) -> UserService<'_> {
-    UserService { tenants: &x.shared().tenants, auth: &x.shared().auth }
+fn user_service(request: &ApiRequest) -> UserService<'_> {
+    UserService { tenants: &request.shared().tenants, auth: &request.shared().auth }
 }
 
 /// Wipes a body from memory, if nothing else refers to its bytes.
@@ -92,13 +92,13 @@ fn erase_secrets(body: Bytes) {
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn me(
-    x: &ApiRequest,
+    request: &ApiRequest,
     right: Authorized<Authenticated>,
 ) -> Result<ApiResponse, ErrorResponse> {
     let principal = right.principal().clone();
-    no_parameters(x)?;
-    let user = users::verify_own_password(user_service(x), &principal).await?;
-    Ok(user_response(x, &*own_organization(x, &principal)?, &user))
+    no_parameters(request)?;
+    let user = users::verify_own_password(user_service(request), &principal).await?;
+    Ok(user_response(request, &*own_organization(request, &principal)?, &user))
 }
 
 /// Updates fields of your own user; `null` clears a field.
@@ -111,14 +111,14 @@ pub(in crate::http) async fn me(
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn change_me(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let patch: UserPatch = x.json().await?;
-    let x = &*x;
-    let user = users::change_me(user_service(x), &right, if_match(x)?, patch).await?;
-    Ok(user_response(x, &*own_organization(x, right.principal())?, &user))
+    no_parameters(request)?;
+    let patch: UserPatch = request.json().await?;
+    let request = &*request;
+    let user = users::change_me(user_service(request), &right, if_match(request)?, patch).await?;
+    Ok(user_response(request, &*own_organization(request, right.principal())?, &user))
 }
 
 /// Lists users, newest first.
@@ -130,17 +130,17 @@ pub(in crate::http) async fn change_me(
     responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
 pub(in crate::http) async fn list(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
 ) -> Result<ApiResponse, ErrorResponse> {
     let mut org_id = None;
-    let page = page(x, |name, value| {
+    let page = page(request, |name, value| {
         if name == "org_id" && !value.is_empty() {
             org_id = Some(value.to_owned());
         }
         Ok(name == "org_id")
     })?;
-    listing(x, &by, org_id.as_deref(), &page).await
+    listing(request, &by, org_id.as_deref(), &page).await
 }
 
 /// Lists the users of an organization, newest first.
@@ -152,22 +152,22 @@ pub(in crate::http) async fn list(
     responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
 pub(in crate::http) async fn list_members(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let page = page(x, |_, _| Ok(false))?;
-    listing(x, &by, Some(&unescaped(id)?), &page).await
+    let page = page(request, |_, _| Ok(false))?;
+    listing(request, &by, Some(&unescaped(id)?), &page).await
 }
 
 async fn listing(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: &Authorized<Manage>,
     org_id: Option<&str>,
     page: &crate::domain::PageRequest,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let ((found, next), organization) = users::list(user_service(x), by, org_id, page).await?;
-    let views: Vec<UserView<'_>> = found.iter().map(|user| view(x, &organization, user)).collect();
+    let ((found, next), organization) = users::list(user_service(request), by, org_id, page).await?;
+    let views: Vec<UserView<'_>> = found.iter().map(|user| view(request, &organization, user)).collect();
     Ok(page_response(&views, next.as_ref()))
 }
 
@@ -180,13 +180,14 @@ async fn listing(
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn get(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let org_id = only_parameter(x, "org_id")?;
-    let (user, organization) = users::get(user_service(x), &by, org_id.as_deref(), &unescaped(id)?).await?;
-    Ok(user_response(x, &organization, &user))
+    let org_id = only_parameter(request, "org_id")?;
+    let (user, organization) =
+        users::get(user_service(request), &by, org_id.as_deref(), &unescaped(id)?).await?;
+    Ok(user_response(request, &organization, &user))
 }
 
 /// Deletes a user with their messages, memories, core memory and events.
@@ -198,12 +199,12 @@ pub(in crate::http) async fn get(
     responses((status = 204, description = "The user is deleted."))
 )]
 pub(in crate::http) async fn delete(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    let org_id = only_parameter(x, "org_id")?;
-    users::delete(user_service(x), &by, org_id.as_deref(), &unescaped(id)?, if_match(x)?).await?;
+    let org_id = only_parameter(request, "org_id")?;
+    users::delete(user_service(request), &by, org_id.as_deref(), &unescaped(id)?, if_match(request)?).await?;
     Ok(ApiResponse::empty())
 }
 
@@ -226,18 +227,19 @@ struct RoleBody {
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(in crate::http) async fn change_member(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Manage>,
     id: &str,
     sub: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let body: RoleBody = x.json().await?;
-    let x = &*x;
+    no_parameters(request)?;
+    let body: RoleBody = request.json().await?;
+    let request = &*request;
     let (id, sub) = (unescaped(id)?, unescaped(sub)?);
-    let changed = users::set_role(user_service(x), &by, Some(&id), &sub, if_match(x)?, body.role).await;
+    let changed =
+        users::set_role(user_service(request), &by, Some(&id), &sub, if_match(request)?, body.role).await;
     let (user, organization) = changed?;
-    Ok(user_response(x, &organization, &user))
+    Ok(user_response(request, &organization, &user))
 }
 
 /// Deletes a user of an organization.
@@ -249,12 +251,13 @@ pub(in crate::http) async fn change_member(
     responses((status = 204, description = "The user is deleted."))
 )]
 pub(in crate::http) async fn remove_member(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
     sub: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    users::delete(user_service(x), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(x)?).await?;
+    no_parameters(request)?;
+    users::delete(user_service(request), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(request)?)
+        .await?;
     Ok(ApiResponse::empty())
 }

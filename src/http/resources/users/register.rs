@@ -51,10 +51,10 @@ struct RegisterBody {
     responses((status = 201, description = "The new user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn register(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<Manage>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    register_user(x, right, None).await
+    register_user(request, right, None).await
 }
 
 /// Registers a user in an organization.
@@ -67,23 +67,23 @@ pub(in crate::http) async fn register(
     responses((status = 201, description = "The new user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
 pub(in crate::http) async fn add_member(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     right: Authorized<Manage>,
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
-    register_user(x, right, Some(unescaped(id)?)).await
+    register_user(request, right, Some(unescaped(id)?)).await
 }
 
 /// Registers a user in the organization that the path or the body names, otherwise in the caller's.
 async fn register_user(
-    x: &mut ApiRequest,
+    request: &mut ApiRequest,
     by: Authorized<Manage>,
     organization: Option<String>,
 ) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(x)?;
-    let (body, bytes): (RegisterBody, _) = x.json_and_bytes().await?;
+    no_parameters(request)?;
+    let (body, bytes): (RegisterBody, _) = request.json_and_bytes().await?;
     erase_secrets(bytes);
-    let x = &*x;
+    let request = &*request;
     let org_id = match (organization, body.organization_id) {
         (Some(path), Some(body)) if path != body => {
             return Err(ErrorResponse::invalid("organization_id", "differs from the path's; leave it out"));
@@ -97,34 +97,35 @@ async fn register_user(
         timezone: body.timezone,
         role: body.role,
     };
-    let digest = recognizable(x, &by, org_id.as_deref(), &new).await?;
-    let guard = match idempotency::begin(x.shared(), x, &by, &digest).await? {
+    let digest = recognizable(request, &by, org_id.as_deref(), &new).await?;
+    let guard = match idempotency::begin(request.shared(), request, &by, &digest).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let answer = |user: &User, organization: &Organization| {
-        of_version(created(view(x, organization, user)), user.version)
+        of_version(created(view(request, organization, user)), user.version)
     };
     let kept = |user: &User, organization: &Organization| {
         idempotency::response_rows(guard.as_ref(), || answer(user, organization))
     };
-    let (user, organization) = users::register(user_service(x), &by, org_id.as_deref(), new, kept).await?;
+    let (user, organization) =
+        users::register(user_service(request), &by, org_id.as_deref(), new, kept).await?;
     Ok(answer(&user, &organization))
 }
 
 /// Returns what distinguishes one registration from another with the same `Idempotency-Key`. Instead of the
 /// password it has a digest that is as hard to invert as the password's hash. Empty if there is no key.
 async fn recognizable(
-    x: &ApiRequest,
+    request: &ApiRequest,
     by: &Authorized<Manage>,
     org_id: Option<&str>,
     new: &NewUser,
 ) -> Result<Vec<u8>, ErrorResponse> {
-    let Some(key) = idempotency::idempotency_key(x)? else { return Ok(Vec::new()) };
+    let Some(key) = idempotency::idempotency_key(request)? else { return Ok(Vec::new()) };
     new.password.check_new().map_err(|reason| ErrorResponse::invalid("password", &reason))?;
     let subject = by.principal().subject();
     let salt = crate::store::scope(&[by.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
-    let passwords = x.shared().auth.passwords();
+    let passwords = request.shared().auth.passwords();
     let place = passwords.setter(by.principal().tenant)?;
     let password = passwords.digest(&place, new.password.clone(), salt).await?;
     let rest = (&new.email, &new.name, &new.timezone, new.role, org_id, password);
