@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::record::{self, PageRequest, PageStart, Record};
+use super::list_resource::{self, ListResource, ListSource, Operation, PatchResource};
+use super::record::{self, Record};
 use super::{
-    Caller, ResourceError, TEXT_BYTES, check_json, check_name, check_object, check_text, check_version,
-    double_option, lock_key, next_number, ownership,
+    Caller, ResourceError, TEXT_BYTES, check_json, check_name, check_object, check_text, double_option,
+    next_number, ownership,
 };
-use crate::auth::{Authorized, WriteOwned};
+use crate::auth::{Authorized, Principal, WriteOwned};
 use crate::event::{Event, EventKind};
-use crate::store::{Group, List, Rows, Table};
+use crate::filter::Rights;
+use crate::store::{Group, List, Table};
+use crate::tenant::Tenant;
 use crate::tenant::publish::CommitWaiter;
-
-/// The kind of resource in the names of agents' locks.
-const KIND: &str = "agent";
 
 /// State of an agent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -206,60 +206,88 @@ impl Record for Agent {
     }
 }
 
-impl Agent {
-    /// The event that reports a change of this agent.
-    fn event<'a>(&'a self, status: &'a str) -> Event<'a> {
+impl ListResource for Agent {
+    const KIND: &'static str = "agent";
+    type WriteRight = WriteOwned;
+    type New = AgentPatch;
+    type Filter = ();
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+    fn event(&self, operation: Operation) -> Option<Event<'_>> {
         let mut event = Event::empty(EventKind::AgentUpdate);
         event.agent_id = Some(Cow::Borrowed(&self.id));
+        let (status, error_message) = match operation {
+            Operation::Update => (self.state.name(), self.error_message.as_deref()),
+            Operation::Create | Operation::Delete => (operation.name(), None),
+        };
         event.status = Some(Cow::Borrowed(status));
-        event.error_message = self.error_message.as_deref().map(Cow::Borrowed);
-        event
+        event.error_message = error_message.map(Cow::Borrowed);
+        Some(event)
+    }
+    fn permits_id(rights: &Rights, id: &str) -> bool {
+        rights.narrowing.permits(EventKind::AgentUpdate, Some(id), None)
+    }
+    fn is_visible(&self, _: &Rights) -> bool {
+        self.deleted_ms.is_none()
+    }
+    fn check_write(&self, right: &Authorized<WriteOwned>) -> Result<(), ResourceError> {
+        ownership::check(right.principal(), self.owner.as_deref())
+    }
+    fn source(rights: &Rights, (): &()) -> Result<ListSource, ResourceError> {
+        let narrowing = &rights.narrowing;
+        Ok(match narrowing.agents() {
+            // A credential is narrowed to a few agents, so those are read one by one and no others.
+            Some(ids) => ListSource::Ids(ids.iter().map(str::to_owned).collect()),
+            None if narrowing.permits(EventKind::AgentUpdate, None, None) => {
+                ListSource::Groups(Group::new(List::AllAgents, &[]).into())
+            }
+            None => ListSource::Empty,
+        })
+    }
+    async fn build<N: CommitWaiter>(
+        caller: &Caller<'_, N>,
+        _: &Authorized<WriteOwned>,
+        mut new: AgentPatch,
+    ) -> Result<Agent, ResourceError> {
+        let owner = ownership::of_new(&caller.principal, new.owner.take())?;
+        let now_ms = caller.now_ms();
+        let agent = Agent {
+            id: crate::ids::fresh("agent"),
+            number: next_number(now_ms),
+            owner,
+            fields: AgentFields::default().patched(new)?,
+            state: AgentStatus::Idle,
+            error_message: None,
+            last_active_ms: None,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            version: 1,
+            deleted_ms: None,
+        };
+        match Agent::permits_id(&caller.rights, &agent.id) {
+            true => Ok(agent),
+            false => Err(ResourceError::Forbidden("the credential is narrowed to other agents")),
+        }
+    }
+    fn forget(&self, tenant: &Tenant) {
+        tenant.forget_known(&Agent::lock(&self.id));
     }
 }
 
-/// Creates an agent. `response_rows` returns rows to add to its commit.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn create<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    mut patch: AgentPatch,
-    response_rows: impl FnOnce(&Agent) -> Rows,
-) -> Result<Agent, ResourceError> {
-    let owner = ownership::of_new(&caller.principal, patch.owner.take())?;
-    let now_ms = caller.now_ms();
-    let agent = Agent {
-        id: crate::ids::fresh("agent"),
-        number: next_number(now_ms),
-        owner,
-        fields: AgentFields::default().patched(patch)?,
-        state: AgentStatus::Idle,
-        error_message: None,
-        last_active_ms: None,
-        created_ms: now_ms,
-        updated_ms: now_ms,
-        version: 1,
-        deleted_ms: None,
-    };
-    if !is_permitted(caller, &agent.id) {
-        return Err(ResourceError::Forbidden("the credential is narrowed to other agents"));
-    }
-    let mut rows = response_rows(&agent);
-    record::put(&mut rows, caller.tenant.id(), None, &agent)?;
-    caller.commit(right, rows, &[agent.event("created")]).await?;
-    Ok(agent)
-}
+impl PatchResource for Agent {
+    type Patch = AgentPatch;
 
-/// Gets an agent.
-///
-/// # Errors
-/// [`ResourceError::NotFound`], also for an agent that the caller may not see.
-pub async fn get<N: CommitWaiter>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, ResourceError> {
-    if !is_permitted(caller, id) {
-        return Err(ResourceError::NotFound);
+    fn patched(mut self, principal: &Principal, mut patch: AgentPatch) -> Result<Agent, ResourceError> {
+        self.owner = ownership::of_changed(principal, self.owner, patch.owner.take())?;
+        self.fields = self.fields.patched(patch)?;
+        Ok(self)
     }
-    find_live(caller, id).await
+    fn advance_version(&mut self, now_ms: u64) {
+        self.updated_ms = now_ms;
+        self.version += 1;
+    }
 }
 
 async fn find_live<N: CommitWaiter>(caller: &Caller<'_, N>, id: &str) -> Result<Agent, ResourceError> {
@@ -280,7 +308,7 @@ pub async fn exists<N: CommitWaiter>(
     if !caller.rights.narrowing.permits(kind, Some(id), None) {
         return Err(ResourceError::NotFound);
     }
-    let lock = lock_key(KIND, id);
+    let lock = Agent::lock(id);
     if caller.tenant.is_known(&lock) {
         return Ok(());
     }
@@ -302,52 +330,6 @@ pub(super) async fn may_change<N: CommitWaiter>(
     ownership::check(&caller.principal, find_live(caller, id).await?.owner.as_deref())
 }
 
-/// Lists agents in the order of creation.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn list<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    page: &PageRequest,
-) -> Result<(Vec<Agent>, Option<PageStart>), ResourceError> {
-    let (narrowing, store) = (&caller.rights.narrowing, caller.tenants.store());
-    let Some(names) = narrowing.agents() else {
-        return match narrowing.permits(EventKind::AgentUpdate, None, None) {
-            true => record::list(store, caller.tenant.id(), Group::new(List::AllAgents, &[]), page).await,
-            false => Ok((Vec::new(), None)),
-        };
-    };
-    // A credential is narrowed to a few agents, so those are read one by one and no others.
-    let mut agents = Vec::new();
-    for id in names.iter() {
-        match get(caller, id).await {
-            Ok(agent) => agents.push(agent),
-            Err(ResourceError::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(record::page_of(agents, page))
-}
-
-/// Changes the fields of an agent, if `version` is still the current one.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn change<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    id: &str,
-    version: Option<u64>,
-    mut patch: AgentPatch,
-) -> Result<Agent, ResourceError> {
-    alter(caller, right, id, version, |agent, _| {
-        agent.owner = ownership::of_changed(&caller.principal, agent.owner.take(), patch.owner.take())?;
-        agent.fields = std::mem::take(&mut agent.fields).patched(patch)?;
-        Ok(agent.state.name())
-    })
-    .await
-}
-
 /// Sets an agent's state, if `version` is still the current one.
 ///
 /// # Errors
@@ -361,7 +343,7 @@ pub async fn set_state<N: CommitWaiter>(
     error_message: Option<String>,
 ) -> Result<Agent, ResourceError> {
     let error_message = check_text("error_message", error_message, TEXT_BYTES)?;
-    alter(caller, right, id, version, |agent, now_ms| {
+    list_resource::update(caller, right, id, version, |mut agent: Agent, now_ms| {
         if !agent.state.may_become(state) {
             let (from, to) = (agent.state.name(), state.name());
             return Err(ResourceError::Conflict(format!("an agent that is {from} cannot become {to}")));
@@ -369,59 +351,9 @@ pub async fn set_state<N: CommitWaiter>(
         agent.state = state;
         agent.error_message = error_message.filter(|_| state == AgentStatus::Error);
         agent.last_active_ms = Some(now_ms);
-        Ok(state.name())
+        Ok(agent)
     })
     .await
-}
-
-/// Deletes an agent.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn delete<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    id: &str,
-    version: Option<u64>,
-) -> Result<(), ResourceError> {
-    let deleted = |agent: &mut Agent, now_ms| {
-        caller.tenant.forget_known(&lock_key(KIND, id));
-        agent.deleted_ms = Some(now_ms);
-        agent.error_message = None;
-        Ok("deleted")
-    };
-    alter(caller, right, id, version, deleted).await.map(drop)
-}
-
-/// Reads an agent that the caller may change, applies `by`, and commits the result with an event of the
-/// status that `by` returns.
-async fn alter<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    id: &str,
-    version: Option<u64>,
-    by: impl FnOnce(&mut Agent, u64) -> Result<&'static str, ResourceError>,
-) -> Result<Agent, ResourceError> {
-    let guard = caller.lock(lock_key(KIND, id)).await;
-    let old = get(caller, id).await?;
-    ownership::check(&caller.principal, old.owner.as_deref())?;
-    check_version(version, old.version)?;
-    let (mut agent, now_ms) = (old.clone(), caller.now_ms());
-    let status = by(&mut agent, now_ms)?;
-    agent.updated_ms = now_ms;
-    agent.version += 1;
-    let mut rows = Rows::new();
-    rows.hold_until_commit(guard);
-    match agent.deleted_ms {
-        None => record::put(&mut rows, caller.tenant.id(), Some(&old), &agent)?,
-        Some(_) => record::remove(&mut rows, caller.tenant.id(), &old),
-    }
-    caller.commit(right, rows, &[agent.event(status)]).await?;
-    Ok(agent)
-}
-
-fn is_permitted<N>(caller: &Caller<'_, N>, id: &str) -> bool {
-    caller.rights.narrowing.permits(EventKind::AgentUpdate, Some(id), None)
 }
 
 #[cfg(test)]

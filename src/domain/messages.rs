@@ -12,18 +12,24 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::agent_user::{self, AgentUserFilter, AgentUserLists, EVERYBODY};
 use super::agents::{self, Json};
-use super::record::{self, PageRequest, PageStart, Record};
-use super::{Caller, ResourceError, check_json, check_object, check_text, lock_key, next_number};
+use super::list_resource::{ListResource, ListSource, Operation};
+use super::record::Record;
+use super::{Caller, ResourceError, check_json, check_object, check_text, next_number};
 use crate::auth::{Authorized, WriteAsUser};
 use crate::event::{Event, EventKind, check_id};
-use crate::store::{Group, GroupSelector, List, Rows, Table};
+use crate::filter::Rights;
+use crate::store::{Group, List, Table};
 use crate::tenant::publish::CommitWaiter;
 
-/// The kind of resource in the names of messages' locks.
-pub(super) const KIND: &str = "message";
-/// The user of a message that belongs to all users. No user's id is empty.
-const EVERYBODY: &str = "";
+/// The lists that messages belong to.
+const LISTS: AgentUserLists = AgentUserLists {
+    all: List::AllMessages,
+    of_agent: List::MessagesOfAgent,
+    of_user: List::MessagesOfUser,
+    of_agent_and_user: List::MessagesOfAgentAndUser,
+};
 /// Maximum of bytes of a message's text. It must fit into an event.
 pub const CONTENT_BYTES: usize = 48 * 1024;
 /// Maximum of bytes of a model's name.
@@ -118,12 +124,7 @@ impl Record for Message {
         Message::user(self)
     }
     fn groups(&self) -> Vec<Group> {
-        vec![
-            Group::new(List::AllMessages, &[]),
-            Group::new(List::MessagesOfAgent, &[&self.agent_id]),
-            Message::of_user(&self.user_id),
-            Group::new(List::MessagesOfAgentAndUser, &[&self.agent_id, &self.user_id]),
-        ]
+        LISTS.groups(&self.agent_id, &self.user_id)
     }
 }
 
@@ -138,7 +139,7 @@ impl Message {
         Group::new(List::MessagesOfUser, &[user_id])
     }
 
-    fn event(&self) -> Event<'_> {
+    fn as_event(&self) -> Event<'_> {
         let mut event = Event::empty(EventKind::Message);
         event.message_id = Some(Cow::Borrowed(&self.id));
         event.agent_id = Some(Cow::Borrowed(&self.agent_id));
@@ -169,57 +170,80 @@ pub fn with_notes(metadata: Option<Json>, notes: Vec<(&str, Json)>) -> Result<Op
     serde_json::value::to_raw_value(&all).map(Some).map_err(no_object)
 }
 
-/// Creates a message. `response_rows` returns rows to add to its commit.
-///
-/// # Errors
-/// [`ResourceError`]. An agent that does not exist is an invalid `agent_id`.
-pub async fn create<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteAsUser>,
-    new: NewMessage,
-    response_rows: impl FnOnce(&Message) -> Rows,
-) -> Result<Message, ResourceError> {
-    let content = match (new.content, new.text) {
-        (Some(content), Some(text)) if content != text => {
-            return Err(ResourceError::invalid("text", "differs from content; give one of them"));
-        }
-        (content, text) => {
-            content.or(text).ok_or_else(|| ResourceError::invalid("content", "is required"))?
-        }
-    };
-    let agent_id = new.agent_id.ok_or_else(|| ResourceError::invalid("agent_id", "is required"))?;
-    let now_ms = caller.now_ms();
-    let mut message = Message {
-        id: crate::ids::fresh("msg"),
-        number: next_number(now_ms),
-        agent_id,
-        user_id: new.user_id.unwrap_or_default(),
-        role: new.role,
-        content: check_text("content", Some(content), CONTENT_BYTES)?.unwrap_or_default(),
-        model: check_text("model", new.model, MODEL_BYTES)?,
-        tool_calls: check_json("tool_calls", new.tool_calls)?,
-        metadata: check_object("metadata", new.metadata)?.map(compact),
-        created_ms: now_ms,
-    };
-    // For a credential that is narrowed to other agents, this agent does not exist.
-    let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
-    if !caller.rights.narrowing.permits_agent(&message.agent_id) {
-        return Err(no_agent());
+impl ListResource for Message {
+    const KIND: &'static str = "message";
+    const HAS_VERSIONS: bool = false;
+    type WriteRight = WriteAsUser;
+    type New = NewMessage;
+    type Filter = AgentUserFilter;
+
+    fn version(&self) -> u64 {
+        1
     }
-    message.user_id = speaker(right, &message)?;
-    match agents::exists(caller, EventKind::Message, &message.agent_id).await {
-        Err(ResourceError::NotFound) => return Err(no_agent()),
-        found => found?,
+    fn event(&self, operation: Operation) -> Option<Event<'_>> {
+        (operation == Operation::Create).then(|| self.as_event())
     }
-    let mut rows = response_rows(&message);
-    record::put(&mut rows, caller.tenant.id(), None, &message)?;
-    caller.commit(right, rows, &[message.event()]).await?;
-    Ok(message)
+    fn is_visible(&self, rights: &Rights) -> bool {
+        agent_user::is_visible(rights, EventKind::Message, &self.agent_id, self.user())
+    }
+    fn check_write(&self, right: &Authorized<WriteAsUser>) -> Result<(), ResourceError> {
+        match agent_user::may_publish(right, self.as_event()) {
+            true => Ok(()),
+            false => Err(ResourceError::Forbidden("the credential may not delete this message")),
+        }
+    }
+    fn source(rights: &Rights, filter: &AgentUserFilter) -> Result<ListSource, ResourceError> {
+        let users = filter.visible_users(rights);
+        match users.is_empty() || !filter.permits_agent(rights, EventKind::Message)? {
+            true => Ok(ListSource::Empty),
+            false => Ok(ListSource::any_of(LISTS.of_users(filter.agent_id.as_deref(), &users))),
+        }
+    }
+    /// An agent that does not exist is an invalid `agent_id`.
+    async fn build<N: CommitWaiter>(
+        caller: &Caller<'_, N>,
+        right: &Authorized<WriteAsUser>,
+        new: NewMessage,
+    ) -> Result<Message, ResourceError> {
+        let content = match (new.content, new.text) {
+            (Some(content), Some(text)) if content != text => {
+                return Err(ResourceError::invalid("text", "differs from content; give one of them"));
+            }
+            (content, text) => {
+                content.or(text).ok_or_else(|| ResourceError::invalid("content", "is required"))?
+            }
+        };
+        let agent_id = new.agent_id.ok_or_else(|| ResourceError::invalid("agent_id", "is required"))?;
+        let now_ms = caller.now_ms();
+        let mut message = Message {
+            id: crate::ids::fresh("msg"),
+            number: next_number(now_ms),
+            agent_id,
+            user_id: new.user_id.unwrap_or_default(),
+            role: new.role,
+            content: check_text("content", Some(content), CONTENT_BYTES)?.unwrap_or_default(),
+            model: check_text("model", new.model, MODEL_BYTES)?,
+            tool_calls: check_json("tool_calls", new.tool_calls)?,
+            metadata: check_object("metadata", new.metadata)?.map(compact),
+            created_ms: now_ms,
+        };
+        // For a credential that is narrowed to other agents, this agent does not exist.
+        let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
+        if !caller.rights.narrowing.permits_agent(&message.agent_id) {
+            return Err(no_agent());
+        }
+        message.user_id = speaker(right, &message)?;
+        match agents::exists(caller, EventKind::Message, &message.agent_id).await {
+            Err(ResourceError::NotFound) => return Err(no_agent()),
+            found => found?,
+        }
+        Ok(message)
+    }
 }
 
 /// Returns the user of a message, if the caller may send it. The rules are those of publishing its event.
 fn speaker(right: &Authorized<WriteAsUser>, message: &Message) -> Result<String, ResourceError> {
-    let mut event = message.event();
+    let mut event = message.as_event();
     let refused = |_| ResourceError::Forbidden("the credential may not send this message");
     right.check(&mut event).map_err(refused)?;
     match event.user_id {
@@ -231,86 +255,6 @@ fn speaker(right: &Authorized<WriteAsUser>, message: &Message) -> Result<String,
         // user.
         None => Ok(right.principal().sub.as_deref().unwrap_or(EVERYBODY).to_owned()),
     }
-}
-
-/// Gets a message.
-///
-/// # Errors
-/// [`ResourceError::NotFound`], also for a message that the caller may not see.
-pub async fn get<N: CommitWaiter>(caller: &Caller<'_, N>, id: &str) -> Result<Message, ResourceError> {
-    let found: Option<Message> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
-    found.filter(|message| sees(caller, message)).ok_or(ResourceError::NotFound)
-}
-
-/// Lists messages of an agent, of a user, of both, or all, in the order of creation. For another user the
-/// list is empty.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn list<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    agent_id: Option<&str>,
-    user_id: Option<&str>,
-    page: &PageRequest,
-) -> Result<(Vec<Message>, Option<PageStart>), ResourceError> {
-    let none = Ok((Vec::new(), None));
-    let users: Vec<&str> = match (caller.rights.sees_all_users, user_id, caller.rights.sub.as_deref()) {
-        (true, user_id, _) => user_id.into_iter().collect(),
-        (false, None, sub) => sub.into_iter().chain([EVERYBODY]).collect(),
-        (false, Some(user_id), Some(sub)) if user_id == sub => vec![sub],
-        (false, Some(_), _) => return none,
-    };
-    let narrowing = &caller.rights.narrowing;
-    match agent_id {
-        Some(id) if !narrowing.permits(EventKind::Message, Some(id), None) => return none,
-        None if !narrowing.permits_kind(EventKind::Message) => return none,
-        None if narrowing.agents().is_some() => {
-            return Err(ResourceError::invalid(
-                "agent_id",
-                "is required: the credential is narrowed to some agents",
-            ));
-        }
-        _ => {}
-    }
-    let groups = match (agent_id, users.as_slice()) {
-        (None, []) => vec![Group::new(List::AllMessages, &[])],
-        (Some(agent), []) => vec![Group::new(List::MessagesOfAgent, &[agent])],
-        (None, users) => users.iter().map(|user| Message::of_user(user)).collect(),
-        (Some(agent), users) => {
-            users.iter().map(|user| Group::new(List::MessagesOfAgentAndUser, &[agent, user])).collect()
-        }
-    };
-    record::list(caller.tenants.store(), caller.tenant.id(), GroupSelector::Any(groups), page).await
-}
-
-/// Deletes a message, if the caller could have sent it. Publishes no event.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn delete<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteAsUser>,
-    id: &str,
-) -> Result<(), ResourceError> {
-    let guard = caller.lock(lock_key(KIND, id)).await;
-    let message = get(caller, id).await?;
-    let mut event = message.event();
-    // The check sets the caller as the user if the caller may write only for themselves. Such a caller may
-    // not delete a message of all users.
-    if right.check(&mut event).is_err() || event.user_id.as_deref() != message.user() {
-        return Err(ResourceError::Forbidden("the credential may not delete this message"));
-    }
-    let mut rows = Rows::new();
-    rows.hold_until_commit(guard);
-    record::remove(&mut rows, caller.tenant.id(), &message);
-    caller.commit(right, rows, &[]).await
-}
-
-fn sees<N>(caller: &Caller<'_, N>, message: &Message) -> bool {
-    let rights = &caller.rights;
-    let own = message.user().is_none_or(|user| rights.sub.as_deref() == Some(user));
-    (own || rights.sees_all_users)
-        && rights.narrowing.permits(EventKind::Message, Some(&message.agent_id), None)
 }
 
 /// Removes the white space between the parts of a JSON text, as in events.

@@ -7,8 +7,10 @@
 //! * Every list has its own index; no row is read only to be skipped.
 //! * The module does not know HTTP. Only [`Rights`] decides what a principal may see.
 
+mod agent_user;
 pub mod agents;
 pub mod core_memory;
+pub(crate) mod list_resource;
 pub mod login;
 pub mod memories;
 pub mod messages;
@@ -32,6 +34,7 @@ use crate::tenant::idempotency::KeyGuards;
 use crate::tenant::publish::{CommitWaiter, PublishError};
 use crate::tenant::{Tenant, Tenants};
 
+pub use agent_user::AgentUserFilter;
 pub use record::{PageRequest, PageStart};
 
 /// Maximum of bytes of a name.

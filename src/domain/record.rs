@@ -14,7 +14,7 @@ use crate::store::{
 const RECORD_BYTES: usize = MAX_VALUE - 2 * 1024;
 
 /// A stored resource.
-pub(super) trait Record: Serialize + DeserializeOwned {
+pub(crate) trait Record: Serialize + DeserializeOwned {
     /// Table of the resource's rows.
     const TABLE: Table;
     /// Id of the resource.

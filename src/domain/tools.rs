@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::agents::Json;
-use super::record::{self, PageRequest, PageStart, Record};
+use super::list_resource::{ListResource, ListSource, Operation, PatchResource};
+use super::record::Record;
 use super::{
-    Caller, ResourceError, TEXT_BYTES, check_json, check_name, check_object, check_text, check_version,
-    double_option, lock_key, next_number, ownership,
+    Caller, ResourceError, TEXT_BYTES, check_json, check_name, check_object, check_text, double_option,
+    next_number, ownership,
 };
-use crate::auth::{Authorized, WriteOwned};
-use crate::store::{Group, GroupSelector, List, Rows, Table};
+use crate::auth::{Authorized, Principal, WriteOwned};
+use crate::event::Event;
+use crate::filter::Rights;
+use crate::store::{Group, GroupSelector, List, Table};
 use crate::tenant::publish::CommitWaiter;
 
 /// Maximum of tags of a tool, and in a query.
@@ -64,6 +67,15 @@ pub struct ToolFields {
     pub metadata: Option<Json>,
 }
 
+/// Selects tools.
+#[derive(Debug, Default)]
+pub struct ToolFilter {
+    /// Tags that the tools have; all tools if empty.
+    pub tags: Vec<String>,
+    /// True for tools that have all of the tags, false for those that have any.
+    pub match_all: bool,
+}
+
 /// A change of a tool. A field that is left out stays as it is; `null` clears it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -104,7 +116,7 @@ pub struct ToolPatch {
 }
 
 impl Tool {
-    fn patched(mut self, patch: ToolPatch) -> Result<Tool, ResourceError> {
+    fn with_fields(mut self, patch: ToolPatch) -> Result<Tool, ResourceError> {
         let fields = self.fields;
         self.name = check_name("name", Some(patch.name.unwrap_or(self.name)))?.unwrap_or_default();
         self.fields = ToolFields {
@@ -179,120 +191,72 @@ pub fn tags(given: Vec<String>) -> Result<Vec<String>, ResourceError> {
     Ok(tags)
 }
 
-/// Creates a tool. `response_rows` returns rows to add to its commit.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn create<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    mut patch: ToolPatch,
-    response_rows: impl FnOnce(&Tool) -> Rows,
-) -> Result<Tool, ResourceError> {
-    if !caller.rights.narrowing.is_none() {
-        return Err(ResourceError::Forbidden("a narrowed credential cannot write tools"));
+impl ListResource for Tool {
+    const KIND: &'static str = "tool";
+    type WriteRight = WriteOwned;
+    type New = ToolPatch;
+    type Filter = ToolFilter;
+
+    fn version(&self) -> u64 {
+        self.version
     }
-    let owner = ownership::of_new(&caller.principal, patch.owner.take())?;
-    if patch.name.is_none() {
-        return Err(ResourceError::invalid("name", "is required"));
+    fn event(&self, _: Operation) -> Option<Event<'_>> {
+        None
     }
-    let now_ms = caller.now_ms();
-    let new = Tool {
-        id: crate::ids::fresh("tool"),
-        number: next_number(now_ms),
-        name: String::new(),
-        owner,
-        fields: ToolFields::default(),
-        created_ms: now_ms,
-        updated_ms: now_ms,
-        version: 1,
-    };
-    let tool = new.patched(patch)?;
-    let mut rows = response_rows(&tool);
-    record::put(&mut rows, caller.tenant.id(), None, &tool)?;
-    caller.commit(right, rows, &[]).await?;
-    Ok(tool)
+    fn permits_id(rights: &Rights, _: &str) -> bool {
+        rights.narrowing.is_none()
+    }
+    fn check_write(&self, right: &Authorized<WriteOwned>) -> Result<(), ResourceError> {
+        ownership::check(right.principal(), self.owner.as_deref())
+    }
+    fn source(rights: &Rights, filter: &ToolFilter) -> Result<ListSource, ResourceError> {
+        let tags = tags(filter.tags.clone())?;
+        if !rights.narrowing.is_none() {
+            return Ok(ListSource::Empty);
+        }
+        let groups: Vec<Group> = tags.iter().map(|tag| Group::new(List::ToolsWithTag, &[tag])).collect();
+        Ok(ListSource::Groups(match (groups.is_empty(), filter.match_all) {
+            (true, _) => Group::new(List::AllTools, &[]).into(),
+            (false, true) => GroupSelector::All(groups),
+            (false, false) => GroupSelector::Any(groups),
+        }))
+    }
+    async fn build<N: CommitWaiter>(
+        caller: &Caller<'_, N>,
+        _: &Authorized<WriteOwned>,
+        mut new: ToolPatch,
+    ) -> Result<Tool, ResourceError> {
+        if !caller.rights.narrowing.is_none() {
+            return Err(ResourceError::Forbidden("a narrowed credential cannot write tools"));
+        }
+        let owner = ownership::of_new(&caller.principal, new.owner.take())?;
+        if new.name.is_none() {
+            return Err(ResourceError::invalid("name", "is required"));
+        }
+        let now_ms = caller.now_ms();
+        let tool = Tool {
+            id: crate::ids::fresh("tool"),
+            number: next_number(now_ms),
+            name: String::new(),
+            owner,
+            fields: ToolFields::default(),
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            version: 1,
+        };
+        tool.with_fields(new)
+    }
 }
 
-/// Gets a tool.
-///
-/// # Errors
-/// [`ResourceError::NotFound`], also for a narrowed credential.
-pub async fn get<N: CommitWaiter>(caller: &Caller<'_, N>, id: &str) -> Result<Tool, ResourceError> {
-    if !caller.rights.narrowing.is_none() {
-        return Err(ResourceError::NotFound);
+impl PatchResource for Tool {
+    type Patch = ToolPatch;
+
+    fn patched(mut self, principal: &Principal, mut patch: ToolPatch) -> Result<Tool, ResourceError> {
+        self.owner = ownership::of_changed(principal, self.owner, patch.owner.take())?;
+        self.with_fields(patch)
     }
-    let found = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
-    found.ok_or(ResourceError::NotFound)
-}
-
-/// Lists tools in the order of creation: all, or those with any or all of `tags`. A narrowed credential sees
-/// none.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn list<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    wanted: Vec<String>,
-    match_all: bool,
-    page: &PageRequest,
-) -> Result<(Vec<Tool>, Option<PageStart>), ResourceError> {
-    let wanted = tags(wanted)?;
-    if !caller.rights.narrowing.is_none() {
-        return Ok((Vec::new(), None));
+    fn advance_version(&mut self, now_ms: u64) {
+        self.updated_ms = now_ms;
+        self.version += 1;
     }
-    let groups: Vec<Group> = wanted.iter().map(|tag| Group::new(List::ToolsWithTag, &[tag])).collect();
-    let of = match (groups.is_empty(), match_all) {
-        (true, _) => GroupSelector::from(Group::new(List::AllTools, &[])),
-        (false, true) => GroupSelector::All(groups),
-        (false, false) => GroupSelector::Any(groups),
-    };
-    record::list(caller.tenants.store(), caller.tenant.id(), of, page).await
-}
-
-/// Changes a tool, if `version` is still the current one.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn change<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    id: &str,
-    version: Option<u64>,
-    mut patch: ToolPatch,
-) -> Result<Tool, ResourceError> {
-    let guard = caller.lock(lock_key("tool", id)).await;
-    let old = get(caller, id).await?;
-    ownership::check(&caller.principal, old.owner.as_deref())?;
-    check_version(version, old.version)?;
-    let owner = ownership::of_changed(&caller.principal, old.owner.clone(), patch.owner.take())?;
-    let mut tool = old.clone().patched(patch)?;
-    tool.owner = owner;
-    tool.updated_ms = caller.now_ms();
-    tool.version += 1;
-    let mut rows = Rows::new();
-    rows.hold_until_commit(guard);
-    record::put(&mut rows, caller.tenant.id(), Some(&old), &tool)?;
-    caller.commit(right, rows, &[]).await?;
-    Ok(tool)
-}
-
-/// Deletes a tool.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn delete<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteOwned>,
-    id: &str,
-    version: Option<u64>,
-) -> Result<(), ResourceError> {
-    let guard = caller.lock(lock_key("tool", id)).await;
-    let tool = get(caller, id).await?;
-    ownership::check(&caller.principal, tool.owner.as_deref())?;
-    check_version(version, tool.version)?;
-    let mut rows = Rows::new();
-    rows.hold_until_commit(guard);
-    record::remove(&mut rows, caller.tenant.id(), &tool);
-    caller.commit(right, rows, &[]).await
 }

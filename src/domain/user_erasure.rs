@@ -10,10 +10,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::core_memory::Block;
-use super::memories::{self, Memory};
-use super::messages::{self, Message};
+use super::list_resource::ListResource;
+use super::memories::Memory;
+use super::messages::Message;
 use super::record::{self, PageRequest, PageStart, Record};
-use super::{ResourceError, lock_key, next_number};
+use super::{ResourceError, next_number};
 use crate::auth::Actor;
 use crate::ids::TenantId;
 use crate::store::{Group, List, Rows, Table};
@@ -127,7 +128,7 @@ trait UserOwned: Record {
 
 impl UserOwned for Message {
     fn lock(&self) -> [u8; 32] {
-        lock_key(messages::KIND, &self.id)
+        <Message as ListResource>::lock(&self.id)
     }
 }
 
@@ -139,10 +140,10 @@ impl UserOwned for Block {
 
 impl UserOwned for Memory {
     fn lock(&self) -> [u8; 32] {
-        lock_key(memories::KIND, &self.id)
+        <Memory as ListResource>::lock(&self.id)
     }
     fn remove(&self, rows: &mut Rows, tenant: TenantId) {
-        memories::remove(rows, tenant, self);
+        ListResource::remove(self, rows, tenant);
     }
 }
 

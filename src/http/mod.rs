@@ -48,6 +48,9 @@ use response::ApiResponse;
 use response::body::BodyParts;
 use routes::Special;
 
+/// The result of a handler that returns a complete response.
+pub(crate) type HandlerResult = Result<ApiResponse, ErrorResponse>;
+
 /// The result of a handler.
 pub enum Handled {
     /// A complete response.

@@ -6,8 +6,9 @@
 
 use std::collections::HashSet;
 
-use super::super::{Caller, ResourceError, lock_key};
-use super::{KIND, Memory, NewMemory, WORDS};
+use super::super::list_resource::{self, ListResource, Operation};
+use super::super::{Caller, ResourceError};
+use super::{Memory, NewMemory, WORDS};
 use crate::auth::{Authorized, WriteAsUser};
 use crate::event::Event;
 use crate::store::Rows;
@@ -75,12 +76,12 @@ impl BatchWrites {
         self,
         caller: &Caller<'_, N>,
         right: &Authorized<WriteAsUser>,
-        operation: &'static str,
+        operation: Operation,
         kept: impl FnOnce(&BatchOutcome) -> Rows,
     ) -> Result<BatchOutcome, ResourceError> {
         let mut rows = kept(&self.outcome);
         rows.extend(self.rows);
-        let events: Vec<Event<'_>> = self.memories.iter().map(|memory| memory.event(operation)).collect();
+        let events: Vec<Event<'_>> = self.memories.iter().map(|memory| memory.as_event(operation)).collect();
         if !(rows.is_empty() && events.is_empty()) {
             caller.commit(right, rows, &events).await?;
         }
@@ -106,9 +107,9 @@ pub async fn create<N: CommitWaiter>(
             continue;
         }
         let created = async {
-            let memory = super::new_memory(caller, right, item?).await?;
+            let memory = Memory::build(caller, right, item?).await?;
             let mut rows = Rows::new();
-            super::put(&mut rows, caller, None, &memory, "created")?;
+            Memory::put(&mut rows, caller.tenant.id(), None, &memory, Operation::Create)?;
             written.add(memory, rows)
         };
         if let Err(error) = created.await {
@@ -117,7 +118,7 @@ pub async fn create<N: CommitWaiter>(
         }
         tokio::task::yield_now().await; // splitting a long text takes a while, and other tasks can run here
     }
-    written.commit(caller, right, "created", kept).await
+    written.commit(caller, right, Operation::Create, kept).await
 }
 
 /// Deletes memories by their ids. `kept` returns rows to add to the commit.
@@ -130,7 +131,7 @@ pub async fn delete<N: CommitWaiter>(
     ids: Vec<String>,
     kept: impl FnOnce(&BatchOutcome) -> Rows,
 ) -> Result<BatchOutcome, ResourceError> {
-    let locks = ids.iter().map(|id| lock_key(KIND, id)).collect();
+    let locks = ids.iter().map(|id| Memory::lock(id)).collect();
     let guard = caller.tenants.lock_keys(caller.tenant.id(), locks).await;
     let mut written = BatchWrites::default();
     let mut gone = HashSet::new();
@@ -139,10 +140,10 @@ pub async fn delete<N: CommitWaiter>(
             if gone.contains(&id) {
                 return Err(ResourceError::NotFound); // an earlier item of this batch has deleted it
             }
-            let memory = super::get(caller, &id).await?;
-            super::may_write(right, &memory, "deleted")?;
+            let memory: Memory = list_resource::get(caller, &id).await?;
+            memory.check_write(right)?;
             let mut rows = Rows::new();
-            super::remove(&mut rows, caller.tenant.id(), &memory);
+            memory.remove(&mut rows, caller.tenant.id());
             written.add(memory, rows)
         };
         match deleted.await {
@@ -151,5 +152,5 @@ pub async fn delete<N: CommitWaiter>(
         }
     }
     written.rows.hold_until_commit(guard);
-    written.commit(caller, right, "deleted", kept).await
+    written.commit(caller, right, Operation::Delete, kept).await
 }

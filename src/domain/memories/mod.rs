@@ -25,24 +25,30 @@ pub use kinds::{MemoryType, Scope};
 pub use versions::{VERSIONS, Version, history};
 pub use words::{WORDS, WORDS_ASKED};
 
+use super::agent_user::{self, AgentUserFilter, AgentUserLists, EVERYBODY};
 use super::agents::{self, Json};
-use super::record::{self, PageRequest, PageStart, Record};
-use super::{Caller, ResourceError, check_object, check_version, double_option, lock_key, next_number};
-use crate::auth::{Authorized, WriteAsUser};
+use super::list_resource::{ListResource, ListSource, Operation, PatchResource};
+use super::record::{self, Record};
+use super::{Caller, ResourceError, check_object, double_option, next_number};
+use crate::auth::{Authorized, Principal, WriteAsUser};
 use crate::event::{Event, EventKind, check_id};
+use crate::filter::Rights;
 use crate::ids::TenantId;
-use crate::store::{Group, GroupSelector, List, Rows, Table};
+use crate::store::{Group, List, Rows, Table};
 use crate::tenant::publish::CommitWaiter;
 
 const ID_PREFIX: &str = "memory";
-/// The kind of resource in the names of memories' locks.
-pub(super) const KIND: &str = "memory";
 /// Maximum length of a memory's text, in characters.
 pub const CONTENT_CHARS: usize = 10_000;
 /// The agent that the event of a memory without an agent names. Requests select such memories with it.
 pub const NO_AGENT: &str = "none";
-/// The user of a memory that belongs to all users. No user's id is empty.
-const EVERYBODY: &str = "";
+/// The lists that memories belong to.
+const LISTS: AgentUserLists = AgentUserLists {
+    all: List::AllMemories,
+    of_agent: List::MemoriesOfAgent,
+    of_user: List::MemoriesOfUser,
+    of_agent_and_user: List::MemoriesOfAgentAndUser,
+};
 const IMPORTANCE: f64 = 0.5;
 
 /// A memory.
@@ -167,13 +173,7 @@ impl Record for Memory {
         self.user_id.as_deref()
     }
     fn groups(&self) -> Vec<Group> {
-        let (agent, user) = (self.agent(), self.user_id.as_deref().unwrap_or(EVERYBODY));
-        vec![
-            Group::new(List::AllMemories, &[]),
-            Group::new(List::MemoriesOfAgent, &[agent]),
-            Memory::of_user(user),
-            Group::new(List::MemoriesOfAgentAndUser, &[agent, user]),
-        ]
+        LISTS.groups(self.agent(), self.user_id.as_deref().unwrap_or(EVERYBODY))
     }
 }
 
@@ -187,225 +187,118 @@ impl Memory {
         self.agent_id.as_deref().unwrap_or(NO_AGENT)
     }
 
-    fn event(&self, operation: &'static str) -> Event<'_> {
+    fn as_event(&self, operation: Operation) -> Event<'_> {
         let mut event = Event::empty(EventKind::MemoryUpdate);
         event.memory_id = Some(Cow::Borrowed(&self.id));
         event.agent_id = Some(Cow::Borrowed(self.agent()));
         event.user_id = self.user_id.as_deref().map(Cow::Borrowed);
-        event.operation = Some(Cow::Borrowed(operation));
+        event.operation = Some(Cow::Borrowed(operation.name()));
         event
     }
 }
 
-/// Builds a memory from `new`, if the caller may create it. Nothing is stored yet.
-async fn new_memory<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteAsUser>,
-    new: NewMemory,
-) -> Result<Memory, ResourceError> {
-    let now_ms = caller.now_ms();
-    for (field, id) in [("agent_id", &new.agent_id), ("user_id", &new.user_id)] {
-        let checked = id.as_deref().map_or(Ok(()), check_id);
-        checked.map_err(|reason| ResourceError::invalid(field, reason))?;
+impl ListResource for Memory {
+    const KIND: &'static str = "memory";
+    type WriteRight = WriteAsUser;
+    type New = NewMemory;
+    type Filter = AgentUserFilter;
+
+    fn version(&self) -> u64 {
+        self.version
     }
-    let mut memory = Memory {
-        id: crate::ids::fresh(ID_PREFIX),
-        number: next_number(now_ms),
-        agent_id: new.agent_id,
-        user_id: new.user_id,
-        scope: new.scope,
-        fields: MemoryFields::new(new.content, new.memory_type, new.importance, new.metadata)?,
-        created_ms: now_ms,
-        updated_ms: now_ms,
-        version: 1,
-    };
-    // For a credential that is narrowed to other agents, this agent does not exist.
-    let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
-    if memory.agent_id.as_ref().is_some_and(|id| !caller.rights.narrowing.permits_agent(id)) {
-        return Err(no_agent());
+    fn event(&self, operation: Operation) -> Option<Event<'_>> {
+        Some(self.as_event(operation))
     }
-    let mut event = memory.event("created");
-    right
-        .check(&mut event)
-        .map_err(|_| ResourceError::Forbidden("the credential may not create this memory"))?;
-    let user_id = event.user_id.map(Cow::into_owned);
-    memory.user_id = user_id;
-    if let Some(agent_id) = &memory.agent_id {
-        match agents::exists(caller, EventKind::MemoryUpdate, agent_id).await {
-            Err(ResourceError::NotFound) => return Err(no_agent()),
-            found => found?,
+    fn is_visible(&self, rights: &Rights) -> bool {
+        agent_user::is_visible(rights, EventKind::MemoryUpdate, self.agent(), self.user_id.as_deref())
+    }
+    fn check_write(&self, right: &Authorized<WriteAsUser>) -> Result<(), ResourceError> {
+        match agent_user::may_publish(right, self.as_event(Operation::Update)) {
+            true => Ok(()),
+            false => Err(ResourceError::Forbidden("the credential may not write this memory")),
         }
     }
-    Ok(memory)
-}
-
-/// Adds all rows of a memory in its current form.
-fn put<N: CommitWaiter>(
-    rows: &mut Rows,
-    caller: &Caller<'_, N>,
-    old: Option<&Memory>,
-    new: &Memory,
-    operation: &str,
-) -> Result<(), ResourceError> {
-    let tenant = caller.tenant.id();
-    record::put(rows, tenant, old, new)?;
-    versions::put(rows, tenant, new, operation)?;
-    indexed::put(rows, tenant, old, new)
-}
-
-/// Adds the rows that delete a memory completely.
-pub(super) fn remove(rows: &mut Rows, tenant: TenantId, old: &Memory) {
-    record::remove(rows, tenant, old);
-    versions::remove(rows, tenant, old);
-    indexed::remove(rows, tenant, old);
-}
-
-/// Creates a memory. `kept` returns rows to add to its commit.
-///
-/// # Errors
-/// [`ResourceError`]. An agent that does not exist is an invalid `agent_id`.
-pub async fn create<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteAsUser>,
-    new: NewMemory,
-    kept: impl FnOnce(&Memory) -> Rows,
-) -> Result<Memory, ResourceError> {
-    let memory = new_memory(caller, right, new).await?;
-    let mut rows = kept(&memory);
-    put(&mut rows, caller, None, &memory, "created")?;
-    caller.commit(right, rows, &[memory.event("created")]).await?;
-    Ok(memory)
-}
-
-/// Gets a memory.
-///
-/// # Errors
-/// [`ResourceError::NotFound`], also for a memory that the caller may not see.
-pub async fn get<N: CommitWaiter>(caller: &Caller<'_, N>, id: &str) -> Result<Memory, ResourceError> {
-    let found: Option<Memory> = record::get(caller.tenants.store(), caller.tenant.id(), id).await?;
-    found.filter(|memory| may_see(caller, memory)).ok_or(ResourceError::NotFound)
-}
-
-/// Lists memories of an agent, of a user, of both, or all, in the order of creation. Only those that the
-/// caller may see are listed.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn list<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    agent_id: Option<&str>,
-    user_id: Option<&str>,
-    page: &PageRequest,
-) -> Result<(Vec<Memory>, Option<PageStart>), ResourceError> {
-    let groups = visible_groups(caller, agent_id, user_id)?;
-    if groups.is_empty() {
-        return Ok((Vec::new(), None));
+    fn source(rights: &Rights, filter: &AgentUserFilter) -> Result<ListSource, ResourceError> {
+        Ok(ListSource::any_of(visible_groups(rights, filter)?))
     }
-    record::list(caller.tenants.store(), caller.tenant.id(), GroupSelector::Any(groups), page).await
-}
-
-/// Changes a memory, if `version` is still the current one.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn change<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteAsUser>,
-    id: &str,
-    version: Option<u64>,
-    patch: MemoryPatch,
-) -> Result<Memory, ResourceError> {
-    let guard = caller.lock(lock_key(KIND, id)).await;
-    let old = get(caller, id).await?;
-    may_write(right, &old, "updated")?;
-    check_version(version, old.version)?;
-    let mut memory = old.clone();
-    memory.fields = memory.fields.patched(patch)?;
-    memory.updated_ms = caller.now_ms();
-    memory.version += 1;
-    let mut rows = Rows::new();
-    rows.hold_until_commit(guard);
-    put(&mut rows, caller, Some(&old), &memory, "updated")?;
-    caller.commit(right, rows, &[memory.event("updated")]).await?;
-    Ok(memory)
-}
-
-/// Deletes a memory, if `version` is still the current one.
-///
-/// # Errors
-/// [`ResourceError`].
-pub async fn delete<N: CommitWaiter>(
-    caller: &Caller<'_, N>,
-    right: &Authorized<WriteAsUser>,
-    id: &str,
-    version: Option<u64>,
-) -> Result<(), ResourceError> {
-    let guard = caller.lock(lock_key(KIND, id)).await;
-    let memory = get(caller, id).await?;
-    may_write(right, &memory, "deleted")?;
-    check_version(version, memory.version)?;
-    let mut rows = Rows::new();
-    rows.hold_until_commit(guard);
-    remove(&mut rows, caller.tenant.id(), &memory);
-    caller.commit(right, rows, &[memory.event("deleted")]).await
-}
-
-/// Checks that the caller may publish the memory's event, with the memory's agent and user.
-fn may_write(
-    right: &Authorized<WriteAsUser>,
-    memory: &Memory,
-    operation: &'static str,
-) -> Result<(), ResourceError> {
-    let mut event = memory.event(operation);
-    let checked = right.check(&mut event);
-    match checked.is_ok() && event.user_id.as_deref() == memory.user_id.as_deref() {
-        true => Ok(()),
-        false => Err(ResourceError::Forbidden("the credential may not write this memory")),
-    }
-}
-
-fn may_see<N>(caller: &Caller<'_, N>, memory: &Memory) -> bool {
-    let rights = &caller.rights;
-    let user = memory
-        .user_id
-        .as_deref()
-        .is_none_or(|user| rights.sees_all_users || rights.sub.as_deref() == Some(user));
-    user && rights.narrowing.permits(EventKind::MemoryUpdate, Some(memory.agent()), None)
-}
-
-/// Returns the groups of what the caller may see: of an agent's, of a user's, of both's or of all memories.
-/// No memory is in two of these groups.
-fn visible_groups<N>(
-    caller: &Caller<'_, N>,
-    agent_id: Option<&str>,
-    user_id: Option<&str>,
-) -> Result<Vec<Group>, ResourceError> {
-    let rights = &caller.rights;
-    match agent_id {
-        Some(agent) if !rights.narrowing.permits(EventKind::MemoryUpdate, Some(agent), None) => {
-            return Ok(Vec::new());
+    /// An agent that does not exist is an invalid `agent_id`.
+    async fn build<N: CommitWaiter>(
+        caller: &Caller<'_, N>,
+        right: &Authorized<WriteAsUser>,
+        new: NewMemory,
+    ) -> Result<Memory, ResourceError> {
+        let now_ms = caller.now_ms();
+        for (field, id) in [("agent_id", &new.agent_id), ("user_id", &new.user_id)] {
+            let checked = id.as_deref().map_or(Ok(()), check_id);
+            checked.map_err(|reason| ResourceError::invalid(field, reason))?;
         }
-        None if !rights.narrowing.permits_kind(EventKind::MemoryUpdate) => return Ok(Vec::new()),
-        None if rights.narrowing.agents().is_some() => {
-            let reason = "is required: the credential is narrowed to some agents";
-            return Err(ResourceError::invalid("agent_id", reason));
+        let mut memory = Memory {
+            id: crate::ids::fresh(ID_PREFIX),
+            number: next_number(now_ms),
+            agent_id: new.agent_id,
+            user_id: new.user_id,
+            scope: new.scope,
+            fields: MemoryFields::new(new.content, new.memory_type, new.importance, new.metadata)?,
+            created_ms: now_ms,
+            updated_ms: now_ms,
+            version: 1,
+        };
+        // For a credential that is narrowed to other agents, this agent does not exist.
+        let no_agent = || ResourceError::invalid("agent_id", "there is no such agent");
+        if memory.agent_id.as_ref().is_some_and(|id| !caller.rights.narrowing.permits_agent(id)) {
+            return Err(no_agent());
         }
-        _ => {}
+        let mut event = memory.as_event(Operation::Create);
+        right
+            .check(&mut event)
+            .map_err(|_| ResourceError::Forbidden("the credential may not create this memory"))?;
+        let user_id = event.user_id.map(Cow::into_owned);
+        memory.user_id = user_id;
+        if let Some(agent_id) = &memory.agent_id {
+            match agents::exists(caller, EventKind::MemoryUpdate, agent_id).await {
+                Err(ResourceError::NotFound) => return Err(no_agent()),
+                found => found?,
+            }
+        }
+        Ok(memory)
     }
-    let own = rights.sub.as_deref();
-    let users: Vec<Option<&str>> = match (user_id, rights.sees_all_users) {
-        (user, true) => vec![user],
-        (None, false) => std::iter::once(Some(EVERYBODY)).chain(own.map(Some)).collect(),
-        (Some(user), false) if own == Some(user) => vec![own],
-        (Some(_), false) => Vec::new(),
-    };
-    let group = |user| match (agent_id, user) {
-        (None, None) => Group::new(List::AllMemories, &[]),
-        (Some(agent), None) => Group::new(List::MemoriesOfAgent, &[agent]),
-        (None, Some(user)) => Memory::of_user(user),
-        (Some(agent), Some(user)) => Group::new(List::MemoriesOfAgentAndUser, &[agent, user]),
-    };
-    Ok(users.into_iter().map(group).collect())
+    fn put(
+        rows: &mut Rows,
+        tenant: TenantId,
+        old: Option<&Memory>,
+        new: &Memory,
+        operation: Operation,
+    ) -> Result<(), ResourceError> {
+        record::put(rows, tenant, old, new)?;
+        versions::put(rows, tenant, new, operation.name())?;
+        indexed::put(rows, tenant, old, new)
+    }
+    fn remove(&self, rows: &mut Rows, tenant: TenantId) {
+        record::remove(rows, tenant, self);
+        versions::remove(rows, tenant, self);
+        indexed::remove(rows, tenant, self);
+    }
+}
+
+impl PatchResource for Memory {
+    type Patch = MemoryPatch;
+
+    fn patched(mut self, _: &Principal, patch: MemoryPatch) -> Result<Memory, ResourceError> {
+        self.fields = self.fields.patched(patch)?;
+        Ok(self)
+    }
+    fn advance_version(&mut self, now_ms: u64) {
+        self.updated_ms = now_ms;
+        self.version += 1;
+    }
+}
+
+/// Returns the groups of the memories that the caller may see.
+fn visible_groups(rights: &Rights, filter: &AgentUserFilter) -> Result<Vec<Group>, ResourceError> {
+    match filter.permits_agent(rights, EventKind::MemoryUpdate)? {
+        true => Ok(LISTS.of_users(filter.agent_id.as_deref(), &filter.visible_users(rights))),
+        false => Ok(Vec::new()),
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use serde::Deserialize;
 
 use super::super::record;
-use super::super::{Caller, ResourceError};
+use super::super::{AgentUserFilter, Caller, ResourceError};
 use super::{Memory, MemoryType, indexed, words};
 use crate::store::SearchQuery;
 use crate::tenant::publish::CommitWaiter;
@@ -88,8 +88,8 @@ pub async fn search<N: CommitWaiter>(
     let least_weight = fraction("min_importance", query.min_importance)?;
     let least_score = fraction("threshold", query.threshold)?;
     let part = |id: &Option<String>| id.clone().filter(|id| !id.is_empty());
-    let (agent_id, user_id) = (part(&query.agent_id), part(&query.user_id));
-    let groups = super::visible_groups(caller, agent_id.as_deref(), user_id.as_deref())?;
+    let filter = AgentUserFilter { agent_id: part(&query.agent_id), user_id: part(&query.user_id) };
+    let groups = super::visible_groups(&caller.rights, &filter)?;
     let mut found = SearchResult { hits: Vec::new(), total: 0, offset, limit };
     if groups.is_empty() {
         return Ok(found);

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::record::{self, Record};
-use super::super::{Caller, PageRequest, PageStart, ResourceError};
+use super::super::{Caller, PageRequest, PageStart, ResourceError, list_resource};
 use super::{Memory, MemoryFields};
 use crate::ids::TenantId;
 use crate::store::{Group, List, ListEntry, Rows, Table};
@@ -95,6 +95,6 @@ pub async fn history<N: CommitWaiter>(
     id: &str,
     page: &PageRequest,
 ) -> Result<(Vec<Version>, Option<PageStart>), ResourceError> {
-    super::get(caller, id).await?;
+    list_resource::get::<Memory, N>(caller, id).await?;
     record::list(caller.tenants.store(), caller.tenant.id(), group(id), page).await
 }

@@ -8,19 +8,21 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteAsUser, WriteOwned};
 use crate::domain::agents::{self, Agent, AgentPatch, AgentStatus, Json};
-use crate::domain::messages::{self, NewMessage, Role};
+use crate::domain::list_resource;
+use crate::domain::messages::{self, Message, NewMessage, Role};
 use crate::error_response::ErrorResponse;
 use crate::event::EventKind;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, Page};
 use crate::http::created;
 use crate::http::request::ApiRequest;
+use crate::http::request::etag::{if_match, of_version};
+use crate::http::request::parameters::{no_parameters, unescaped};
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{
-    WriteRequest, begin_write, create_once, if_match, no_parameters, of_version, page, page_response, reader,
-    unescaped, write_request,
-};
+use super::handlers::{self, HttpResource};
+use super::write_request::{WriteRequest, create_once, reader, write_request};
 
 /// An agent.
 #[derive(Serialize, ToSchema)]
@@ -68,25 +70,27 @@ struct AgentView<'a> {
     updated_at: String,
 }
 
-fn view<'a>(org_id: &'a str, agent: &'a Agent) -> AgentView<'a> {
-    let value = &agent.fields;
-    AgentView {
-        id: &agent.id,
-        organization_id: org_id,
-        owner: agent.owner.as_deref(),
-        name: value.name.as_deref(),
-        description: value.description.as_deref(),
-        system: value.system.as_deref(),
-        agent_type: value.agent_type.as_deref(),
-        llm_config: value.llm_config.as_ref(),
-        embedding_config: value.embedding_config.as_ref(),
-        tool_rules: value.tool_rules.as_ref(),
-        metadata: value.metadata.as_ref(),
-        state: agent.state,
-        error_message: agent.error_message.as_deref(),
-        last_active_at: agent.last_active_ms.map(rfc3339),
-        created_at: rfc3339(agent.created_ms),
-        updated_at: rfc3339(agent.updated_ms),
+impl HttpResource for Agent {
+    fn view<'a>(&'a self, org_id: &'a str) -> impl Serialize {
+        let value = &self.fields;
+        AgentView {
+            id: &self.id,
+            organization_id: org_id,
+            owner: self.owner.as_deref(),
+            name: value.name.as_deref(),
+            description: value.description.as_deref(),
+            system: value.system.as_deref(),
+            agent_type: value.agent_type.as_deref(),
+            llm_config: value.llm_config.as_ref(),
+            embedding_config: value.embedding_config.as_ref(),
+            tool_rules: value.tool_rules.as_ref(),
+            metadata: value.metadata.as_ref(),
+            state: self.state,
+            error_message: self.error_message.as_deref(),
+            last_active_at: self.last_active_ms.map(rfc3339),
+            created_at: rfc3339(self.created_ms),
+            updated_at: rfc3339(self.updated_ms),
+        }
     }
 }
 
@@ -98,16 +102,8 @@ fn view<'a>(org_id: &'a str, agent: &'a Agent) -> AgentView<'a> {
     params(Page),
     responses((status = 200, description = "A page of agents.", body = Vec<AgentView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(request, &right).await?;
-    let page = page(request, |_, _| Ok(false))?;
-    let (agents, next) = agents::list(&caller, &page).await?;
-    let views: Vec<AgentView<'_>> =
-        agents.iter().map(|agent| view(&caller.principal.org_id, agent)).collect();
-    Ok(page_response(&views, next.as_ref()))
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
+    handlers::list::<Agent>(request, right).await
 }
 
 /// Creates an agent in the state `idle`. Publishes `agent_update` with the status `created`.
@@ -119,17 +115,8 @@ pub(in crate::http) async fn list(
     request_body = AgentPatch,
     responses((status = 201, description = "The new agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    right: Authorized<WriteOwned>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, bytes, body: patch } =
-        write_request::<AgentPatch, WriteOwned>(request, right).await?;
-    let answer = |agent: &Agent| of_version(created(view(&caller.principal.org_id, agent)), agent.version);
-    create_once(request, &right, &bytes, answer, async |response_rows| {
-        agents::create(&caller, &right, patch, response_rows).await
-    })
-    .await
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<WriteOwned>) -> HandlerResult {
+    handlers::create::<Agent>(request, right).await
 }
 
 /// Gets an agent.
@@ -139,15 +126,8 @@ pub(in crate::http) async fn create(
     tag = "agents",
     responses((status = 200, description = "The agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = reader(request, &right).await?;
-    let agent = agents::get(&caller, &unescaped(id)?).await?;
-    Ok(agent_response(&caller.principal.org_id, &agent))
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
+    handlers::get::<Agent>(request, right, id).await
 }
 
 /// Updates the given fields; `null` clears a field. Publishes `agent_update` with the agent's state.
@@ -159,15 +139,12 @@ pub(in crate::http) async fn get(
     request_body = AgentPatch,
     responses((status = 200, description = "The updated agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn change(
+pub(crate) async fn change(
     request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, body: patch, .. } =
-        write_request::<AgentPatch, WriteOwned>(request, right).await?;
-    let agent = agents::change(&caller, &right, &unescaped(id)?, if_match(request)?, patch).await?;
-    Ok(agent_response(&caller.principal.org_id, &agent))
+) -> HandlerResult {
+    handlers::change::<Agent>(request, right, id).await
 }
 
 /// Deletes an agent. Its messages stay. Publishes `agent_update` with the status `deleted`.
@@ -178,19 +155,8 @@ pub(in crate::http) async fn change(
     params(IfMatch),
     responses((status = 204, description = "The agent is deleted."))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    right: Authorized<WriteOwned>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = begin_write(request, &right, 0).await?;
-    agents::delete(&caller, &right, &unescaped(id)?, if_match(request)?).await?;
-    Ok(ApiResponse::empty())
-}
-
-fn agent_response(org_id: &str, agent: &Agent) -> ApiResponse {
-    of_version(ApiResponse::data(StatusCode::OK, view(org_id, agent)), agent.version)
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<WriteOwned>, id: &str) -> HandlerResult {
+    handlers::delete::<Agent>(request, right, id).await
 }
 
 /// State of an agent.
@@ -243,7 +209,7 @@ pub(in crate::http) async fn get_state(
 ) -> Result<ApiResponse, ErrorResponse> {
     no_parameters(request)?;
     let caller = reader(request, &right).await?;
-    Ok(status_response(&agents::get(&caller, &unescaped(id)?).await?))
+    Ok(status_response(&list_resource::get(&caller, &unescaped(id)?).await?))
 }
 
 /// Sets an agent's state, if the current state allows it. Publishes `agent_update`.
@@ -352,13 +318,13 @@ pub(in crate::http) async fn send_message(
         metadata: messages::with_notes(body.metadata, notes)?,
     };
     let took = OnceCell::new();
-    let answer = |message: &messages::Message| {
+    let answer = |message: &Message| {
         // Measured once: a repeated request receives the same response as this one.
         let processing_time_ms = *took.get_or_init(|| began.elapsed().as_millis() as u64);
         created(SentMessage { message_id: &message.id, response: None, processing_time_ms })
     };
     create_once(request, &right, &bytes, answer, async |response_rows| {
-        messages::create(&caller, &right, new, response_rows).await
+        list_resource::create(&caller, &right, new, response_rows).await
     })
     .await
 }

@@ -10,10 +10,13 @@ use crate::error_response::ErrorResponse;
 use crate::http::api_docs::parameters::{ForUser, IfMatch, OfUser, Page};
 use crate::http::created;
 use crate::http::request::ApiRequest;
+use crate::http::request::etag::{if_match, of_version};
+use crate::http::request::parameters::{only_parameter, unescaped};
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{begin_write, if_match, of_version, only_parameter, page, page_response, reader, unescaped};
+use super::page::{page, page_response};
+use super::write_request::{begin_write, reader};
 
 /// A block of core memory.
 #[derive(Serialize, ToSchema)]

@@ -1,23 +1,19 @@
 //! `/messages`, `/messages/{id}`.
 
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteAsUser};
+use crate::domain::AgentUserFilter;
 use crate::domain::agents::Json;
-use crate::domain::messages::{self, Message, NewMessage, Role};
+use crate::domain::messages::{Message, NewMessage, Role};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IdempotencyKey, OfMessages, Page};
-use crate::http::created;
 use crate::http::request::ApiRequest;
-use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{
-    WriteRequest, begin_write, create_once, no_parameters, page, page_response, reader, unescaped,
-    write_request,
-};
+use super::handlers::{self, HttpResource, read_agent_or_user};
 
 /// A message.
 #[derive(Serialize, ToSchema)]
@@ -48,18 +44,24 @@ struct MessageView<'a> {
     created_at: String,
 }
 
-fn view<'a>(org_id: &'a str, message: &'a Message) -> MessageView<'a> {
-    MessageView {
-        id: &message.id,
-        organization_id: org_id,
-        agent_id: &message.agent_id,
-        user_id: message.user(),
-        role: message.role,
-        content: &message.content,
-        model: message.model.as_deref(),
-        tool_calls: message.tool_calls.as_ref(),
-        metadata: message.metadata.as_ref(),
-        created_at: rfc3339(message.created_ms),
+impl HttpResource for Message {
+    fn view<'a>(&'a self, org_id: &'a str) -> impl Serialize {
+        MessageView {
+            id: &self.id,
+            organization_id: org_id,
+            agent_id: &self.agent_id,
+            user_id: self.user(),
+            role: self.role,
+            content: &self.content,
+            model: self.model.as_deref(),
+            tool_calls: self.tool_calls.as_ref(),
+            metadata: self.metadata.as_ref(),
+            created_at: rfc3339(self.created_ms),
+        }
+    }
+
+    fn read_filter(filter: &mut AgentUserFilter, name: &str, value: &str) -> Result<bool, ErrorResponse> {
+        Ok(read_agent_or_user(filter, name, value))
     }
 }
 
@@ -71,25 +73,8 @@ fn view<'a>(org_id: &'a str, message: &'a Message) -> MessageView<'a> {
     params(Page, OfMessages),
     responses((status = 200, description = "A page of messages.", body = Vec<MessageView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(request, &right).await?;
-    let (mut agent_id, mut user_id) = (None, None);
-    let page = page(request, |name, value| {
-        match name {
-            "agent_id" | "user_id" if value.is_empty() => {}
-            "agent_id" => agent_id = Some(value.to_owned()),
-            "user_id" => user_id = Some(value.to_owned()),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    let (messages, next) = messages::list(&caller, agent_id.as_deref(), user_id.as_deref(), &page).await?;
-    let views: Vec<MessageView<'_>> =
-        messages.iter().map(|message| view(&caller.principal.org_id, message)).collect();
-    Ok(page_response(&views, next.as_ref()))
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
+    handlers::list::<Message>(request, right).await
 }
 
 /// Creates a message to or from an existing agent. Publishes `message`.
@@ -101,17 +86,8 @@ pub(in crate::http) async fn list(
     request_body = NewMessage,
     responses((status = 201, description = "The new message.", body = MessageView))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    right: Authorized<WriteAsUser>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, bytes, body: new, .. } =
-        write_request::<NewMessage, WriteAsUser>(request, right).await?;
-    let answer = |message: &Message| created(view(&caller.principal.org_id, message));
-    create_once(request, &right, &bytes, answer, async |response_rows| {
-        messages::create(&caller, &right, new, response_rows).await
-    })
-    .await
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
+    handlers::create::<Message>(request, right).await
 }
 
 /// Gets a message.
@@ -121,15 +97,8 @@ pub(in crate::http) async fn create(
     tag = "messages",
     responses((status = 200, description = "The message.", body = MessageView))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = reader(request, &right).await?;
-    let message = messages::get(&caller, &unescaped(id)?).await?;
-    Ok(ApiResponse::data(StatusCode::OK, view(&caller.principal.org_id, &message)))
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
+    handlers::get::<Message>(request, right, id).await
 }
 
 /// Deletes a message. Publishes no event.
@@ -139,13 +108,6 @@ pub(in crate::http) async fn get(
     tag = "messages",
     responses((status = 204, description = "The message is deleted."))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    right: Authorized<WriteAsUser>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = begin_write(request, &right, 0).await?;
-    messages::delete(&caller, &right, &unescaped(id)?).await?;
-    Ok(ApiResponse::empty())
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<WriteAsUser>, id: &str) -> HandlerResult {
+    handlers::delete::<Message>(request, right, id).await
 }

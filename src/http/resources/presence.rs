@@ -17,7 +17,8 @@ use crate::http::request::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown}
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{cursor, position, reader};
+use super::page::{cursor, position};
+use super::write_request::reader;
 
 /// Maximum of users that one request may name.
 const NAMED: usize = PAGE_MOST as usize;

@@ -1,24 +1,22 @@
 //! `/tools`, `/tools/{id}`, `/tools/{id}/execute`.
 
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::domain::agents::Json;
-use crate::domain::tools::{self, Tool, ToolPatch};
+use crate::domain::list_resource;
+use crate::domain::tools::{Tool, ToolFilter, ToolPatch};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
-use crate::http::created;
 use crate::http::request::ApiRequest;
-use crate::http::request::parameters::boolean;
+use crate::http::request::parameters::{boolean, unescaped};
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{
-    WriteRequest, begin_write, caller, create_once, if_match, no_parameters, of_version, page, page_response,
-    reader, unescaped, write_request,
-};
+use super::handlers::{self, HttpResource};
+use super::write_request::caller;
 
 /// A tool.
 #[derive(Serialize, ToSchema)]
@@ -55,26 +53,35 @@ struct ToolView<'a> {
     updated_at: String,
 }
 
-fn view<'a>(org_id: &'a str, tool: &'a Tool) -> ToolView<'a> {
-    let fields = &tool.fields;
-    ToolView {
-        id: &tool.id,
-        organization_id: org_id,
-        owner: tool.owner.as_deref(),
-        name: &tool.name,
-        description: fields.description.as_deref(),
-        json_schema: fields.json_schema.as_ref(),
-        source_type: fields.source_type.as_deref(),
-        source_code: fields.source_code.as_deref(),
-        tags: &fields.tags,
-        metadata: fields.metadata.as_ref(),
-        created_at: rfc3339(tool.created_ms),
-        updated_at: rfc3339(tool.updated_ms),
+impl HttpResource for Tool {
+    fn view<'a>(&'a self, org_id: &'a str) -> impl Serialize {
+        let fields = &self.fields;
+        ToolView {
+            id: &self.id,
+            organization_id: org_id,
+            owner: self.owner.as_deref(),
+            name: &self.name,
+            description: fields.description.as_deref(),
+            json_schema: fields.json_schema.as_ref(),
+            source_type: fields.source_type.as_deref(),
+            source_code: fields.source_code.as_deref(),
+            tags: &fields.tags,
+            metadata: fields.metadata.as_ref(),
+            created_at: rfc3339(self.created_ms),
+            updated_at: rfc3339(self.updated_ms),
+        }
     }
-}
 
-fn tool_response(org_id: &str, tool: &Tool) -> ApiResponse {
-    of_version(ApiResponse::data(StatusCode::OK, view(org_id, tool)), tool.version)
+    fn read_filter(filter: &mut ToolFilter, name: &str, value: &str) -> Result<bool, ErrorResponse> {
+        match name {
+            "tags" => {
+                filter.tags.extend(value.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned));
+            }
+            "match_all" => filter.match_all = boolean(name, value)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
 }
 
 /// Lists tools, newest first: all, or those with any or all of the given tags.
@@ -85,23 +92,8 @@ fn tool_response(org_id: &str, tool: &Tool) -> ApiResponse {
     params(Page, OfTools),
     responses((status = 200, description = "A page of tools.", body = Vec<ToolView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let caller = reader(request, &right).await?;
-    let (mut tags, mut match_all) = (Vec::new(), false);
-    let page = page(request, |name, value| {
-        match name {
-            "tags" => tags.extend(value.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned)),
-            "match_all" => match_all = boolean(name, value)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    let (tools, next) = tools::list(&caller, tags, match_all, &page).await?;
-    let views: Vec<ToolView<'_>> = tools.iter().map(|tool| view(&caller.principal.org_id, tool)).collect();
-    Ok(page_response(&views, next.as_ref()))
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
+    handlers::list::<Tool>(request, right).await
 }
 
 /// Creates a tool. Publishes no event.
@@ -113,17 +105,8 @@ pub(in crate::http) async fn list(
     request_body = ToolPatch,
     responses((status = 201, description = "The new tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    right: Authorized<WriteOwned>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, bytes, body: patch } =
-        write_request::<ToolPatch, WriteOwned>(request, right).await?;
-    let answer = |tool: &Tool| of_version(created(view(&caller.principal.org_id, tool)), tool.version);
-    create_once(request, &right, &bytes, answer, async |response_rows| {
-        tools::create(&caller, &right, patch, response_rows).await
-    })
-    .await
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<WriteOwned>) -> HandlerResult {
+    handlers::create::<Tool>(request, right).await
 }
 
 /// Gets a tool.
@@ -133,15 +116,8 @@ pub(in crate::http) async fn create(
     tag = "tools",
     responses((status = 200, description = "The tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = reader(request, &right).await?;
-    let tool = tools::get(&caller, &unescaped(id)?).await?;
-    Ok(tool_response(&caller.principal.org_id, &tool))
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
+    handlers::get::<Tool>(request, right, id).await
 }
 
 /// Updates the given fields; `null` clears a field.
@@ -153,15 +129,12 @@ pub(in crate::http) async fn get(
     request_body = ToolPatch,
     responses((status = 200, description = "The updated tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn change(
+pub(crate) async fn change(
     request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, body: patch, .. } =
-        write_request::<ToolPatch, WriteOwned>(request, right).await?;
-    let tool = tools::change(&caller, &right, &unescaped(id)?, if_match(request)?, patch).await?;
-    Ok(tool_response(&caller.principal.org_id, &tool))
+) -> HandlerResult {
+    handlers::change::<Tool>(request, right, id).await
 }
 
 /// Deletes a tool.
@@ -172,15 +145,8 @@ pub(in crate::http) async fn change(
     params(IfMatch),
     responses((status = 204, description = "The tool is deleted."))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    right: Authorized<WriteOwned>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = begin_write(request, &right, 0).await?;
-    tools::delete(&caller, &right, &unescaped(id)?, if_match(request)?).await?;
-    Ok(ApiResponse::empty())
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<WriteOwned>, id: &str) -> HandlerResult {
+    handlers::delete::<Tool>(request, right, id).await
 }
 
 /// Always refuses: the daemon does not run tools, because it has no sandbox for them.
@@ -196,6 +162,6 @@ pub(in crate::http) async fn execute(
     id: &str,
 ) -> Result<ApiResponse, ErrorResponse> {
     let caller = caller(request, right.principal().clone()).await?;
-    tools::get(&caller, &unescaped(id)?).await?;
+    list_resource::get::<Tool, _>(&caller, &unescaped(id)?).await?;
     Err(ErrorResponse::not_implemented("the daemon does not run tools; run it in your own sandbox"))
 }

@@ -4,29 +4,27 @@
 pub(in crate::http) mod batch;
 pub(in crate::http) mod search;
 
-use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteAsUser};
 use crate::domain::agents::{self, Json};
 use crate::domain::memories::{self, Memory, MemoryPatch, MemoryType, NewMemory, Scope, Version};
-use crate::domain::{PageRequest, PageStart};
+use crate::domain::{AgentUserFilter, PageRequest, PageStart};
 use crate::error_response::ErrorResponse;
 use crate::event::EventKind;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{
     IdempotencyKey, IfMatch, OfMemories, OfMessages, OfUser, Page as PageAsked,
 };
-use crate::http::created;
 use crate::http::request::ApiRequest;
-use crate::http::request::parameters::{OFFSET_MOST, number};
+use crate::http::request::parameters::{OFFSET_MOST, number, unescaped};
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{
-    HttpCaller, WriteRequest, begin_write, create_once, if_match, no_parameters, of_version, page,
-    page_response, reader, unescaped, write_request,
-};
+use super::handlers::{self, HttpResource, list_page, read_agent_or_user};
+use super::page::{page, page_response};
+use super::write_request::{HttpCaller, reader};
 
 /// A memory.
 #[derive(Serialize, ToSchema)]
@@ -78,15 +76,10 @@ fn view<'a>(org_id: &'a str, memory: &'a Memory) -> MemoryView<'a> {
     }
 }
 
-fn memory_response(org_id: &str, memory: &Memory) -> ApiResponse {
-    of_version(ApiResponse::data(StatusCode::OK, view(org_id, memory)), memory.version)
-}
-
 /// The query of a list of memories.
 #[derive(Default)]
 struct MemoryListQuery {
-    agent_id: Option<String>,
-    user_id: Option<String>,
+    filter: AgentUserFilter,
     /// Number of the page, from 0, for older clients.
     page: Option<u64>,
 }
@@ -94,16 +87,14 @@ struct MemoryListQuery {
 impl MemoryListQuery {
     fn take(&mut self, name: &str, value: &str) -> Result<bool, ErrorResponse> {
         match (name, value) {
-            ("agent_id" | "user_id" | "page" | "sort_by", "") | ("sort_by", "created_at") => {}
-            ("agent_id", id) => self.agent_id = Some(id.to_owned()),
-            ("user_id", id) => self.user_id = Some(id.to_owned()),
+            ("page" | "sort_by", "") | ("sort_by", "created_at") => {}
             ("page", text) => self.page = Some(number("page", text, 0, OFFSET_MOST)?),
             ("sort_by", _) => {
                 return Err(ErrorResponse::bad_request(
                     "sort_by: must be created_at; lists have no other order",
                 ));
             }
-            _ => return Ok(false),
+            _ => return Ok(read_agent_or_user(&mut self.filter, name, value)),
         }
         Ok(true)
     }
@@ -124,17 +115,14 @@ impl MemoryListQuery {
     }
 }
 
-async fn list_of(
-    caller: &HttpCaller<'_>,
-    query: MemoryListQuery,
-    page: PageRequest,
-) -> Result<ApiResponse, ErrorResponse> {
-    let page = query.numbered(page)?;
-    let (agent_id, user_id) = (query.agent_id.as_deref(), query.user_id.as_deref());
-    let (memories, next) = memories::list(caller, agent_id, user_id, &page).await?;
-    let views: Vec<MemoryView<'_>> =
-        memories.iter().map(|memory| view(&caller.principal.org_id, memory)).collect();
-    Ok(page_response(&views, next.as_ref()))
+async fn list_of(caller: &HttpCaller<'_>, query: MemoryListQuery, page: PageRequest) -> HandlerResult {
+    list_page::<Memory>(caller, &query.filter, &query.numbered(page)?).await
+}
+
+impl HttpResource for Memory {
+    fn view<'a>(&'a self, org_id: &'a str) -> impl Serialize {
+        view(org_id, self)
+    }
 }
 
 /// Lists memories of an agent, of a user, of both, or all, newest first.
@@ -174,7 +162,7 @@ pub(in crate::http) async fn list_of_agent(
     let id = unescaped(id)?;
     // the path names the agent, so a missing one is 404, not an empty list
     agents::exists(&caller, EventKind::MemoryUpdate, &id).await?;
-    query.agent_id = Some(id);
+    query.filter.agent_id = Some(id);
     list_of(&caller, query, page).await
 }
 
@@ -187,18 +175,8 @@ pub(in crate::http) async fn list_of_agent(
     request_body = NewMemory,
     responses((status = 201, description = "The new memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    right: Authorized<WriteAsUser>,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, bytes, body: new } =
-        write_request::<NewMemory, WriteAsUser>(request, right).await?;
-    let answer =
-        |memory: &Memory| of_version(created(view(&caller.principal.org_id, memory)), memory.version);
-    create_once(request, &right, &bytes, answer, async |kept| {
-        memories::create(&caller, &right, new, kept).await
-    })
-    .await
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
+    handlers::create::<Memory>(request, right).await
 }
 
 /// Gets a memory.
@@ -208,15 +186,8 @@ pub(in crate::http) async fn create(
     tag = "memories",
     responses((status = 200, description = "The memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = reader(request, &right).await?;
-    let memory = memories::get(&caller, &unescaped(id)?).await?;
-    Ok(memory_response(&caller.principal.org_id, &memory))
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
+    handlers::get::<Memory>(request, right, id).await
 }
 
 /// Updates the given fields. The previous version stays in the history. Publishes `memory_update`.
@@ -228,15 +199,12 @@ pub(in crate::http) async fn get(
     request_body = MemoryPatch,
     responses((status = 200, description = "The updated memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn change(
+pub(crate) async fn change(
     request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    let WriteRequest { request, right, caller, body: patch, .. } =
-        write_request::<MemoryPatch, WriteAsUser>(request, right).await?;
-    let memory = memories::change(&caller, &right, &unescaped(id)?, if_match(request)?, patch).await?;
-    Ok(memory_response(&caller.principal.org_id, &memory))
+) -> HandlerResult {
+    handlers::change::<Memory>(request, right, id).await
 }
 
 /// Deletes a memory. Publishes `memory_update` with the operation `deleted`.
@@ -247,15 +215,8 @@ pub(in crate::http) async fn change(
     params(IfMatch),
     responses((status = 204, description = "The memory is deleted."))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    right: Authorized<WriteAsUser>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
-    no_parameters(request)?;
-    let caller = begin_write(request, &right, 0).await?;
-    memories::delete(&caller, &right, &unescaped(id)?, if_match(request)?).await?;
-    Ok(ApiResponse::empty())
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<WriteAsUser>, id: &str) -> HandlerResult {
+    handlers::delete::<Memory>(request, right, id).await
 }
 
 /// A version of a memory.

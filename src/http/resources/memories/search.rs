@@ -10,10 +10,10 @@ use crate::domain::memories::search::{self as engine, MemoryQuery};
 use crate::error_response::ErrorResponse;
 use crate::http::api_docs::parameters::{MemorySearch, MemoryWords};
 use crate::http::request::ApiRequest;
-use crate::http::request::parameters::{boolean, fraction, number, unknown};
+use crate::http::request::parameters::{boolean, fraction, no_parameters, number, unknown};
+use crate::http::resources::write_request::{HttpCaller, caller, reader};
 use crate::http::response::ApiResponse;
 
-use super::super::{HttpCaller, caller, no_parameters, reader};
 use super::{MemoryView, view};
 
 /// A memory that matches, with its score.

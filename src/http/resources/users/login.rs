@@ -13,7 +13,7 @@ use crate::domain::login::{self, UserSession};
 use crate::domain::users::UserError;
 use crate::error_response::ErrorResponse;
 use crate::http::request::ApiRequest;
-use crate::http::resources::no_parameters;
+use crate::http::request::parameters::no_parameters;
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 

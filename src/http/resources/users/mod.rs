@@ -19,10 +19,12 @@ use crate::domain::users::{self, User, UserPatch, UserService};
 use crate::error_response::ErrorResponse;
 use crate::http::api_docs::parameters::{IfMatch, OfOrganization, Page};
 use crate::http::request::ApiRequest;
+use crate::http::request::etag::{if_match, of_version};
+use crate::http::request::parameters::{no_parameters, only_parameter, unescaped};
 use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
-use super::{if_match, no_parameters, of_version, only_parameter, page, page_response, unescaped};
+use super::page::{page, page_response};
 
 /// A user.
 #[derive(Serialize, ToSchema)]

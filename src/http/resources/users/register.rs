@@ -14,10 +14,11 @@ use crate::error_response::ErrorResponse;
 use crate::http::api_docs::parameters::IdempotencyKey;
 use crate::http::created;
 use crate::http::request::ApiRequest;
+use crate::http::request::etag::of_version;
 use crate::http::request::idempotency::{self, KeyedRequest};
+use crate::http::request::parameters::{no_parameters, unescaped};
 use crate::http::response::ApiResponse;
 
-use super::super::{no_parameters, of_version, unescaped};
 use super::{UserView, erase_secrets, user_service, view};
 
 /// A user to register.
