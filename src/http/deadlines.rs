@@ -51,7 +51,7 @@ impl Drop for DriveGuard<'_> {
 
 /// A request in progress. Dropping this ends it.
 #[derive(Debug)]
-pub(super) struct RequestGuard(Rc<Activity>);
+pub(crate) struct RequestGuard(Rc<Activity>);
 
 impl Activity {
     pub(super) fn new() -> Rc<Activity> {

@@ -7,8 +7,7 @@ use utoipa::ToSchema;
 use crate::store::StoreState;
 use crate::worker::SharedState;
 
-use crate::error_response::ErrorResponse;
-
+use super::HandlerResult;
 use super::request::ApiRequest;
 use super::response::ApiResponse;
 
@@ -43,7 +42,7 @@ struct Checks {
     tag = "health",
     responses((status = 200, description = "The process is alive.", body = Health))
 )]
-pub async fn live(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub async fn live(request: &ApiRequest, _: ()) -> HandlerResult {
     Ok(liveness(request.shared()))
 }
 
@@ -57,7 +56,7 @@ pub async fn live(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorRespo
         (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
-pub async fn ready(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub async fn ready(request: &ApiRequest, _: ()) -> HandlerResult {
     Ok(readiness(request.shared()))
 }
 
@@ -71,7 +70,7 @@ pub async fn ready(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResp
         (status = 503, description = "The daemon is not ready.", body = Health),
     )
 )]
-pub async fn health(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub async fn health(request: &ApiRequest, _: ()) -> HandlerResult {
     Ok(readiness(request.shared()))
 }
 

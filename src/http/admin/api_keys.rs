@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, KeyRow, Manage, NarrowingClaims, NewKey};
-use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{AdminPage, IdempotencyKey, OfOrganization};
 use crate::http::request::ApiRequest;
 use crate::http::request::idempotency::{self, KeyedRequest};
@@ -110,10 +110,7 @@ fn view<'a>(request: &ApiRequest, key: &'a KeyRow) -> ApiKeyView<'a> {
     request_body = NewApiKeyBody,
     responses((status = 201, description = "The new key, with its secret.", body = CreatedApiKeyView), (status = 404))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    by: Authorized<Manage>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Manage>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (NewApiKeyBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
@@ -152,10 +149,7 @@ pub(in crate::http) async fn create(
     params(AdminPage, OfOrganization),
     responses((status = 200, description = "A page of API keys.", body = Vec<ApiKeyView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> HandlerResult {
     let page = parameters(request, &["cursor", "offset", "limit", "org_id"])?;
     let keys =
         request.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
@@ -171,11 +165,7 @@ pub(in crate::http) async fn list(
     params(OfOrganization),
     responses((status = 204, description = "The key is no longer valid."), (status = 409))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn delete(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     request.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(ApiResponse::empty())

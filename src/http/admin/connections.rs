@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Manage, Principal, Subscribe};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{AdminPage, OfConnections};
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
@@ -52,10 +53,7 @@ fn visible(principal: &Arc<Principal>) -> ConnectionSelector {
     params(AdminPage),
     responses((status = 200, description = "A page of connections.", body = Vec<ConnectionInfo>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Authenticated>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
     let principal = right.principal().clone();
     // The right `manage` covers all connections of the organization. Reading your own needs the scope that
     // all reading needs.
@@ -130,11 +128,11 @@ async fn describe(
     tag = "connections",
     responses((status = 204, description = "The connection is closed."))
 )]
-pub(in crate::http) async fn kick_one(
+pub(crate) async fn kick_one(
     request: &ApiRequest,
     right: Authorized<Authenticated>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let principal = right.principal().clone();
     no_parameters(request)?;
     let mut which = visible(&principal);
@@ -153,10 +151,7 @@ pub(in crate::http) async fn kick_one(
     params(OfConnections),
     responses((status = 200, description = "The number of connections that were closed.", body = ClosedConnections))
 )]
-pub(in crate::http) async fn kick_all(
-    request: &ApiRequest,
-    right: Authorized<Authenticated>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn kick_all(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
     let principal = right.principal().clone();
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();

@@ -3,11 +3,11 @@
 //! The rules are in [`crate::auth`]; this module only has the request and response types. The command line
 //! calls the same functions on a data directory.
 
-pub(in crate::http) mod api_keys;
-pub(in crate::http) mod connections;
-pub(in crate::http) mod organizations;
-pub(in crate::http) mod stats;
-pub(in crate::http) mod tokens;
+pub(crate) mod api_keys;
+pub(crate) mod connections;
+pub(crate) mod organizations;
+pub(crate) mod stats;
+pub(crate) mod tokens;
 
 use serde::Serialize;
 

@@ -9,6 +9,7 @@ use crate::auth::{
     Authorized, Manage, NewOrganization, Operate, Organization, OrganizationChange, Visibility,
 };
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{AdminPage, IdempotencyKey, IfMatch};
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
@@ -57,10 +58,7 @@ fn organization_response(status: StatusCode, organization: &Organization) -> Api
     params(AdminPage),
     responses((status = 200, description = "A page of organizations.", body = Vec<OrganizationView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    by: Authorized<Operate>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, by: Authorized<Operate>) -> HandlerResult {
     let page = parameters(request, &["cursor", "offset", "limit"])?;
     let found = request.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
     let rows: Vec<OrganizationView<'_>> = found.iter().map(|organization| view(organization)).collect();
@@ -107,10 +105,7 @@ struct OrganizationPatchBody {
     request_body = NewOrganizationBody,
     responses((status = 201, description = "The new organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    by: Authorized<Operate>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Operate>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (NewOrganizationBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
@@ -139,11 +134,7 @@ pub(in crate::http) async fn create(
     tag = "organizations",
     responses((status = 200, description = "The organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let found = request.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
     Ok(organization_response(StatusCode::OK, &found))
@@ -158,11 +149,7 @@ pub(in crate::http) async fn get(
     request_body = OrganizationPatchBody,
     responses((status = 200, description = "The updated organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn change(
-    request: &mut ApiRequest,
-    by: Authorized<Manage>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn change(request: &mut ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let body: OrganizationPatchBody = request.json().await?;
     if body.id.is_some() {
@@ -182,11 +169,7 @@ pub(in crate::http) async fn change(
     tag = "organizations",
     responses((status = 204, description = "The organization is deleted."), (status = 409))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    by: Authorized<Operate>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn delete(request: &ApiRequest, by: Authorized<Operate>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     request.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
     Ok(ApiResponse::empty())

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Manage};
-use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::OfOrganization;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
@@ -73,10 +73,7 @@ struct TimesBucketView {
     params(OfOrganization),
     responses((status = 200, description = "The statistics.", body = StatsView))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     let organization = request.shared().auth.find_organization(&by, org_id.as_deref())?;
     let tenant = request.shared().tenants.open(organization.tenant).await?;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Manage, Mint, NarrowingClaims, NewToken};
 use crate::domain::users::{self, UserService};
-use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IdempotencyKey, OfOrganization};
 use crate::http::created;
 use crate::http::request::ApiRequest;
@@ -70,10 +70,7 @@ struct TokenView<'a> {
     request_body = TokenBody,
     responses((status = 201, description = "The new token.", body = TokenView), (status = 404))
 )]
-pub(in crate::http) async fn mint(
-    request: &mut ApiRequest,
-    by: Authorized<Mint>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn mint(request: &mut ApiRequest, by: Authorized<Mint>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (TokenBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
@@ -104,11 +101,7 @@ pub(in crate::http) async fn mint(
     params(OfOrganization),
     responses((status = 204, description = "The token is no longer valid."), (status = 409))
 )]
-pub(in crate::http) async fn revoke(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-    jti: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn revoke(request: &ApiRequest, by: Authorized<Manage>, jti: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     request.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(ApiResponse::empty())
@@ -142,11 +135,11 @@ struct DisabledView<'a> {
     request_body = DisabledBody,
     responses((status = 200, description = "The new setting.", body = DisabledView), (status = 409))
 )]
-pub(in crate::http) async fn set_disabled(
+pub(crate) async fn set_disabled(
     request: &mut ApiRequest,
     by: Authorized<Manage>,
     sub: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     let body: DisabledBody = request.json().await?;
     let sub = unescaped(sub)?;
@@ -191,10 +184,7 @@ struct TicketView<'a> {
     request_body = TicketBody,
     responses((status = 201, description = "The new ticket.", body = TicketView))
 )]
-pub(in crate::http) async fn make_ticket(
-    request: &mut ApiRequest,
-    by: Authorized<Authenticated>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn make_ticket(request: &mut ApiRequest, by: Authorized<Authenticated>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (TicketBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();

@@ -8,12 +8,13 @@ use http::{Method, StatusCode, Uri};
 use serde_json::json;
 
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::response::ApiResponse;
 use crate::store::{BackupError, StageStatus, Store};
 
 /// Handles a request of the operator. `POST` starts a backup; with `?journal=` and `?position=` it is
 /// incremental from there. `GET` reports its progress, `DELETE` releases it.
-pub(super) fn answer(store: &Store, method: &Method, uri: &Uri) -> Result<ApiResponse, ErrorResponse> {
+pub(super) fn answer(store: &Store, method: &Method, uri: &Uri) -> HandlerResult {
     match *method {
         Method::GET => Ok(status(&store.backup_status())),
         Method::POST => match store.start_backup(since(uri.query().unwrap_or_default())?) {

@@ -27,6 +27,7 @@ use tokio::task::AbortHandle;
 
 use crate::auth::{CredentialUse, Operate, RequestContext};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::worker::SharedState;
 
 use super::health;
@@ -125,7 +126,7 @@ impl Page {
         answer.into_response(|body| Full::new(body.into_owned().into()))
     }
 
-    fn route(&self, request: &Request<Incoming>) -> Result<ApiResponse, ErrorResponse> {
+    fn route(&self, request: &Request<Incoming>) -> HandlerResult {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
         host::check(request.version(), authority, request.headers())?;

@@ -20,7 +20,7 @@ use super::schemas::filter_fields;
 macro_rules! parameters {
     ($($(#[$says:meta])* $of:ident in $place:ident, $required:ident { $($name:literal: $schema:expr, $what:literal;)* })*) => {$(
         $(#[$says])*
-        pub(in crate::http) struct $of;
+        pub(crate) struct $of;
 
         impl IntoParams for $of {
             fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
@@ -144,7 +144,7 @@ parameters! {
 }
 
 /// A filter and a position.
-pub(in crate::http) struct SubscriptionParameters;
+pub(crate) struct SubscriptionParameters;
 
 impl IntoParams for SubscriptionParameters {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {

@@ -11,7 +11,7 @@ use crate::event::field::{Field, FieldType, Requirement};
 use crate::filter::{FILTER_VALUES, Filter};
 
 /// Placeholder for an event, or an array of events, in a handler's description. Its schema is built below.
-pub(in crate::http) struct NewEventOrBatch;
+pub(crate) struct NewEventOrBatch;
 
 impl utoipa::PartialSchema for NewEventOrBatch {
     fn schema() -> RefOr<Schema> {

@@ -13,6 +13,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ring::digest;
 
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
 
@@ -91,7 +92,7 @@ static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn openapi(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn openapi(request: &ApiRequest, _: ()) -> HandlerResult {
     Ok(fresh(request, JSON, OPENAPI.as_bytes()))
 }
 
@@ -106,7 +107,7 @@ pub(in crate::http) async fn openapi(request: &ApiRequest, _: ()) -> Result<ApiR
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn asyncapi(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn asyncapi(request: &ApiRequest, _: ()) -> HandlerResult {
     Ok(fresh(request, JSON, ASYNCAPI.as_bytes()))
 }
 
@@ -121,7 +122,7 @@ pub(in crate::http) async fn asyncapi(request: &ApiRequest, _: ()) -> Result<Api
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn page(request: &ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn page(request: &ApiRequest, _: ()) -> HandlerResult {
     Ok(file(request, &PAGE))
 }
 
@@ -139,11 +140,7 @@ pub(in crate::http) async fn page(request: &ApiRequest, _: ()) -> Result<ApiResp
         (status = 304, description = "Not modified since the copy that `If-None-Match` names."),
     )
 )]
-pub(in crate::http) async fn asset(
-    request: &ApiRequest,
-    _: (),
-    name: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn asset(request: &ApiRequest, _: (), name: &str) -> HandlerResult {
     FILES.iter().find(|it| it.name == name).map(|it| file(request, it)).ok_or_else(ErrorResponse::not_found)
 }
 

@@ -34,11 +34,11 @@ use crate::worker::Worker;
 
 /// Bytes up to which a response is built at once, so that its length is known. The last page or frame may
 /// exceed it.
-pub(in crate::http) const WHOLE_BYTES: usize = 128 * 1024;
+pub(crate) const WHOLE_BYTES: usize = 128 * 1024;
 /// Bytes of one part of a longer response. The last page or frame may exceed it.
 const PART_BYTES: usize = 32 * 1024;
 /// Estimated memory of one response in parts: the longest part, and some of it again in hyper.
-pub(in crate::http) const CLAIM_BYTES: usize = 256 * 1024;
+pub(crate) const CLAIM_BYTES: usize = 256 * 1024;
 /// Maximum of bytes of events in one response. At least one event is sent.
 const ANSWER_BYTES: usize = 4 << 20;
 
@@ -49,7 +49,7 @@ const COPIED_BYTES: usize = 4 * 1024;
 /// What follows the events of a response.
 #[derive(Serialize, ToSchema)]
 #[schema(as = EventPage)]
-pub(in crate::http) struct EventPageTail<'a> {
+pub(crate) struct EventPageTail<'a> {
     /// Cursor for the next request. It is after everything that was examined, whether it matched or not.
     next_cursor: &'a str,
     /// Events that are missing before the first one, if any.
@@ -63,7 +63,7 @@ pub(in crate::http) struct EventPageTail<'a> {
 /// Events that are missing: fetch the state again.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Gap)]
-pub(in crate::http) struct GapView<'a> {
+pub(crate) struct GapView<'a> {
     /// Cursor or time of the request, cut to 64 bytes.
     after: &'a str,
     /// Position at which the events continue.
@@ -74,27 +74,27 @@ pub(in crate::http) struct GapView<'a> {
 }
 
 /// A reader of history: its rights, filter and limits.
-pub(in crate::http) struct HistoryReader {
-    pub(in crate::http) worker: Rc<Worker>,
-    pub(in crate::http) tenant: Arc<Tenant>,
-    pub(in crate::http) principal: Arc<Principal>,
+pub(crate) struct HistoryReader {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) principal: Arc<Principal>,
     /// A waiting poll is a connection until its response has been sent.
     #[expect(dead_code, reason = "a permit is held for its drop alone")]
-    pub(in crate::http) admitted: Option<PollPermit>,
-    pub(in crate::http) selection: Selection,
+    pub(crate) admitted: Option<PollPermit>,
+    pub(crate) selection: Selection,
     /// Maximum of events.
-    pub(in crate::http) limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// How far a reader has come.
-pub(in crate::http) struct Progress {
+pub(crate) struct Progress {
     /// Everything up to this position was examined.
-    pub(in crate::http) position: Sequence,
-    pub(in crate::http) gap: Option<Gap>,
+    pub(crate) position: Sequence,
+    pub(crate) gap: Option<Gap>,
     /// True if there are no more events for now.
-    pub(in crate::http) caught_up: bool,
+    pub(crate) caught_up: bool,
     /// Number of events found. `bytes` is the size of all of them.
-    pub(in crate::http) found: usize,
+    pub(crate) found: usize,
     bytes: usize,
     /// JSON that was produced and not sent yet.
     part: BodyPart,
@@ -102,7 +102,7 @@ pub(in crate::http) struct Progress {
 
 /// Bytes of a response that are to be sent. Some are slices of pages shared with other readers.
 #[derive(Default)]
-pub(in crate::http) struct BodyPart {
+pub(crate) struct BodyPart {
     slices: VecDeque<Bytes>,
     /// The bytes after the slices.
     tail: Vec<u8>,
@@ -138,7 +138,7 @@ impl BodyPart {
     }
 
     /// Returns everything in one buffer.
-    pub(in crate::http) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         if self.slices.is_empty() {
             return self.tail;
         }
@@ -151,7 +151,7 @@ impl BodyPart {
 
 /// The result of reading.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::http) enum ReadOutcome {
+pub(crate) enum ReadOutcome {
     /// The response needs no more events.
     Ended,
     /// As many bytes were read as were requested, and there may be more.
@@ -160,7 +160,7 @@ pub(in crate::http) enum ReadOutcome {
 
 impl Progress {
     /// Progress that starts right after `position`.
-    pub(in crate::http) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
+    pub(crate) fn at(position: Sequence, gap: Option<Gap>) -> Progress {
         let part = BodyPart { tail: b"{\"data\":[".to_vec(), ..BodyPart::default() };
         Progress { position, gap, caught_up: false, found: 0, bytes: 0, part }
     }
@@ -245,7 +245,7 @@ impl HistoryReader {
     ///
     /// # Errors
     /// 401: the credential has ended.
-    pub(in crate::http) fn renew(&mut self) -> Result<(), ErrorResponse> {
+    pub(crate) fn renew(&mut self) -> Result<(), ErrorResponse> {
         self.selection.rights = self.worker.shared.auth.still_valid(&self.principal)?;
         Ok(())
     }
@@ -254,7 +254,7 @@ impl HistoryReader {
     ///
     /// # Errors
     /// 503: the store cannot be read.
-    pub(in crate::http) async fn read_on(
+    pub(crate) async fn read_on(
         &self,
         progress: &mut Progress,
         enough: usize,
@@ -322,7 +322,7 @@ impl HistoryReader {
     }
 
     /// Returns the last part: the remaining events, and the fields that follow them.
-    pub(in crate::http) fn end(&self, progress: Progress) -> BodyPart {
+    pub(crate) fn end(&self, progress: Progress) -> BodyPart {
         let Progress { mut part, gap, .. } = progress;
         let cursor = |position| self.worker.shared.tenants.cursors().encode(self.tenant.id(), position);
         let gap = gap.as_ref().map(|gap| GapView {
@@ -341,7 +341,7 @@ impl HistoryReader {
 }
 
 /// The parts of a response that follow its first part.
-pub(in crate::http) struct RemainingBody {
+pub(crate) struct RemainingBody {
     /// The unsent slices of the last part that was made.
     slices: VecDeque<Bytes>,
     /// The future that makes the next part; `None` if the last part was made or reading has failed.
@@ -355,7 +355,7 @@ enum Step {
 }
 
 impl RemainingBody {
-    pub(in crate::http) fn new(reader: HistoryReader, progress: Progress) -> RemainingBody {
+    pub(crate) fn new(reader: HistoryReader, progress: Progress) -> RemainingBody {
         let first = Box::new((reader, progress));
         RemainingBody { slices: VecDeque::new(), next: Some(Box::pin(async move { part_of(first) })) }
     }

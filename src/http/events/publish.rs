@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Publish, PublishDenied};
 use crate::cursor::CURSOR_LEN;
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{Ack, IdempotencyKey};
 use crate::http::api_docs::schemas::NewEventOrBatch;
 use crate::http::request::ApiRequest;
@@ -41,10 +42,7 @@ struct Published {
     )),
     responses((status = 201, description = "The events are published, and on disk unless `ack=memory` was set.", body = Published))
 )]
-pub async fn post(
-    request: &mut ApiRequest,
-    right: Authorized<Publish>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub async fn post(request: &mut ApiRequest, right: Authorized<Publish>) -> HandlerResult {
     let principal = right.principal().clone();
     let durable = wants_durable(request)?;
     let format =

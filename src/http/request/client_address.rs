@@ -21,7 +21,7 @@ use crate::config::TrustedProxies;
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The client of a request that came from `peer` (`None` for a Unix socket).
-pub(in crate::http) fn client_address(
+pub(crate) fn client_address(
     peer: Option<IpAddr>,
     headers: &HeaderMap,
     trusted: &TrustedProxies,

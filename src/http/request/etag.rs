@@ -9,7 +9,7 @@ use crate::http::response::ApiResponse;
 use super::ApiRequest;
 
 /// Adds the `ETag` of this version to a response.
-pub(in crate::http) fn of_version(mut answer: ApiResponse, version: u64) -> ApiResponse {
+pub(crate) fn of_version(mut answer: ApiResponse, version: u64) -> ApiResponse {
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{version}\"")) {
         answer.headers.insert(ETAG, tag);
     }
@@ -17,7 +17,7 @@ pub(in crate::http) fn of_version(mut answer: ApiResponse, version: u64) -> ApiR
 }
 
 /// Returns the version in a response's `ETag`, if it has one.
-pub(in crate::http) fn version_of(answer: &ApiResponse) -> Option<u64> {
+pub(crate) fn version_of(answer: &ApiResponse) -> Option<u64> {
     answer.headers.get(ETAG).and_then(|tag| tag.to_str().ok()).and_then(read)
 }
 
@@ -25,7 +25,7 @@ pub(in crate::http) fn version_of(answer: &ApiResponse) -> Option<u64> {
 ///
 /// # Errors
 /// 400.
-pub(in crate::http) fn if_match(request: &ApiRequest) -> Result<Option<u64>, ErrorResponse> {
+pub(crate) fn if_match(request: &ApiRequest) -> Result<Option<u64>, ErrorResponse> {
     let Some(tag) = request.headers.get(IF_MATCH) else { return Ok(None) };
     let tag = tag.to_str().unwrap_or_default().trim();
     if tag == "*" {

@@ -14,7 +14,7 @@ use crate::error_response::ErrorResponse;
 /// # Errors
 /// 400: HTTP/1.1 without `Host`, HTTP/2 with neither `:authority` nor `Host`, more than one `Host`, HTTP/2
 /// with a `Host` other than `:authority`, or a value that is not `host[:port]`.
-pub(in crate::http) fn check(
+pub(crate) fn check(
     version: Version,
     authority: Option<&str>,
     headers: &HeaderMap,

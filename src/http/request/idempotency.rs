@@ -25,7 +25,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const KEY_BYTES: usize = 255;
 
 /// What a request with a key must do.
-pub(in crate::http) enum KeyedRequest {
+pub(crate) enum KeyedRequest {
     /// Do it. `None` if the request has no key.
     First(Option<IdempotencyGuard>),
     /// Send this response of the earlier request.
@@ -36,7 +36,7 @@ pub(in crate::http) enum KeyedRequest {
 ///
 /// # Errors
 /// 400.
-pub(in crate::http) fn idempotency_key(request: &ApiRequest) -> Result<Option<String>, ErrorResponse> {
+pub(crate) fn idempotency_key(request: &ApiRequest) -> Result<Option<String>, ErrorResponse> {
     let Some(key) = request.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let visible = |key: &&str| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     match key.to_str().ok().filter(visible) {
@@ -53,7 +53,7 @@ pub(in crate::http) fn idempotency_key(request: &ApiRequest) -> Result<Option<St
 /// # Errors
 /// 400 for an invalid key; 401 if the credential ended during the wait; 409 if the key was used with another
 /// body, or for a response with a secret; 503.
-pub(in crate::http) async fn begin(
+pub(crate) async fn begin(
     shared: &SharedState,
     request: &ApiRequest,
     right: &Authorized<impl Right>,
@@ -92,10 +92,7 @@ pub(in crate::http) async fn begin(
 }
 
 /// Returns the rows that store a response without a secret. Without a key the response is not even built.
-pub(in crate::http) fn response_rows(
-    guard: Option<&IdempotencyGuard>,
-    answer: impl FnOnce() -> ApiResponse,
-) -> Rows {
+pub(crate) fn response_rows(guard: Option<&IdempotencyGuard>, answer: impl FnOnce() -> ApiResponse) -> Rows {
     let stored = || {
         let answer = answer();
         store::StoredResponse::Stored {
@@ -108,7 +105,7 @@ pub(in crate::http) fn response_rows(
 }
 
 /// Returns the rows that remember that something with a secret was created.
-pub(in crate::http) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id: &str) -> Rows {
+pub(crate) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id: &str) -> Rows {
     guard.map_or_else(Rows::new, |guard| guard.rows(store::StoredResponse::Withheld { id: id.to_owned() }))
 }
 
@@ -117,7 +114,7 @@ pub(in crate::http) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id
 ///
 /// # Errors
 /// 503.
-pub(in crate::http) async fn record_secret_response(
+pub(crate) async fn record_secret_response(
     shared: &SharedState,
     right: &Authorized<impl Right>,
     guard: Option<&IdempotencyGuard>,

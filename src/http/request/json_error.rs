@@ -11,14 +11,14 @@ const FIELD_BYTES: usize = 128;
 
 /// The wrong field, and the reason.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::http) struct JsonError {
-    pub(in crate::http) field: String,
-    pub(in crate::http) reason: String,
+pub(crate) struct JsonError {
+    pub(crate) field: String,
+    pub(crate) reason: String,
 }
 
 impl JsonError {
     /// Explains why `text` is not a `T`. `error` is what serde reported.
-    pub(in crate::http) fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> JsonError {
+    pub(crate) fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> JsonError {
         if !error.is_data() {
             return JsonError { field: String::new(), reason: format!("is not JSON: {error}") };
         }
@@ -37,7 +37,7 @@ impl JsonError {
     }
 
     /// Shortens field and reason to `bytes` in total. The reason is cut between words.
-    pub(in crate::http) fn truncated(mut self, bytes: usize) -> JsonError {
+    pub(crate) fn truncated(mut self, bytes: usize) -> JsonError {
         shorten(&mut self.field, bytes / 2);
         let room = bytes - self.field.len();
         if self.reason.len() > room {

@@ -9,14 +9,14 @@ use crate::error_response::ErrorResponse;
 use super::ApiRequest;
 
 /// Rows of a page if the request does not say.
-pub(in crate::http) const PAGE_DEFAULT: usize = 50;
+pub(crate) const PAGE_DEFAULT: usize = 50;
 /// Maximum of rows of a page.
-pub(in crate::http) const PAGE_MOST: u64 = 100;
+pub(crate) const PAGE_MOST: u64 = 100;
 /// Maximum of `offset`. Clients that read further need the cursor.
-pub(in crate::http) const OFFSET_MOST: u64 = 10_000;
+pub(crate) const OFFSET_MOST: u64 = 10_000;
 
 /// The error for a parameter that the request does not support.
-pub(in crate::http) fn unknown(name: &str) -> ErrorResponse {
+pub(crate) fn unknown(name: &str) -> ErrorResponse {
     ErrorResponse::bad_request(format!("{name}: no such parameter"))
 }
 
@@ -24,7 +24,7 @@ pub(in crate::http) fn unknown(name: &str) -> ErrorResponse {
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(in crate::http) fn no_parameters(request: &ApiRequest) -> Result<(), ErrorResponse> {
+pub(crate) fn no_parameters(request: &ApiRequest) -> Result<(), ErrorResponse> {
     match request.parameters()?.first() {
         Some((name, _)) => Err(unknown(name)),
         None => Ok(()),
@@ -35,10 +35,7 @@ pub(in crate::http) fn no_parameters(request: &ApiRequest) -> Result<(), ErrorRe
 ///
 /// # Errors
 /// 400 naming an unknown parameter.
-pub(in crate::http) fn only_parameter(
-    request: &ApiRequest,
-    name: &str,
-) -> Result<Option<String>, ErrorResponse> {
+pub(crate) fn only_parameter(request: &ApiRequest, name: &str) -> Result<Option<String>, ErrorResponse> {
     let mut parameter = None;
     for (other, value) in request.parameters()? {
         match other.as_ref() {
@@ -54,7 +51,7 @@ pub(in crate::http) fn only_parameter(
 ///
 /// # Errors
 /// 404: no resource can have this name.
-pub(in crate::http) fn unescaped(segment: &str) -> Result<String, ErrorResponse> {
+pub(crate) fn unescaped(segment: &str) -> Result<String, ErrorResponse> {
     crate::query::unescape_path(segment).ok_or_else(ErrorResponse::not_found)
 }
 
@@ -62,7 +59,7 @@ pub(in crate::http) fn unescaped(segment: &str) -> Result<String, ErrorResponse>
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(in crate::http) fn boolean(name: &str, text: &str) -> Result<bool, ErrorResponse> {
+pub(crate) fn boolean(name: &str, text: &str) -> Result<bool, ErrorResponse> {
     match text {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
@@ -74,7 +71,7 @@ pub(in crate::http) fn boolean(name: &str, text: &str) -> Result<bool, ErrorResp
 ///
 /// # Errors
 /// 400 naming the parameter and its bounds.
-pub(in crate::http) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, ErrorResponse> {
+pub(crate) fn number(name: &str, text: &str, least: u64, most: u64) -> Result<u64, ErrorResponse> {
     text.parse().ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| {
         ErrorResponse::bad_request(format!("{name}: must be a whole number from {least} to {most}"))
     })
@@ -84,7 +81,7 @@ pub(in crate::http) fn number(name: &str, text: &str, least: u64, most: u64) -> 
 ///
 /// # Errors
 /// 400 naming the parameter.
-pub(in crate::http) fn fraction(name: &str, text: &str) -> Result<f64, ErrorResponse> {
+pub(crate) fn fraction(name: &str, text: &str) -> Result<f64, ErrorResponse> {
     let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
     number.ok_or_else(|| ErrorResponse::bad_request(format!("{name}: must be a number from 0 to 1")))
 }

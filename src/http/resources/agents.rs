@@ -10,7 +10,6 @@ use crate::auth::{Authorized, Subscribe, WriteAsUser, WriteOwned};
 use crate::domain::agents::{self, Agent, AgentPatch, AgentStatus, Json};
 use crate::domain::list_resource;
 use crate::domain::messages::{self, Message, NewMessage, Role};
-use crate::error_response::ErrorResponse;
 use crate::event::EventKind;
 use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, Page};
@@ -202,11 +201,7 @@ struct AgentStatusBody {
     tag = "agents",
     responses((status = 200, description = "The agent's state.", body = AgentStatusView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get_state(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn get_state(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let caller = reader(request, &right).await?;
     Ok(status_response(&list_resource::get(&caller, &unescaped(id)?).await?))
@@ -221,11 +216,11 @@ pub(in crate::http) async fn get_state(
     request_body = AgentStatusBody,
     responses((status = 200, description = "The new state.", body = AgentStatusView, headers(("ETag" = String, description = "Version of the resource."))), (status = 409))
 )]
-pub(in crate::http) async fn set_state(
+pub(crate) async fn set_state(
     request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let WriteRequest { request, right, caller, body, .. } =
         write_request::<AgentStatusBody, WriteOwned>(request, right).await?;
     let version = if_match(request)?;
@@ -295,11 +290,11 @@ struct SentMessage<'a> {
     request_body = NewAgentMessage,
     responses((status = 201, description = "The message is stored.", body = SentMessage))
 )]
-pub(in crate::http) async fn send_message(
+pub(crate) async fn send_message(
     request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let began = std::time::Instant::now();
     let WriteRequest { request, right, caller, bytes, body, .. } =
         write_request::<NewAgentMessage, WriteAsUser>(request, right).await?;

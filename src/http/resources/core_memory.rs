@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::domain::core_memory::{self, Block, BlockContent, CoreMemoryOwner, Label};
-use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{ForUser, IfMatch, OfUser, Page};
 use crate::http::created;
 use crate::http::request::ApiRequest;
@@ -66,11 +66,7 @@ fn view<'a>(org_id: &'a str, block: &'a Block) -> BlockView<'a> {
     params(Page, OfUser),
     responses((status = 200, description = "All of these blocks.", body = Vec<BlockView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let mut user_id = None;
     // There is at most one page. The paging parameters are parsed only so that invalid ones are refused.
@@ -94,12 +90,12 @@ pub(in crate::http) async fn list(
     params(OfUser),
     responses((status = 200, description = "The block.", body = BlockView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(
+pub(crate) async fn get(
     request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
     label: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let (id, user_id) = (unescaped(id)?, only_parameter(request, "user_id")?);
     let owner = CoreMemoryOwner { agent_id: &id, user_id: user_id.as_deref() };
@@ -119,12 +115,12 @@ pub(in crate::http) async fn get(
         (status = 201, description = "The new block.", body = BlockView, headers(("ETag" = String, description = "Version of the resource."))),
     )
 )]
-pub(in crate::http) async fn put(
+pub(crate) async fn put(
     request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
     label: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let (id, label, user_id) =
         (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(request, "user_id")?);
     let (holding, bytes): (BlockContent, _) = request.json_and_bytes().await?;
@@ -146,12 +142,12 @@ pub(in crate::http) async fn put(
     params(OfUser, IfMatch),
     responses((status = 204, description = "The block is deleted."))
 )]
-pub(in crate::http) async fn delete(
+pub(crate) async fn delete(
     request: &ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
     label: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let (id, label, user_id) =
         (unescaped(id)?, Label::named(&unescaped(label)?)?, only_parameter(request, "user_id")?);
     let caller = begin_write(request, &right, 0).await?;

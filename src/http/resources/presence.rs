@@ -11,6 +11,7 @@ use crate::connection::presence::PresentPage;
 use crate::domain::PageStart;
 use crate::error_response::ErrorResponse;
 use crate::event::{EventKind, presence_channel};
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::OfPresence;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
@@ -67,10 +68,7 @@ struct PresenceQuery {
     params(OfPresence),
     responses((status = 200, description = "A page of users.", body = PresenceList))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let query = presence_query(request)?;
     let narrowing = &caller.rights.narrowing;

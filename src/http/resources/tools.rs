@@ -12,7 +12,6 @@ use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{boolean, unescaped};
-use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource};
@@ -156,11 +155,7 @@ pub(crate) async fn delete(request: &ApiRequest, right: Authorized<WriteOwned>, 
     tag = "tools",
     responses((status = 501))
 )]
-pub(in crate::http) async fn execute(
-    request: &ApiRequest,
-    right: Authorized<WriteOwned>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn execute(request: &ApiRequest, right: Authorized<WriteOwned>, id: &str) -> HandlerResult {
     let caller = caller(request, right.principal().clone()).await?;
     list_resource::get::<Tool, _>(&caller, &unescaped(id)?).await?;
     Err(ErrorResponse::not_implemented("the daemon does not run tools; run it in your own sandbox"))

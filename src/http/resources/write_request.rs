@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::auth::{Authorized, Principal, Right, Subscribe};
 use crate::domain::{Caller, ResourceError};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::request::parameters::no_parameters;
@@ -119,7 +120,7 @@ pub(super) async fn create_once<M, R: Right>(
     body: &[u8],
     answer: impl Fn(&M) -> ApiResponse,
     make: impl AsyncFnOnce(&dyn Fn(&M) -> Rows) -> Result<M, ResourceError>,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let guard = match idempotency::begin(request.shared(), request, right, body).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),

@@ -152,14 +152,14 @@ impl Body {
         Body { content, flow: flow.clone(), busy: None }
     }
     /// Removes everything that is to be sent, for the response to `HEAD`. A queue is closed.
-    pub(in crate::http) fn empty(&mut self) {
+    pub(crate) fn empty(&mut self) {
         if let BodyContent::Queue(queue) = &self.content {
             queue.drop_body();
         }
         self.content = BodyContent::Whole(Bytes::new(), None);
     }
     /// Marks the connection as busy until the body ends.
-    pub(in crate::http) fn keep(&mut self, busy: RequestGuard) {
+    pub(crate) fn keep(&mut self, busy: RequestGuard) {
         self.busy = Some(busy);
     }
 }

@@ -12,6 +12,7 @@ use crate::domain::agents::Json;
 use crate::domain::memories::NewMemory;
 use crate::domain::memories::batch::{self, BatchOutcome, ITEMS};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::IdempotencyKey;
 use crate::http::request::ApiRequest;
 use crate::http::request::json_error::JsonError;
@@ -159,10 +160,7 @@ fn item(json: &RawValue) -> Result<NewMemory, ResourceError> {
     request_body = NewMemories,
     responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
-pub(in crate::http) async fn create(
-    request: &mut ApiRequest,
-    right: Authorized<WriteAsUser>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
     let count = |body: &NewMemories| checked_len("memories", body.memories.len());
     let WriteRequest { request, right, caller, bytes, body } =
         batch_write_request(request, right, count).await?;
@@ -182,10 +180,7 @@ pub(in crate::http) async fn create(
     request_body = MemoriesToDelete,
     responses((status = 200, description = "The result of each item.", body = BatchAnswer))
 )]
-pub(in crate::http) async fn delete(
-    request: &mut ApiRequest,
-    right: Authorized<WriteAsUser>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn delete(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
     let count = |body: &MemoriesToDelete| checked_len("ids", body.ids().len());
     let WriteRequest { request, right, caller, bytes, body } =
         write_request_from_array(request, right, count).await?;

@@ -1,8 +1,8 @@
 //! `/memories`, `/memories/{id}` and its history; `/agents/{id}/memories`. Batches and search have their own
 //! files.
 
-pub(in crate::http) mod batch;
-pub(in crate::http) mod search;
+pub(crate) mod batch;
+pub(crate) mod search;
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -19,7 +19,6 @@ use crate::http::api_docs::parameters::{
 };
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{OFFSET_MOST, number, unescaped};
-use crate::http::response::ApiResponse;
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource, list_page, read_agent_or_user};
@@ -133,10 +132,7 @@ impl HttpResource for Memory {
     params(PageAsked, OfMessages, OfMemories),
     responses((status = 200, description = "A page of memories.", body = Vec<MemoryView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let mut query = MemoryListQuery::default();
     let page = page(request, |name, value| query.take(name, value))?;
@@ -151,11 +147,11 @@ pub(in crate::http) async fn list(
     params(PageAsked, OfUser, OfMemories),
     responses((status = 200, description = "A page of memories.", body = Vec<MemoryView>))
 )]
-pub(in crate::http) async fn list_of_agent(
+pub(crate) async fn list_of_agent(
     request: &ApiRequest,
     right: Authorized<Subscribe>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let mut query = MemoryListQuery::default();
     let page = page(request, |name, value| Ok(name != "agent_id" && query.take(name, value)?))?;
@@ -261,11 +257,7 @@ fn version_view(version: &Version) -> VersionView<'_> {
     params(PageAsked),
     responses((status = 200, description = "A page of versions.", body = Vec<VersionView>))
 )]
-pub(in crate::http) async fn history(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn history(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let page = page(request, |_, _| Ok(false))?;
     let (versions, next) = memories::history(&caller, &unescaped(id)?, &page).await?;

@@ -8,6 +8,7 @@ use crate::auth::{Authorized, Subscribe};
 use crate::domain::memories::MemoryType;
 use crate::domain::memories::search::{self as engine, MemoryQuery};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{MemorySearch, MemoryWords};
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{boolean, fraction, no_parameters, number, unknown};
@@ -42,7 +43,7 @@ struct FoundView<'a> {
     has_more: bool,
 }
 
-async fn found(caller: &HttpCaller<'_>, query: MemoryQuery) -> Result<ApiResponse, ErrorResponse> {
+async fn found(caller: &HttpCaller<'_>, query: MemoryQuery) -> HandlerResult {
     let found = engine::search(caller, query).await?;
     let org_id = &caller.principal.org_id;
     let view = FoundView {
@@ -67,10 +68,7 @@ async fn found(caller: &HttpCaller<'_>, query: MemoryQuery) -> Result<ApiRespons
     request_body = MemoryQuery,
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
-pub(in crate::http) async fn by_body(
-    request: &mut ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn by_body(request: &mut ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
     no_parameters(request)?;
     let principal = right.principal().clone();
     principal.authorize::<Subscribe>()?;
@@ -86,10 +84,7 @@ pub(in crate::http) async fn by_body(
     params(MemoryWords, MemorySearch),
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
-pub(in crate::http) async fn by_query(
-    request: &ApiRequest,
-    right: Authorized<Subscribe>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn by_query(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
     let caller = reader(request, &right).await?;
     let mut query = MemoryQuery::default();
     for (name, value) in &request.parameters()? {

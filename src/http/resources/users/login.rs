@@ -12,6 +12,7 @@ use crate::auth::{Authenticated, Authorized, Password};
 use crate::domain::login::{self, UserSession};
 use crate::domain::users::UserError;
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::no_parameters;
 use crate::http::response::ApiResponse;
@@ -101,7 +102,7 @@ fn count_failure(request: &ApiRequest, error: UserError) -> ErrorResponse {
         (status = 503),
     )
 )]
-pub(in crate::http) async fn login(request: &mut ApiRequest, _: ()) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn login(request: &mut ApiRequest, _: ()) -> HandlerResult {
     request.shared().serving()?;
     no_parameters(request)?;
     let (body, bytes): (LoginBody, _) = request.small_json(LOGIN_BYTES).await?;
@@ -134,10 +135,10 @@ struct PasswordBody {
     request_body = PasswordBody,
     responses((status = 200, description = "A new session. All earlier tokens of the user are no longer valid.", body = SessionAnswer), (status = 404), (status = 409))
 )]
-pub(in crate::http) async fn change_password(
+pub(crate) async fn change_password(
     request: &mut ApiRequest,
     right: Authorized<Authenticated>,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (PasswordBody, _) = request.small_json(LOGIN_BYTES).await?;
     erase_secrets(bytes);

@@ -3,8 +3,8 @@
 //!
 //! * A body with a password is wiped from memory once it is parsed. No response has a password.
 
-pub(in crate::http) mod login;
-pub(in crate::http) mod register;
+pub(crate) mod login;
+pub(crate) mod register;
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use zeroize::Zeroize as _;
 use crate::auth::{Authenticated, Authorized, Manage, Organization, Principal, Role, WriteAsUser};
 use crate::domain::users::{self, User, UserPatch, UserService};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::{IfMatch, OfOrganization, Page};
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
@@ -93,10 +94,7 @@ fn erase_secrets(body: Bytes) {
     tag = "users",
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
-pub(in crate::http) async fn me(
-    request: &ApiRequest,
-    right: Authorized<Authenticated>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn me(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
     let principal = right.principal().clone();
     no_parameters(request)?;
     let user = users::verify_own_password(user_service(request), &principal).await?;
@@ -112,10 +110,7 @@ pub(in crate::http) async fn me(
     request_body = UserPatch,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
-pub(in crate::http) async fn change_me(
-    request: &mut ApiRequest,
-    right: Authorized<WriteAsUser>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn change_me(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
     no_parameters(request)?;
     let patch: UserPatch = request.json().await?;
     let request = &*request;
@@ -131,10 +126,7 @@ pub(in crate::http) async fn change_me(
     params(Page, OfOrganization),
     responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
-pub(in crate::http) async fn list(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> HandlerResult {
     let mut org_id = None;
     let page = page(request, |name, value| {
         if name == "org_id" && !value.is_empty() {
@@ -153,11 +145,7 @@ pub(in crate::http) async fn list(
     params(Page),
     responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
-pub(in crate::http) async fn list_members(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn list_members(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
     let page = page(request, |_, _| Ok(false))?;
     listing(request, &by, Some(&unescaped(id)?), &page).await
 }
@@ -167,7 +155,7 @@ async fn listing(
     by: &Authorized<Manage>,
     org_id: Option<&str>,
     page: &crate::domain::PageRequest,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     let ((found, next), organization) = users::list(user_service(request), by, org_id, page).await?;
     let views: Vec<UserView<'_>> = found.iter().map(|user| view(request, &organization, user)).collect();
     Ok(page_response(&views, next.as_ref()))
@@ -181,11 +169,7 @@ async fn listing(
     params(OfOrganization),
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn get(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     let (user, organization) =
         users::get(user_service(request), &by, org_id.as_deref(), &unescaped(id)?).await?;
@@ -200,11 +184,7 @@ pub(in crate::http) async fn get(
     params(OfOrganization, IfMatch),
     responses((status = 204, description = "The user is deleted."))
 )]
-pub(in crate::http) async fn delete(
-    request: &ApiRequest,
-    by: Authorized<Manage>,
-    id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn delete(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     users::delete(user_service(request), &by, org_id.as_deref(), &unescaped(id)?, if_match(request)?).await?;
     Ok(ApiResponse::empty())
@@ -228,12 +208,12 @@ struct RoleBody {
     request_body = RoleBody,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(in crate::http) async fn change_member(
+pub(crate) async fn change_member(
     request: &mut ApiRequest,
     by: Authorized<Manage>,
     id: &str,
     sub: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     no_parameters(request)?;
     let body: RoleBody = request.json().await?;
     let request = &*request;
@@ -252,12 +232,12 @@ pub(in crate::http) async fn change_member(
     params(IfMatch),
     responses((status = 204, description = "The user is deleted."))
 )]
-pub(in crate::http) async fn remove_member(
+pub(crate) async fn remove_member(
     request: &ApiRequest,
     by: Authorized<Manage>,
     id: &str,
     sub: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     no_parameters(request)?;
     users::delete(user_service(request), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(request)?)
         .await?;

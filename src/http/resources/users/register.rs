@@ -11,13 +11,13 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Manage, Organization, Password, Role};
 use crate::domain::users::{self, NewUser, User};
 use crate::error_response::ErrorResponse;
+use crate::http::HandlerResult;
 use crate::http::api_docs::parameters::IdempotencyKey;
 use crate::http::created;
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::of_version;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::request::parameters::{no_parameters, unescaped};
-use crate::http::response::ApiResponse;
 
 use super::{UserView, erase_secrets, user_service, view};
 
@@ -51,10 +51,7 @@ struct RegisterBody {
     request_body = RegisterBody,
     responses((status = 201, description = "The new user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
-pub(in crate::http) async fn register(
-    request: &mut ApiRequest,
-    right: Authorized<Manage>,
-) -> Result<ApiResponse, ErrorResponse> {
+pub(crate) async fn register(request: &mut ApiRequest, right: Authorized<Manage>) -> HandlerResult {
     register_user(request, right, None).await
 }
 
@@ -67,11 +64,11 @@ pub(in crate::http) async fn register(
     request_body = RegisterBody,
     responses((status = 201, description = "The new user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
-pub(in crate::http) async fn add_member(
+pub(crate) async fn add_member(
     request: &mut ApiRequest,
     right: Authorized<Manage>,
     id: &str,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     register_user(request, right, Some(unescaped(id)?)).await
 }
 
@@ -80,7 +77,7 @@ async fn register_user(
     request: &mut ApiRequest,
     by: Authorized<Manage>,
     organization: Option<String>,
-) -> Result<ApiResponse, ErrorResponse> {
+) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (RegisterBody, _) = request.json_and_bytes().await?;
     erase_secrets(bytes);
