@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_state_machine_is_the_contracts() {
+    fn agent_states_change_as_the_protocol_allows() {
         let all = [Idle, Thinking, Executing, Waiting, Error];
         let allowed = [
             (Idle, vec![Idle, Thinking, Error]),
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_stays_and_null_clears() {
+    fn a_patch_keeps_absent_fields_and_clears_null_fields() {
         let fields =
             AgentFields { name: Some("a".into()), system: Some("s".into()), ..AgentFields::default() };
         let patch: AgentPatch = serde_json::from_str(r#"{"system":null,"description":"d"}"#).expect("valid");

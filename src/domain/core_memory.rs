@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_measured_in_characters() {
+    fn the_limit_of_a_block_counts_characters() {
         assert!(check(&"ä".repeat(20), 20).is_ok());
         assert!(check(&"ä".repeat(21), 20).is_err());
         assert!(check("", 0).is_err() && check("", BLOCK_CHARS_MOST + 1).is_err());

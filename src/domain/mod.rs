@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_only_grow_and_follow_the_clock() {
+    fn list_numbers_only_grow_and_follow_the_clock() {
         let far_ms = 4_000_000_000_000;
         let first = next_number(far_ms);
         assert!(first >= far_ms * 1_000);
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_blank_or_no_object_is_refused() {
+    fn fields_that_are_too_long_blank_or_no_object_are_refused() {
         let raw = |text: String| RawValue::from_string(text).expect("JSON");
         assert!(check_name("name", Some("x".repeat(NAME_BYTES))).is_ok());
         assert!(check_name("name", Some("x".repeat(NAME_BYTES + 1))).is_err());

@@ -431,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn emails_are_kept_in_one_form() {
+    fn emails_are_stored_normalized() {
         assert_eq!(email("Ann@Example.ORG").ok().as_deref(), Some("ann@example.org"));
         let long = format!("{}@b", "a".repeat(EMAIL_BYTES));
         for wrong in ["", "ann", "@b", "a@", "a@b@c", "a b@c", " a@b", "a@b\n", long.as_str()] {
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn names_have_two_characters() {
+    fn user_names_need_two_characters() {
         assert!(name("Jo".into()).is_ok() && name("李明".into()).is_ok());
         assert!(name("J".into()).is_err() && name("  J  ".into()).is_err());
         assert!(name("x".repeat(NAME_BYTES + 1)).is_err());

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_name_their_client_or_none() {
+    fn a_proxy_header_names_its_client_or_none() {
         let tlv = [V4.as_slice(), &[0x04, 0, 3, 1, 2, 3]].concat();
         for (bytes, source) in [
             (header(0x21, 0x11, &V4), Some("192.0.2.60")),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_left_to_http() {
+    fn bytes_without_a_proxy_header_are_left_to_http() {
         let mut wrong = header(0x21, 0x11, &V4);
         wrong[11] = b' ';
         for bytes in [
@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_within_their_length(tail in proptest::collection::vec(any::<u8>(), 0..600)) {
+        fn any_bytes_parse_without_reading_past_the_end(tail in proptest::collection::vec(any::<u8>(), 0..600)) {
             for bytes in [tail.clone(), [SIGNATURE.as_slice(), &[0x21], &tail].concat()] {
                 if let ParsedHeader::Header { length, .. } = parse(&bytes) {
                     prop_assert!((HEAD_BYTES..=PROXY_HEADER_BYTES).contains(&length) && length <= bytes.len());

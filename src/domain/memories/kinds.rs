@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_in_any_case_and_written_in_one() {
+    fn type_and_scope_names_are_parsed_in_any_case() {
         for (number, kind) in MemoryType::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, number, "on disk");
             let written = serde_json::to_string(&kind).expect("JSON");

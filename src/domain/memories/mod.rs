@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_memory_may_say() {
+    fn a_memory_with_invalid_fields_is_refused() {
         let plain = fields_of(r#"{"content":"x"}"#).expect("valid");
         assert_eq!((plain.memory_type, plain.importance), (MemoryType::Semantic, 0.5));
         let full = format!(r#"{{"content":"{}","importance":1,"metadata":{{}}}}"#, "ü".repeat(CONTENT_CHARS));
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_stays_and_null_makes_it_as_new() {
+    fn a_patch_keeps_absent_fields_and_resets_null_fields() {
         let old = fields_of(r#"{"content":"x","memory_type":"core","importance":1,"metadata":{"a":1}}"#)
             .expect("valid");
         let change = |json: &str| {

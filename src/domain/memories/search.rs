@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_asked_is_refused() {
+    fn an_invalid_search_query_is_refused() {
         let many: String = (0..=words::WORDS_ASKED).map(|n| format!("w{n} ")).collect();
         for bad in ["", " ", "—", &"x".repeat(QUERY_CHARS + 1), &many] {
             assert!(words_of(bad, true).is_err(), "{bad:.20}");

@@ -141,7 +141,7 @@ mod tests {
     proptest! {
         /// A query that repeats a text finds it, and every word fits the index.
         #[test]
-        fn what_is_asked_as_it_was_said_is_found(text in "(\\PC|[a-zA-Zß İĞ]|[ก-๏]|[一-龠]|[\u{300}-\u{310}]|[ \t\u{a0}*]){0,60}") {
+        fn a_query_with_the_words_of_a_text_matches_it(text in "(\\PC|[a-zA-Zß İĞ]|[ก-๏]|[一-龠]|[\u{300}-\u{310}]|[ \t\u{a0}*]){0,60}") {
             let words = of_text(&text);
             for word in of_query(&text, false) {
                 let starts = |held: &&String| if word.prefix { held.starts_with(&word.term) } else { **held == word.term };
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_letters_and_digits_whatever_their_case_and_form() {
+    fn words_are_letters_and_digits_in_one_case_and_form() {
         assert_eq!(
             words("The Tea-cup, (2 of them)! don't"),
             ["2", "cup", "don", "of", "t", "tea", "the", "them"]
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_says_what_is_a_beginning() {
+    fn a_query_marks_its_prefixes() {
         assert_eq!(query_words("Tea cup* tea", false), ["tea", "cup*"]);
         assert_eq!(query_words("tea cup", true), ["tea", "cup*"]);
         assert_eq!(query_words("cup tea cup", true), ["cup*", "tea"]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn long_words_are_cut_alike_and_there_are_only_so_many() {
+    fn long_words_are_truncated_and_their_number_is_limited() {
         let long = "é".repeat(40);
         let cut = "é".repeat(32);
         assert_eq!((words(&long), query_words(&long, false)), (vec![cut.clone()], vec![cut]));

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_for_those_who_prefer_it() {
+    fn open_metrics_is_sent_if_the_client_prefers_it() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
             text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
         for accept in [&[prometheus][..], &["text/html", "application/OpenMetrics-Text"]] {

@@ -302,7 +302,7 @@ mod tests {
 
     /// A limit of a field that does not exist any more would be in no document.
     #[test]
-    fn every_limited_field_is_there() {
+    fn every_field_with_a_limit_is_in_the_document() {
         let document: Value = serde_json::from_str(&super::super::OPENAPI).expect("JSON");
         for (name, fields) in LIMITS {
             for (field, _) in *fields {

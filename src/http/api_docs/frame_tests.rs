@@ -48,7 +48,7 @@ fn name_of(control: &Control<'_>) -> &'static str {
 }
 
 #[test]
-fn what_the_daemon_says_has_the_fields_of_its_schema() {
+fn control_frames_match_their_schemas() {
     let cursor = Cursor(*b"AAECAwQFBgcICQoLDA0ODw");
     let reference = Ref::Text("r".into());
     let number = Ref::Number(u64::MAX);
@@ -97,7 +97,7 @@ fn what_the_daemon_says_has_the_fields_of_its_schema() {
 }
 
 #[test]
-fn what_a_client_says_has_the_fields_of_its_schema() {
+fn client_frames_match_their_schemas() {
     let frames = frames::of_client();
     assert_eq!(frames.len(), FRAMES.len());
     for (kind, fields) in FRAMES {
@@ -116,7 +116,7 @@ fn what_a_client_says_has_the_fields_of_its_schema() {
 }
 
 #[test]
-fn every_example_is_one() {
+fn every_schema_example_is_valid() {
     for (document, at) in [(&*ASYNCAPI, "asyncapi"), (&*OPENAPI, "openapi")] {
         let document: Value = serde_json::from_str(document).unwrap();
         let mut shown = 0;
@@ -139,7 +139,7 @@ fn every_example_is_one() {
 
 /// Every example body in the OpenAPI document is valid by its schema.
 #[test]
-fn every_body_that_is_shown_is_one() {
+fn every_example_body_matches_its_schema() {
     let document: Value = serde_json::from_str(&OPENAPI).unwrap();
     let mut bodies = Vec::new();
     fn collect<'a>(value: &'a Value, at: &str, found: &mut Vec<(String, &'a Value, &'a Value)>) {

@@ -28,12 +28,12 @@ fn is_checked_in(name: &str, document: &str) {
 }
 
 #[test]
-fn the_asyncapi_document_is_the_one_that_is_checked_in() {
+fn the_asyncapi_document_matches_the_checked_in_file() {
     is_checked_in("asyncapi.json", &ASYNCAPI);
 }
 
 #[test]
-fn the_openapi_document_is_the_one_that_is_checked_in() {
+fn the_openapi_document_matches_the_checked_in_file() {
     is_checked_in("openapi.json", &OPENAPI);
 }
 
@@ -56,7 +56,7 @@ fn references(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
 }
 
 #[test]
-fn every_reference_points_at_something() {
+fn every_reference_resolves() {
     for document in [&*OPENAPI, &*ASYNCAPI] {
         let document: Value = serde_json::from_str(document).unwrap();
         let mut found = Vec::new();
@@ -81,7 +81,7 @@ fn operations(document: &Value) -> Vec<(String, String, &Value)> {
 }
 
 #[test]
-fn routes_and_operations_are_the_same() {
+fn routes_and_documented_operations_match() {
     let document: Value = serde_json::from_str(&OPENAPI).unwrap();
     let mut served: Vec<(String, String)> = crate::http::routes::ROUTES
         .iter()

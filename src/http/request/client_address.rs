@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_one_list_and_headers_must_agree() {
+    fn repeated_headers_form_one_list_and_both_headers_must_agree() {
         let x = |value| ("x-forwarded-for", value);
         let f = |value| ("forwarded", value);
         assert_eq!(client(PROXY, &[x("1.1.1.1"), x("192.0.2.60"), x("10.0.0.1")]), CLIENT);

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_comes_back_from_its_answer() {
+    fn an_etag_round_trips_and_other_text_is_refused() {
         let answer = || ApiResponse::data(StatusCode::OK, ());
         assert_eq!(version_of(&of_version(answer(), u64::MAX)), Some(u64::MAX));
         assert_eq!(version_of(&answer()), None);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn each_version_has_its_rule() {
+    fn each_http_version_has_its_own_host_rule() {
         let headers = |hosts: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for host in hosts {

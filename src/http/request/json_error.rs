@@ -206,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_says_where() {
+    fn invalid_json_is_refused_with_its_position() {
         let (field, reason) = misread::<Whole>("{\"name\":\n oops}");
         assert_eq!((field.as_str(), reason.as_str()), ("", "is not JSON: expected value at line 2 column 2"));
     }
 
     #[test]
-    fn no_value_is_repeated() {
+    fn the_reason_never_repeats_a_value() {
         for text in [
             r#"{"password":31415926}"#,
             r#"{"password":["31415926"]}"#,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_reasons_are_short() {
+    fn field_names_and_reasons_are_truncated() {
         let text = format!(r#"{{"{}":1}}"#, "ä".repeat(10_000));
         let (field, _) = misread::<Whole>(&text);
         assert!(field.len() <= FIELD_BYTES && field.ends_with("ä…"), "{field}");

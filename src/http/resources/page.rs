@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_comes_back_from_its_cursor_and_nothing_else_does() {
+    fn a_page_cursor_round_trips_and_other_text_is_refused() {
         let at = PageStart::After(7, "agent-1".into());
         let text = cursor(&at).expect("a cursor");
         assert_eq!(position(&text), Some(at));

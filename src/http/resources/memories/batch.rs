@@ -197,7 +197,7 @@ mod tests {
 
     /// If the response were too long to store, a repeat with the same `Idempotency-Key` would be done again.
     #[test]
-    fn the_longest_answer_to_a_batch_can_be_kept() {
+    fn the_longest_batch_response_fits_into_a_stored_response() {
         let hostile = format!("{{\"{}\":1}}", "\\u0001\\\"\\\\".repeat(1_000));
         let raw = RawValue::from_string(hostile).expect("JSON");
         let failed = |index| batch::FailedItem {
