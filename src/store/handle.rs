@@ -15,18 +15,17 @@ use crate::ids::{Sequence, TenantId};
 use crate::store::commit::queue::{Append, CommitCallback, CommitError, Frames, Item};
 use crate::store::dedup::lanes::{self, IdempotencyRecord, MessageIdRecord};
 use crate::store::disk::space::StoreState;
-use crate::store::engine::row_cache::RowCacheStats;
-use crate::store::engine::state::guard_damaged;
-use crate::store::engine::{Engine, EngineError, Value};
+use crate::store::engine::{Engine, EngineError, JournalStats, RowCacheStats, Value, guard_damaged};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::log::read_pool::{self, LogRead, ReadError};
 use crate::store::log::tenant_log::{Permit, TenantLog};
 use crate::store::log::time_position::{self, TimePosition};
 use crate::store::quota::ledger::{Growth, OverQuota, QuotaTotals, Reservation};
-use crate::store::quota::usage::{self, Usage};
+use crate::store::quota::usage::Usage;
 use crate::store::rows::builder::Rows;
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
-use crate::store::stats::{JournalStats, Stats};
+use crate::store::rows::usage_rows;
+use crate::store::stats::Stats;
 use crate::store::{OpenError, Shared, StoreOptions, Threads};
 
 /// An open store.
@@ -166,7 +165,7 @@ impl Store {
     /// [`ReadError`].
     #[doc(hidden)]
     pub fn counted_usage_blocking(&self) -> Result<HashMap<TenantId, Usage>, ReadError> {
-        self.read_blocking(usage::count)
+        self.read_blocking(usage_rows::count)
     }
 
     /// The log of `tenant`, if it is in memory. Never reads the disk.

@@ -37,18 +37,19 @@ pub use backup::{
 pub use commit::queue::{CommitCallback, CommitError, Frames};
 pub use data_dir::compact::{CompactionResult, compact};
 pub use data_dir::open_error::{OpenError, find};
-pub use dedup::lanes::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse, scope};
-pub use disk::space::StoreState;
+pub use dedup::lanes::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse};
 #[doc(hidden)]
-pub use disk::space::{Disk, Io, Space};
-pub use engine::row_cache::RowCacheStats;
+pub use disk::io::{Disk, Io, Space};
+pub use disk::space::StoreState;
+pub use engine::{JournalStats, RowCacheStats};
+pub use format::digest::scope;
 pub use format::keys::{List, Table};
+pub use format::list_group::{Group, ListEntry};
 pub use format::piece::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use handle::Store;
 #[doc(hidden)]
 pub use journal::harness as journal_harness;
 pub use lists::cursor::GroupSelector;
-pub use lists::index::{Group, ListEntry};
 pub use lists::tables::{ListPage, ListQuery};
 pub use log::page::{JsonEvents, Page};
 #[doc(hidden)]
@@ -68,15 +69,15 @@ pub use search::rank::{Hit, Hits};
 pub use search::terms::{
     Document, EXPANDED, POSTINGS, PostingPayload, QueryTerm, SearchQuery, TERM_BYTES, length_of,
 };
-pub use stats::{JournalStats, LATENCY_BOUNDS_US, Stats};
+pub use stats::{LATENCY_BOUNDS_US, Stats};
 
 use self::commit::committer::{Committer, CommitterState};
 use self::commit::queue::Queue;
 use self::commit::tombstones::Tombstones;
 use self::data_dir::lock::{DirLock, take_lock};
 use self::dedup::lanes::DayClock;
+pub(crate) use self::disk::dirs::sync_dir;
 use self::disk::space::{SpaceWatch, State};
-pub(crate) use self::engine::sync_dir;
 use self::engine::{Engine, EngineError, EngineOptions};
 use self::log::read_pool::{self, ReadPool};
 use self::quota::ledger::Quotas;
@@ -177,8 +178,8 @@ impl StoreOptions {
 
 impl StoreOptions {
     /// The quotas of organizations on a file system of `total` bytes.
-    fn quotas(&self, total: u64) -> quota::ledger::Limits {
-        quota::ledger::Limits {
+    fn quotas(&self, total: u64) -> quota::ledger::QuotaLimits {
+        quota::ledger::QuotaLimits {
             bytes: self.bytes_per_organization,
             rows: self.rows_per_organization,
             max_live_bytes: match self.max_live_bytes {
@@ -353,13 +354,13 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let engine = data_dir::migrate::open_engine(&dir, &options.engine())?
         .keeping_rows(options.row_cache_bytes)
         .counting(quotas.clone());
-    let cursors = log::recover::identity(&engine).map_err(failed)?;
-    engine::sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    let cursors = rows::identity::identity(&engine).map_err(failed)?;
+    sync_dir(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         // This process may have no right to open it; then it did not create the directory either.
-        let _ = engine::sync_dir(parent);
+        let _ = sync_dir(parent);
     }
-    let epoch = log::recover::begin_epoch(&engine, 0).map_err(failed)?;
+    let epoch = rows::identity::begin_epoch(&engine, 0).map_err(failed)?;
     let next_tenant = rows::records::last_tenant(&engine).map_err(failed)? + 1;
     let stats = Arc::new(Stats::default());
     let shared = Arc::new(Shared {

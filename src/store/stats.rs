@@ -3,24 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::store::engine::damage::DamagedPieces;
+use crate::store::engine::DamagedPieces;
 
 /// Upper bounds of the commit latency buckets in microseconds; the last bucket has none.
 pub const LATENCY_BOUNDS_US: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
-
-/// How much disk space the journal takes, and why.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct JournalStats {
-    /// Number of segment files.
-    pub segments: u64,
-    /// Bytes that they take on disk.
-    pub bytes: u64,
-    /// Bytes of retained events in them.
-    pub live_bytes: u64,
-    /// Bytes of records that an opening after a crash would replay.
-    pub replay_bytes: u64,
-}
 
 /// Live statistics. Any thread may read every field.
 #[derive(Debug, Default)]

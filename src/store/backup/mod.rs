@@ -42,13 +42,12 @@ pub(crate) use self::stage::{Stage, clear_stage};
 
 use self::manifest::{FORMAT, ROWS, journal_of};
 use crate::store::data_dir::lock;
+use crate::store::disk::dirs::{private_dir, sync_dir};
 use crate::store::disk::io::Disk;
 use crate::store::engine;
-use crate::store::engine::state::{private_dir, sync_dir};
 use crate::store::engine::{Engine, EngineError, EngineOptions};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::journal::{self, JournalError, Position};
-use crate::store::log::recover;
 use crate::store::{OpenError, Shared};
 use crate::time::Clock;
 
@@ -332,7 +331,7 @@ fn make(
     let last = segments.last().map_or(from.0, |(_, end)| (*end).max(from.0));
     let manifest = Manifest {
         format: FORMAT,
-        layout: recover::SCHEMA,
+        layout: engine::SCHEMA,
         journal: id,
         from: from.0,
         first: first.0.min(last),

@@ -20,16 +20,13 @@ use super::fetch::{copy, copy_segments};
 use super::manifest::{Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, ProgressSink, private_file, rows_file};
 use crate::store::data_dir::lock::lock_any;
+use crate::store::disk::dirs::{private_dir, sync_dir};
 use crate::store::disk::io::{Disk, Io};
-use crate::store::engine::applier::position_row;
-use crate::store::engine::live_bytes::LiveBytes;
-use crate::store::engine::memtable;
-use crate::store::engine::state::{State, Value, private_dir, sync_dir};
-use crate::store::engine::{self, live_change, piece_of, position_key};
+use crate::store::engine::{self, LiveBytes, LiveBytesChange, State, Value, position_key, position_row};
 use crate::store::format::keys::{self, MetaKey};
-use crate::store::format::log_entry::LogEntry;
+use crate::store::format::log_entry::{LogEntry, piece_of};
 use crate::store::journal::{self, Change, Extent, JournalError, Position, Record, Visit};
-use crate::store::log::recover;
+use crate::store::rows::identity;
 
 /// The file that marks a data directory with an unfinished restore.
 pub(crate) const UNFINISHED: &str = "restoring";
@@ -73,8 +70,8 @@ pub fn restore(
 ) -> Result<Restored, BackupError> {
     let manifest = Manifest::read(from)?;
     in_range(&manifest, until)?;
-    if manifest.layout != recover::SCHEMA {
-        let (found, known) = (manifest.layout, recover::SCHEMA);
+    if manifest.layout != engine::SCHEMA {
+        let (found, known) = (manifest.layout, engine::SCHEMA);
         return Err(BackupError::Layout { found, known });
     }
     let failed = |error: io::Error| BackupError::io(dir, &error);
@@ -182,7 +179,7 @@ fn fill(
         journal::cut(journal, &*io, position)?;
     }
     count_live(journal, &state, position, progress)?;
-    let identity = Value::from(recover::identity_row()?);
+    let identity = Value::from(identity::identity_row()?);
     state.write(&keys::meta(MetaKey::Identity), Some(&identity))?;
     state.write(&position_key(), Some(&position_row(position)))?;
     state.sync()?;
@@ -305,7 +302,7 @@ fn count_live(
     progress: &mut dyn ProgressSink,
 ) -> Result<(), BackupError> {
     let firsts = journal::first_positions(journal).map_err(|error| BackupError::io(journal, &error))?;
-    let mut live: BTreeMap<Position, memtable::LiveBytesChange> = BTreeMap::new();
+    let mut live: BTreeMap<Position, LiveBytesChange> = BTreeMap::new();
     let mut done = 0;
     let bounds = crate::store::format::keys::kind_range(keys::KeyKind::Log);
     for row in state.between((Bound::Included(&bounds.0), Bound::Excluded(&bounds.1)))? {
@@ -314,7 +311,7 @@ fn count_live(
         let piece = piece_of(&key, &value).filter(|piece| piece.end() <= end).ok_or_else(damaged)?;
         let after = firsts.partition_point(|first| *first <= piece.position);
         let segment = after.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(damaged)?;
-        *live.entry(*segment).or_default() += live_change(&piece, 1);
+        *live.entry(*segment).or_default() += LiveBytesChange::of(&piece, 1);
         done += 1;
         if done % TOLD_EVERY == 1 {
             progress.report("pieces of logs", done, 0)?;

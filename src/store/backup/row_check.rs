@@ -4,11 +4,11 @@
 //! It checks one row at a time; `verify.rs` checks whether rows agree with each other.
 
 use crate::store::dedup::lanes;
-use crate::store::engine::live_bytes::SegmentCounts;
+use crate::store::engine::SegmentCounts;
 use crate::store::format::keys::{self, KeyKind, MetaKey};
+use crate::store::format::log_counters::LogCounters;
 use crate::store::format::log_entry::LogEntry;
 use crate::store::lists::index;
-use crate::store::log::recover::RecoveredLog;
 use crate::store::quota::usage::Usage;
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
 use crate::store::search::terms::PostingPayload;
@@ -22,7 +22,7 @@ pub(super) fn check(key: &[u8], value: &[u8]) -> Result<KeyKind, &'static str> {
     let is_sound = match kind {
         KeyKind::Meta => is_meta(tail, value),
         KeyKind::Log => LogEntry::read(value).is_ok(),
-        KeyKind::Counters => RecoveredLog::read(value).is_some(),
+        KeyKind::Counters => LogCounters::read(value).is_some(),
         KeyKind::Organization => records::read::<Organization>(key, value).is_ok(),
         KeyKind::ApiKey => records::read::<ApiKey>(key, value).is_ok(),
         KeyKind::Revoked => records::read::<RevokedToken>(key, value).is_ok(),

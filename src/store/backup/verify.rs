@@ -19,15 +19,12 @@ use super::{BackupError, ProgressSink, row_check};
 use crate::ids::{Sequence, TenantId};
 use crate::store::data_dir::lock;
 use crate::store::disk::io::{Disk, Io};
-use crate::store::engine::live_bytes::SegmentCounts;
-use crate::store::engine::state::{State, guard_damaged};
-use crate::store::engine::{self, live_change, piece_of};
-use crate::store::engine::{applier, memtable};
+use crate::store::engine::{self, LiveBytesChange, SegmentCounts, State, guard_damaged};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
-use crate::store::format::log_entry::LogEntry;
+use crate::store::format::log_counters::LogCounters;
+use crate::store::format::log_entry::{LogEntry, piece_of};
 use crate::store::format::piece;
 use crate::store::journal::{self, Change, Extent, JournalError, Piece, Position, Record, Visit};
-use crate::store::log::recover::{self, RecoveredLog};
 use crate::store::quota::usage::{self, Difference, Usage, counted_key};
 use crate::store::rows::records::{self, Organization};
 
@@ -137,11 +134,11 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -
     let state = State::open(&engine::path(dir), CACHE_BYTES, disk())?;
     let layout = state.get(&keys::meta(MetaKey::Schema))?.and_then(|row| row.first_chunk().copied());
     // If there is no such row, it is reported as missing later.
-    if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != recover::SCHEMA) {
-        let known = recover::SCHEMA;
+    if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != engine::SCHEMA) {
+        let known = engine::SCHEMA;
         return Err(BackupError::Layout { found, known });
     }
-    let (from, own) = (applier::position(&state)?, applier::journal_of(&state)?);
+    let (from, own) = (engine::position(&state)?, engine::journal_of(&state)?);
     let journal = engine::journal_path(dir);
     let firsts = journal::first_positions(&journal).map_err(|error| BackupError::io(&journal, &error))?;
     let (mut view, mut live, mut begins_here) = (View::new(state), Changes::new(), false);
@@ -156,7 +153,8 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -
                     _ => (None, 0),
                 };
                 if let Some(piece) = piece {
-                    *live.entry(segment_of(&firsts, &piece)).or_default() += live_change(&piece, sign);
+                    *live.entry(segment_of(&firsts, &piece)).or_default() +=
+                        LiveBytesChange::of(&piece, sign);
                 }
             }
             view.apply(record)
@@ -176,7 +174,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -
 }
 
 /// How live counts differ from their rows, by segment; `None` is for pieces that no segment holds.
-type Changes = HashMap<Option<Position>, memtable::LiveBytesChange>;
+type Changes = HashMap<Option<Position>, LiveBytesChange>;
 
 fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
     let after = firsts.partition_point(|first| *first <= piece.position);
@@ -187,7 +185,7 @@ fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
 #[derive(Default)]
 struct Log {
     /// Its counters row, if there is one that can be read.
-    row: Option<RecoveredLog>,
+    row: Option<LogCounters>,
     events: u64,
     bytes: u64,
     /// The part of the counts that the row includes: it may be behind by some pieces.
@@ -275,7 +273,7 @@ impl<'f> Verifier<'f> {
             self.confirmed.push(piece.position.0);
             if let Some(segment) = segment_of(&self.firsts, &piece) {
                 let counts = self.live.entry(segment).or_default();
-                *counts = counts.after(live_change(&piece, 1));
+                *counts = counts.after(LiveBytesChange::of(&piece, 1));
             }
             if let Err(what) = self.piece(key, value, &piece, bytes) {
                 self.found.problem(format!("the piece at position {}: {what}", piece.position));
@@ -332,7 +330,7 @@ impl<'f> Verifier<'f> {
                 }
                 KeyKind::Erase => drop(erased.insert(tenant)),
                 KeyKind::Usage => drop(usages.insert(tenant, Usage::read(value).unwrap_or_default())),
-                KeyKind::Counters => drop(RecoveredLog::read(value).map(|row| counters.insert(tenant, row))),
+                KeyKind::Counters => drop(LogCounters::read(value).map(|row| counters.insert(tenant, row))),
                 KeyKind::Segment => {
                     let first = key.last_chunk().map(|first| Position(u64::from_be_bytes(*first)));
                     segments.insert(first, SegmentCounts::read(value).unwrap_or_default());
@@ -405,7 +403,7 @@ impl<'f> Verifier<'f> {
             std::collections::hash_map::Entry::Occupied(log) => log.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => {
                 let row = self.view.get(&keys::key(KeyKind::Counters, tenant, &[]))?;
-                let row = row.and_then(|row| RecoveredLog::read(&row));
+                let row = row.and_then(|row| LogCounters::read(&row));
                 new.insert(Log { row, ..Log::default() })
             }
         };

@@ -5,8 +5,7 @@ use std::ops::Bound;
 
 use super::BackupError;
 use super::rows_file::TakeRow;
-use crate::store::engine::EngineError;
-use crate::store::engine::state::State;
+use crate::store::engine::{EngineError, State};
 use crate::store::journal::{Change, JournalError, Record};
 
 /// The rows as of the end of a journal.

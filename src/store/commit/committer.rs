@@ -29,7 +29,8 @@ use crate::store::quota::usage::counted_key;
 use crate::store::retention::reclaim::Reclaimer;
 use crate::store::retention::sweep::{SweepOutcome, Sweeper};
 use crate::store::retention::trim::{AddedPiece, RetentionTracker, VALUES_AT_ONCE};
-use crate::store::rows::builder::{self, PendingChange};
+use crate::store::rows::builder::PendingChange;
+use crate::store::rows::usage_rows;
 use crate::time::CautiousClock;
 
 /// How long the committer sleeps when there is no work. Housekeeping is at most this late.
@@ -49,7 +50,7 @@ pub(crate) struct CommitterState {
 impl CommitterState {
     pub(crate) fn load(engine: &Engine, shared: &Shared, now_ms: u64) -> Result<CommitterState, EngineError> {
         let options = &shared.options;
-        shared.quotas.load(engine)?;
+        shared.quotas.replace_usage(usage_rows::load(engine)?);
         let mut state = CommitterState {
             retainer: RetentionTracker::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
             lanes: DayLanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
@@ -268,16 +269,16 @@ impl Committer {
                 let now_ms = self.shared.day.now_ms(&*self.shared.options.clock);
                 self.state.lanes.push(batch, lane, tenant, key, value, now_ms);
             }
-            PendingChange::ListEntry { tenant, place, id, stands: is_present } => {
-                index_writes.add(tenant, &place, id, is_present)
+            PendingChange::ListEntry { tenant, entry, id, is_present } => {
+                index_writes.add(tenant, &entry, id, is_present)
             }
             PendingChange::Erase(tenant) => {
-                builder::put_erasure(batch, tenant, None);
+                put_erasure(batch, tenant, None);
                 erased.tombstones.add_organization(tenant);
                 erased.tenants.push(tenant);
             }
             PendingChange::EraseUser(tenant, user) => {
-                builder::put_erasure(batch, tenant, Some(&user));
+                put_erasure(batch, tenant, Some(&user));
                 erased.tombstones.add_user(tenant, &user);
                 erased.users.push((tenant, user));
             }
@@ -437,6 +438,12 @@ impl Committer {
             item.done.call_with(Err(CommitError::Unavailable));
         }
     }
+}
+
+/// Puts the row that records a pending erasure: of a whole tenant, or of one of its users.
+fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str>) {
+    let (kind, tail) = user.map_or((KeyKind::Erase, ""), |user| (KeyKind::EraseUser, user));
+    batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
 }
 
 fn put(

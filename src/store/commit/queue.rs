@@ -312,7 +312,7 @@ mod tests {
     use super::*;
     use crate::frame::tests::frame;
     use crate::ids::{Sequence, TenantId};
-    use crate::store::log::recover::RecoveredLog;
+    use crate::store::format::log_counters::LogCounters;
 
     const EVENT: &str = r#"{"type":"custom","channel":"c","data":1}"#;
 
@@ -323,7 +323,7 @@ mod tests {
 
     impl Bench {
         fn new() -> Bench {
-            let log = Arc::new(TenantLog::new(TenantId(1), 1, &RecoveredLog::default(), u32::MAX));
+            let log = Arc::new(TenantLog::new(TenantId(1), 1, &LogCounters::default(), u32::MAX));
             Bench { queue: Queue::new(Arc::default()), log }
         }
 

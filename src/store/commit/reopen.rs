@@ -23,9 +23,11 @@ use crate::store::commit::committer::{Committer, CommitterState};
 use crate::store::commit::queue::{CommitError, Item};
 use crate::store::disk::space::StoreState;
 use crate::store::engine::{Engine, EngineError, EngineOptions};
+use crate::store::format::log_counters::LogCounters;
 use crate::store::journal::Position;
-use crate::store::log::recover::{self, RecoveredLog};
+use crate::store::log::recover;
 use crate::store::log::tenant_log::TenantLog;
+use crate::store::rows::identity;
 
 /// The first and the longest pause between attempts, which are first to write to a disk that failed, then to
 /// open again. The pause doubles.
@@ -140,10 +142,10 @@ fn open_again(
     let engine = Engine::open(&EngineOptions { end, ..options.engine() })?
         .keeping_rows(options.row_cache_bytes)
         .counting(shared.quotas.clone());
-    let epoch = recover::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
+    let epoch = identity::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
     let books = CommitterState::load(&engine, shared, now_ms)?;
     let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();
-    let mut starts: Vec<(Arc<TenantLog>, RecoveredLog)> = Vec::with_capacity(logs.len());
+    let mut starts: Vec<(Arc<TenantLog>, LogCounters)> = Vec::with_capacity(logs.len());
     for log in logs {
         let recovered = recover::tenant(&engine, log.tenant())?;
         starts.push((log, recovered));

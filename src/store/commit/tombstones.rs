@@ -9,13 +9,13 @@
 //! * Neither an organization's number nor a user's id is ever used again. A tombstone of a user need only
 //!   outlive the requests that were in progress at the deletion, and none of these outlives the process.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::event::presence_channel;
+use super::queue::{Append, Item};
 use crate::frame::{Frame, RoutingKey};
 use crate::ids::TenantId;
-use crate::store::commit::queue::{Append, Item};
+use crate::store::format::deleted_users::DeletedUsers;
 
 /// Limit on remembered deleted users (about 200 bytes each); the oldest are removed first. Deleting as many
 /// takes hours, because each has to be registered with a password first.
@@ -27,47 +27,9 @@ pub(crate) struct Tombstones {
     /// Numbers of deleted organizations as ranges, first to last. There is a living organization between two
     /// ranges, so there are no more ranges than organizations.
     organizations: BTreeMap<u64, u64>,
-    users: HashMap<TenantId, Users>,
+    users: HashMap<TenantId, DeletedUsers>,
     /// Every user of `users`, in the order of deletion.
     order: VecDeque<(TenantId, Box<str>)>,
-}
-
-/// Deleted users of one organization.
-#[derive(Debug, Default)]
-pub(crate) struct Users {
-    subs: HashSet<Box<str>>,
-    /// The channels of their presence events.
-    channels: HashSet<Box<str>>,
-}
-
-impl Users {
-    /// Adds a user; returns false if the user was already there.
-    pub(crate) fn add(&mut self, sub: &str) -> bool {
-        self.subs.insert(sub.into()) && self.channels.insert(presence_channel(sub).into())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.subs.len()
-    }
-
-    pub(crate) fn subs(&self) -> impl Iterator<Item = &str> {
-        self.subs.iter().map(|sub| &**sub)
-    }
-
-    /// Every routing key that an event of these users may have.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.subs().chain(self.channels.iter().map(|channel| &**channel))
-    }
-
-    /// Returns true if an event with these routing keys is on behalf of one of the users, or is one's
-    /// presence event.
-    pub(crate) fn concern(&self, user: Option<&str>, channel: Option<&str>) -> bool {
-        user.is_some_and(|user| self.subs.contains(user)) || self.is_presence(channel)
-    }
-
-    fn is_presence(&self, channel: Option<&str>) -> bool {
-        channel.is_some_and(|channel| self.channels.contains(channel))
-    }
 }
 
 impl Tombstones {
@@ -101,9 +63,8 @@ impl Tombstones {
             && let Some((tenant, sub)) = self.order.pop_front()
             && let Some(users) = self.users.get_mut(&tenant)
         {
-            users.subs.remove(&sub);
-            users.channels.remove(presence_channel(&sub).as_str());
-            if users.subs.is_empty() {
+            users.remove(&sub);
+            if users.is_empty() {
                 self.users.remove(&tenant);
             }
         }
@@ -116,7 +77,7 @@ impl Tombstones {
 
     /// Returns true if the user was deleted.
     pub(crate) fn has_user(&self, tenant: TenantId, sub: &str) -> bool {
-        self.users.get(&tenant).is_some_and(|users| users.subs.contains(sub))
+        self.users.get(&tenant).is_some_and(|users| users.contains(sub))
     }
 
     /// Returns true if anything of `tenant` is refused.

@@ -15,9 +15,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::store::OpenError;
-use crate::store::disk::space::Disk;
-use crate::store::engine::state::State;
-use crate::store::engine::{self, EngineError, EngineOptions, sync_dir};
+use crate::store::disk::dirs::sync_dir;
+use crate::store::disk::io::Disk;
+use crate::store::engine::{self, EngineError, EngineOptions, State};
 use crate::store::retention::reclaim;
 
 /// sled's cache during the copy, in bytes.

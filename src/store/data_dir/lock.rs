@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::store::engine;
+use crate::store::disk::dirs::private_dir;
 use crate::store::{OpenError, backup};
 
 /// The acquired lock of a data directory. Dropping it releases the lock.
@@ -68,7 +68,7 @@ pub(crate) fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
 
 /// [`take_lock`] of a directory in any state.
 pub(crate) fn lock_any(dir: &Path) -> Result<DirLock, OpenError> {
-    engine::private_dir(dir).map_err(|error| OpenError::io(dir, &error))?;
+    private_dir(dir).map_err(|error| OpenError::io(dir, &error))?;
     DirLock::take(dir).map_err(|error| match error {
         LockError::Held(pid) => OpenError::InUse { dir: dir.to_owned(), pid },
         LockError::Io(error) => OpenError::io(dir, &error),

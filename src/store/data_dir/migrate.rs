@@ -14,8 +14,7 @@ use std::time::Instant;
 use crate::store::OpenError;
 use crate::store::data_dir::compact;
 use crate::store::disk::space;
-use crate::store::engine::state::{State, guard_damaged};
-use crate::store::engine::{Batch, Engine, EngineError, EngineOptions};
+use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, State, guard_damaged};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::format::piece::Head;
 
@@ -26,7 +25,7 @@ const PROGRESS_BYTES: u64 = 1 << 30;
 
 /// Opens the engine of `dir`, after a migration if an older version wrote it.
 pub(crate) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
-    let known = crate::store::log::recover::SCHEMA;
+    let known = crate::store::engine::SCHEMA;
     // A journal without its state would be taken for that of a new store.
     if let Err(error @ OpenError::StateGone { .. }) = crate::store::find(dir) {
         return Err(error);
@@ -63,7 +62,7 @@ fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenErr
     let failed = |error: EngineError| OpenError::engine(dir, &error);
     tracing::info!(
         from,
-        to = crate::store::log::recover::SCHEMA,
+        to = crate::store::engine::SCHEMA,
         "migrating the data directory to a new layout; this needs as much free space as the data takes"
     );
     if options.journal.exists() {

@@ -13,8 +13,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ring::digest;
-
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError, Value};
 use crate::store::format::keys::{self, ExpiryLane, KeyKind};
@@ -79,19 +77,6 @@ pub struct MessageIdRecord {
     pub sequence: Sequence,
     /// Creation time, as in [`IdempotencyRecord::created_ms`].
     pub created_ms: u64,
-}
-
-/// Digest of the parts of a scope. Parts are delimited, so different lists of parts have different digests.
-#[must_use]
-pub fn scope(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
-    }
-    let mut scope = [0; 32];
-    scope.copy_from_slice(context.finish().as_ref());
-    scope
 }
 
 impl Rows {
@@ -425,12 +410,6 @@ pub(crate) fn fresh(value: Option<Value>, now_ms: u64) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn scopes_do_not_run_into_each_other() {
-        assert_ne!(scope(&[b"ab", b"c"]), scope(&[b"a", b"bc"]));
-        assert_eq!(scope(&[b"ab", b"c"]), scope(&[b"ab", b"c"]));
-    }
 
     #[test]
     fn answers_round_trip_and_refuse_other_lengths() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-pub use crate::store::disk::io::{Disk, Io, Space};
+use super::io::{Io, Space};
 
 /// What the store accepts now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,10 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::ids::{Sequence, TenantId};
-use crate::store::engine::Engine;
-use crate::store::format::keys::{self, KeyKind};
 use crate::store::journal::Position;
-use crate::store::rows::records::{self, Organization};
 use crate::sync::Mutex;
 
 /// Number of damaged pieces that are remembered, so that each is counted once. Pieces beyond this limit are
@@ -57,13 +54,13 @@ impl DamagedPieces {
     }
 
     /// Counts the damaged piece of `tenant` that holds the events from `first` to `last`, and logs its
-    /// location.
+    /// location. `name` returns the public id of the organization.
     pub(crate) fn note(
         &self,
-        engine: &Engine,
         tenant: TenantId,
         (first, last): (Sequence, Sequence),
         damage: &Damage,
+        name: impl FnOnce() -> String,
     ) {
         let unlogged = {
             let mut inner = self.0.lock();
@@ -78,7 +75,7 @@ impl DamagedPieces {
             std::mem::take(&mut inner.unlogged)
         };
         tracing::error!(
-            organization = name_of(engine, tenant),
+            organization = name(),
             tenant = tenant.0,
             segment = %damage.file.display(),
             position = damage.position.0,
@@ -90,12 +87,4 @@ impl DamagedPieces {
              put the segment file of a backup in the place of this one"
         );
     }
-}
-
-/// The public id of an organization, or its number if its row cannot be read.
-fn name_of(engine: &Engine, tenant: TenantId) -> String {
-    let key = keys::key(KeyKind::Organization, tenant, &[]);
-    let row = engine.get(&key).ok().flatten();
-    let organization = row.and_then(|row| records::read::<Organization>(&key, &row).ok());
-    organization.map_or_else(|| tenant.0.to_string(), |organization| organization.org_id)
 }

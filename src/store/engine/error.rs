@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::store::engine::damage::Damage;
+use super::damage::Damage;
 use crate::store::journal::JournalError;
 
 /// Why the engine failed.

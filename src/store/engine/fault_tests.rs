@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::ids::{Sequence, TenantId};
-use crate::store::disk::space::{Disk, Io};
-use crate::store::engine::live_bytes::SegmentCounts;
-use crate::store::engine::state::{State, Value};
-use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, position_key};
+use crate::store::disk::io::{Disk, Io};
+use crate::store::engine::{
+    Batch, Engine, EngineError, EngineOptions, SegmentCounts, State, Value, position_key,
+};
 use crate::store::format::keys;
 use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece::Head;

@@ -11,15 +11,35 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use super::error::EngineError;
+use super::state::{State, Value};
 use crate::ids::TenantId;
-use crate::store::engine::EngineError;
-use crate::store::engine::memtable::LiveBytesChange;
-use crate::store::engine::state::{State, Value};
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::journal::Position;
+use crate::store::journal::{Piece, Position};
 
 const VERSION: u8 = 1;
 const LEN: usize = 1 + 3 * 8;
+
+/// A change of a segment's live counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct LiveBytesChange {
+    pub(crate) bytes: i64,
+    pub(crate) pieces: i64,
+}
+
+impl std::ops::AddAssign for LiveBytesChange {
+    fn add_assign(&mut self, other: LiveBytesChange) {
+        self.bytes += other.bytes;
+        self.pieces += other.pieces;
+    }
+}
+
+impl LiveBytesChange {
+    /// The change when a piece is added (`sign` 1) or removed (-1).
+    pub(crate) fn of(piece: &Piece, sign: i64) -> LiveBytesChange {
+        LiveBytesChange { bytes: sign * i64::from(piece.len), pieces: sign }
+    }
+}
 
 /// The live counts of one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::time::Instant;
 
-use crate::store::engine::state::Value;
+use super::live_bytes::LiveBytesChange;
+use super::state::Value;
 use crate::store::journal::Position;
 use crate::sync::RwLock;
 
@@ -29,23 +30,9 @@ fn value_bytes(value: Option<&Value>) -> usize {
     value.map_or(0, |value| value.len())
 }
 
-/// A change of a segment's live counts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct LiveBytesChange {
-    pub(crate) bytes: i64,
-    pub(crate) pieces: i64,
-}
-
-impl std::ops::AddAssign for LiveBytesChange {
-    fn add_assign(&mut self, other: LiveBytesChange) {
-        self.bytes += other.bytes;
-        self.pieces += other.pieces;
-    }
-}
-
 /// The rows of consecutive commits; `None` if the row is removed.
 #[derive(Default)]
-pub(crate) struct Table {
+pub(crate) struct CommittedRows {
     pub(crate) rows: BTreeMap<Value, Option<Value>>,
     /// Changes of live counts, by the first position of each segment.
     pub(crate) live: HashMap<Position, LiveBytesChange>,
@@ -56,7 +43,7 @@ pub(crate) struct Table {
     since: Option<Instant>,
 }
 
-impl Table {
+impl CommittedRows {
     /// Estimated memory of its rows, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -65,8 +52,8 @@ impl Table {
 
 #[derive(Default)]
 struct Tables {
-    active: Table,
-    frozen: Option<Arc<Table>>,
+    active: CommittedRows,
+    frozen: Option<Arc<CommittedRows>>,
 }
 
 /// Both tables.
@@ -118,13 +105,13 @@ impl Memtable {
     /// How full the active table is.
     pub(crate) fn filling(&self) -> ActiveSize {
         let tables = self.tables.read();
-        let Table { bytes, since, .. } = tables.active;
+        let CommittedRows { bytes, since, .. } = tables.active;
         ActiveSize { bytes, since, is_first: false }
     }
 
     /// Freezes the active table; returns `None` if it is empty. The previously frozen table must be thawed
     /// first.
-    pub(crate) fn freeze(&self) -> Option<Arc<Table>> {
+    pub(crate) fn freeze(&self) -> Option<Arc<CommittedRows>> {
         let mut tables = self.tables.write();
         if tables.active.since.is_none() || tables.frozen.is_some() {
             return tables.frozen.clone();
@@ -175,7 +162,7 @@ impl Memtable {
             return (Vec::new(), true);
         }
         let tables = self.tables.read();
-        let in_order = |table: &Table| -> Vec<Row> {
+        let in_order = |table: &CommittedRows| -> Vec<Row> {
             let range = table.rows.range::<[u8], _>((lower, upper));
             let own = |(key, value): (&Value, &Option<Value>)| (key.clone(), value.clone());
             match backwards {

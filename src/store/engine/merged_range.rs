@@ -9,9 +9,10 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::store::engine::memtable::{self, Row};
-use crate::store::engine::state::Value;
-use crate::store::engine::{EngineError, Shared};
+use super::error::EngineError;
+use super::inner::EngineInner;
+use super::memtable::{self, Row};
+use super::state::Value;
 
 /// Rows in the first chunk; the next constant is the limit of a chunk.
 const FIRST_CHUNK: usize = 2;
@@ -21,7 +22,7 @@ type Pair = (Value, Value);
 
 /// An iterator that can be read from both ends.
 pub(crate) struct MergedRange {
-    shared: Arc<Shared>,
+    inner: Arc<EngineInner>,
     lower: Bound<Vec<u8>>,
     upper: Bound<Vec<u8>>,
     /// Rows read from the lower end, in order.
@@ -34,9 +35,9 @@ pub(crate) struct MergedRange {
 }
 
 impl MergedRange {
-    pub(crate) fn new(shared: Arc<Shared>, lower: Bound<Vec<u8>>, upper: Bound<Vec<u8>>) -> MergedRange {
+    pub(crate) fn new(inner: Arc<EngineInner>, lower: Bound<Vec<u8>>, upper: Bound<Vec<u8>>) -> MergedRange {
         MergedRange {
-            shared,
+            inner,
             lower,
             upper,
             front: VecDeque::new(),
@@ -51,13 +52,13 @@ impl MergedRange {
         while !self.exhausted {
             let most = self.chunk;
             self.chunk = (most * 4).min(LARGEST_CHUNK);
-            let generation = self.shared.memtable.generation();
+            let generation = self.inner.memtable.generation();
             let bounds = (as_slice(&self.lower), as_slice(&self.upper));
             if memtable::is_empty(bounds.0, bounds.1) {
                 self.exhausted = true;
                 return Ok(());
             }
-            let (newer, all) = self.shared.memtable.take(bounds, backwards, most);
+            let (newer, all) = self.inner.memtable.take(bounds, backwards, most);
             // If the tables hold more than was read, only rows before that edge count.
             let edge = newer.last().filter(|_| !all).map(|(key, _)| key.clone());
             let within = match (&edge, backwards) {
@@ -68,7 +69,7 @@ impl MergedRange {
             // Every removed row may hide a row of the state.
             let hidden = newer.iter().filter(|(_, value)| value.is_none()).count();
             let (older, older_all) = self.of_state(within, backwards, most + hidden)?;
-            if self.shared.memtable.generation() != generation {
+            if self.inner.memtable.generation() != generation {
                 self.chunk = most;
                 continue;
             }
@@ -103,7 +104,7 @@ impl MergedRange {
         backwards: bool,
         most: usize,
     ) -> Result<(Vec<Row>, bool), EngineError> {
-        let rows = self.shared.state.between(bounds)?;
+        let rows = self.inner.state.between(bounds)?;
         let own = |row: Result<Pair, EngineError>| row.map(|(key, value)| (key, Some(value)));
         let rows: Vec<Row> = match backwards {
             false => rows.take(most).map(own).collect::<Result<_, _>>()?,

@@ -10,17 +10,22 @@
 //! * The engine treats keys and values as bytes, with two exceptions: it knows which rows it caches in memory
 //!   (`keys.rs` decides), and that the row of a log entry points into the journal.
 
-pub(crate) mod applier;
-pub(crate) mod damage;
-pub(crate) mod error;
+mod applier;
+mod batch;
+mod damage;
+mod error;
 #[cfg(test)]
 mod fault_tests;
-pub(crate) mod live_bytes;
-pub(crate) mod memtable;
+mod inner;
+mod live_bytes;
+mod memtable;
 mod merged_range;
-pub(crate) mod pin;
-pub(crate) mod row_cache;
-pub(crate) mod state;
+mod pin;
+mod progress;
+mod replay;
+mod row_cache;
+mod state;
+mod state_rows;
 #[cfg(test)]
 mod tests;
 
@@ -30,93 +35,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use self::applier::Applier;
+pub(crate) use self::batch::Batch;
+pub(crate) use self::damage::{Damage, DamagedPieces};
 pub(crate) use self::error::EngineError;
-use self::live_bytes::{LiveBytes, SegmentCounts};
-use self::memtable::Memtable;
+pub(crate) use self::live_bytes::{LiveBytes, LiveBytesChange, SegmentCounts};
+pub use self::row_cache::RowCacheStats;
+pub(crate) use self::state::{State, Value, guard_damaged, has_blobs};
+pub(crate) use self::state_rows::{SCHEMA, journal_of, position, position_key, position_row};
+
+use self::applier::Applier;
+use self::batch::{NewPiece, RowChange};
+use self::inner::EngineInner;
 use self::merged_range::MergedRange;
-use self::pin::{Pin, Pins};
-use self::row_cache::{RowCache, RowCacheStats};
-use self::state::State;
-pub(crate) use self::state::{Value, has_blobs, private_dir, sync_dir};
-use crate::store::disk::space::Io;
-use crate::store::format::keys::{self, KeyKind, MetaKey};
-use crate::store::format::log_entry::LogEntry;
-use crate::store::format::piece::{Head, MAX_VALUE};
+use self::pin::Pin;
+use self::replay::Replay;
+use self::row_cache::RowCache;
+use crate::store::disk::io::Io;
+use crate::store::format::keys;
+use crate::store::format::log_entry::{LogEntry, piece_of};
 use crate::store::journal::{self, Journal, NewRecord, Piece, Position, RecordKind, SegmentInfo};
-use crate::store::log::recover;
 use crate::store::quota::ledger::Quotas;
-use crate::store::stats::JournalStats;
-use crate::sync::Mutex;
-
-/// One row of a batch.
-pub(crate) struct RowChange {
-    pub(crate) key: Vec<u8>,
-    /// The value; `None` removes the row.
-    pub(crate) value: Option<Vec<u8>>,
-    /// Whether nothing is stored under the key, so that no lookup is needed.
-    pub(crate) is_new: bool,
-}
-
-/// Packed events of one tenant, to be stored in the journal, and the key of the row that points at them.
-pub(crate) struct NewPiece {
-    key: Vec<u8>,
-    bytes: Vec<u8>,
-    head: Head,
-}
-
-/// Rows that are written and removed atomically.
-#[derive(Default)]
-pub(crate) struct Batch {
-    /// The changes in order: a later one replaces an earlier one with the same key.
-    rows: Vec<RowChange>,
-    pieces: Vec<NewPiece>,
-    /// Pieces that no row points at any more.
-    freed: Vec<Piece>,
-    /// Bytes of its keys and values.
-    pub(crate) bytes: u64,
-}
-
-impl Batch {
-    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
-        self.push(key, Some(value), false);
-    }
-    /// [`Batch::put`] of a key under which nothing is stored.
-    pub(crate) fn put_new(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        debug_assert!(value.len() <= MAX_VALUE, "a value of {} bytes", value.len());
-        self.push(key, Some(value), true);
-    }
-    pub(crate) fn delete(&mut self, key: &[u8]) {
-        self.push(key.to_vec(), None, false);
-    }
-    /// Stores packed events in the journal, and under `key` the row that points at them.
-    pub(crate) fn put_piece(&mut self, key: Vec<u8>, bytes: Vec<u8>, head: Head) {
-        self.bytes += (key.len() + bytes.len()) as u64;
-        self.pieces.push(NewPiece { key, bytes, head });
-    }
-    /// [`Batch::put_piece`] that replaces `old`.
-    pub(crate) fn replace_piece(&mut self, key: Vec<u8>, old: &LogEntry, bytes: Vec<u8>, head: Head) {
-        self.freed.push(old.piece);
-        self.put_piece(key, bytes, head);
-    }
-    /// Removes packed events.
-    pub(crate) fn delete_piece(&mut self, key: &[u8], entry: &LogEntry) {
-        self.freed.push(entry.piece);
-        self.delete(key);
-    }
-    fn push(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, is_new: bool) {
-        self.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-        self.rows.push(RowChange { key, value, is_new });
-    }
-    /// The changes in order, without those of pieces.
-    pub(crate) fn changes(&self) -> &[RowChange] {
-        &self.rows
-    }
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.pieces.is_empty()
-    }
-}
 
 /// Default size of a segment of the journal, in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
@@ -140,22 +78,23 @@ pub(crate) struct EngineOptions {
     pub(crate) io: Arc<dyn Io>,
 }
 
-/// What the engine shares with its applier and with iterators.
-pub(crate) struct Shared {
-    pub(crate) journal: Journal,
-    pub(crate) state: State,
-    pub(crate) memtable: Memtable,
-    /// The live pieces of each segment, as of the state.
-    pub(crate) live: Mutex<LiveBytes>,
-    pub(crate) progress: applier::Progress,
-    /// While a pin is held, no segment is removed.
-    pub(crate) pins: Arc<Pins>,
+/// How much disk space the journal takes, and why.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct JournalStats {
+    /// Number of segment files.
+    pub segments: u64,
+    /// Bytes that they take on disk.
+    pub bytes: u64,
+    /// Bytes of retained events in them.
+    pub live_bytes: u64,
+    /// Bytes of records that an opening after a crash would replay.
+    pub replay_bytes: u64,
 }
 
 /// The open journal and state of a data directory.
 pub(crate) struct Engine {
-    shared: Arc<Shared>,
-    /// Dropped before `shared`.
+    inner: Arc<EngineInner>,
+    /// Dropped before `inner`.
     _applier: Applier,
     fsync: bool,
     io: Arc<dyn Io>,
@@ -205,11 +144,11 @@ impl Engine {
         let io = options.io.clone();
         io.write().map_err(|error| EngineError::io(&error, false))?;
         let state = State::open(&options.state, options.cache_bytes, io.clone())?;
-        recover::check_layout(&state)?;
-        let from = applier::position(&state)?;
+        state_rows::check_layout(&state)?;
+        let from = position(&state)?;
         let live = LiveBytes::load(&state)?;
-        let state_journal = applier::journal_of(&state)?;
-        let replay = applier::Replay::new(state, live);
+        let state_journal = journal_of(&state)?;
+        let replay = Replay::new(state, live);
         let journal = journal::Options {
             dir: options.journal.clone(),
             segment_bytes: options.segment_bytes,
@@ -220,9 +159,9 @@ impl Engine {
         let (journal, replayed) = replay.run(journal, from)?;
         replayed.check(&journal)?;
         let epoch = AtomicU32::new(journal.epoch());
-        let shared = Arc::new(replayed.into_shared(journal));
-        let applier = Applier::start(shared.clone())?;
-        Ok(Engine { shared, _applier: applier, fsync: options.fsync, io, epoch, rows: None, quotas: None })
+        let inner = Arc::new(replayed.into_inner(journal));
+        let applier = Applier::start(inner.clone())?;
+        Ok(Engine { inner, _applier: applier, fsync: options.fsync, io, epoch, rows: None, quotas: None })
     }
 
     /// Caches up to `bytes` of rows in memory from now on.
@@ -238,9 +177,9 @@ impl Engine {
     /// Closes the engine. Returns the position up to which commits were acknowledged. Anything in the journal
     /// after it is left over from failed commits.
     pub(crate) fn close(self) -> Position {
-        let shared = self.shared.clone();
+        let inner = self.inner.clone();
         drop(self);
-        shared.journal.end()
+        inner.journal.end()
     }
 
     /// Sets the epoch of the records that follow.
@@ -255,7 +194,7 @@ impl Engine {
 
     /// The journal.
     pub(crate) fn journal(&self) -> &Journal {
-        &self.shared.journal
+        &self.inner.journal
     }
 
     /// Writes everything committed so far into the state and makes it durable. Returns the state's position.
@@ -264,33 +203,33 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn check_point(&self) -> Result<Position, EngineError> {
-        self.shared.progress.check_point()
+        self.inner.progress.check_point()
     }
 
     /// How much disk space the journal takes.
     pub(crate) fn journal_stats(&self) -> JournalStats {
         let segments = self.segments();
-        let checked = self.shared.progress.last_checkpoint();
+        let checked = self.inner.progress.last_checkpoint();
         JournalStats {
             segments: segments.len() as u64,
             bytes: segments.iter().map(|(segment, _)| segment.bytes).sum(),
             live_bytes: segments.iter().map(|(_, live)| live.bytes).sum(),
-            replay_bytes: self.shared.journal.end().0.saturating_sub(checked.0),
+            replay_bytes: self.inner.journal.end().0.saturating_sub(checked.0),
         }
     }
 
     /// Prevents the removal of segments for at most `limit`; `None` if another pin is held.
     pub(crate) fn pin(&self, limit: Duration) -> Option<Pin> {
-        self.shared.pins.take(limit)
+        self.inner.pins.take(limit)
     }
 
     /// Every segment of the journal with its live counts, in order.
     pub(crate) fn segments(&self) -> Vec<(SegmentInfo, SegmentCounts)> {
         // The memtable is read first: a change that moves into the state meanwhile is counted twice, rather
         // than not at all.
-        let changes = self.shared.memtable.live();
-        let live = self.shared.live.lock();
-        let segments = self.shared.journal.segments();
+        let changes = self.inner.memtable.live();
+        let live = self.inner.live.lock();
+        let segments = self.inner.journal.segments();
         let counts = |segment: &SegmentInfo| {
             live.of(segment.first).after(changes.get(&segment.first).copied().unwrap_or_default())
         };
@@ -304,8 +243,8 @@ impl Engine {
     /// Checks whether the disk accepts data again after it failed. The engine has to be opened again in any
     /// case.
     pub(crate) fn probe(&self) -> Result<(), EngineError> {
-        self.shared.journal.probe()?;
-        self.shared.state.probe()
+        self.inner.journal.probe()?;
+        self.inner.state.probe()
     }
 
     /// Checks whether the applier still runs, and returns the error that stopped it otherwise.
@@ -313,7 +252,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn check(&self) -> Result<(), EngineError> {
-        self.shared.progress.check()
+        self.inner.progress.check()
     }
 
     /// Appends `batch` to the journal and makes it visible. It is durable with the next commit. This is only
@@ -351,12 +290,16 @@ impl Engine {
         recorded: impl FnOnce(),
     ) -> Result<(), EngineError> {
         self.io.write().map_err(|error| EngineError::io(&error, false))?;
-        self.shared.progress.wait_for_room(&self.shared.memtable)?;
+        self.inner.progress.wait_for_room(&self.inner.memtable)?;
         let usage = match &self.quotas {
-            Some(quotas) => quotas.measure(self, &mut batch)?,
+            Some(quotas) => {
+                let usage = quotas.measure(batch.changed_lengths(), |key| self.length(key))?;
+                usage.iter().for_each(|(tenant, usage)| batch.write_usage(*tenant, *usage));
+                usage
+            }
             None => Vec::new(),
         };
-        let Shared { journal, memtable, progress, .. } = &*self.shared;
+        let EngineInner { journal, memtable, progress, .. } = &*self.inner;
         // A piece that is visible and then lost with a failed sync could not be read any more.
         let sync = sync || (self.fsync && !batch.pieces.is_empty());
         let end = if batch.is_empty() { journal.end() } else { self.append(&mut batch, kind)? };
@@ -373,10 +316,10 @@ impl Engine {
         let live: Vec<_> = batch
             .freed
             .iter()
-            .filter_map(|piece| Some((segment_of(piece)?, live_change(piece, -1))))
+            .filter_map(|piece| Some((segment_of(piece)?, LiveBytesChange::of(piece, -1))))
             .chain(batch.rows.iter().filter_map(|row| {
                 let piece = piece_of(&row.key, row.value.as_deref()?)?;
-                Some((segment_of(&piece)?, live_change(&piece, 1)))
+                Some((segment_of(&piece)?, LiveBytesChange::of(&piece, 1)))
             }))
             .collect();
         let rows: Vec<memtable::Row> =
@@ -401,7 +344,7 @@ impl Engine {
     /// Appends the batch's record, and turns its pieces into rows that point at them. Returns the end of the
     /// record.
     fn append(&self, batch: &mut Batch, kind: RecordKind) -> Result<Position, EngineError> {
-        let journal = &self.shared.journal;
+        let journal = &self.inner.journal;
         let mut record = NewRecord::new(kind, self.epoch.load(Relaxed), journal.end());
         for NewPiece { key, bytes, head } in std::mem::take(&mut batch.pieces) {
             let piece = record.add_piece(bytes);
@@ -419,7 +362,7 @@ impl Engine {
         let last = journal.last_segment();
         let end = journal.append(&record)?;
         if journal.last_segment() != last {
-            self.shared.progress.rolled();
+            self.inner.progress.rolled();
         }
         Ok(end)
     }
@@ -429,18 +372,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError`].
     pub(crate) fn piece(&self, piece: &Piece) -> Result<Vec<u8>, EngineError> {
-        Ok(self.shared.journal.read(*piece)?)
+        Ok(self.inner.journal.read(*piece)?)
     }
 
     /// [`Engine::piece`] into `bytes`, like [`Journal::read_into`].
     pub(crate) fn piece_into(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
-        Ok(self.shared.journal.read_into(*piece, bytes)?)
+        Ok(self.inner.journal.read_into(*piece, bytes)?)
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, EngineError> {
-        match self.shared.memtable.get(key) {
+        match self.inner.memtable.get(key) {
             Some(row) => Ok(row),
-            None => self.shared.state.get(key),
+            None => self.inner.state.get(key),
         }
     }
 
@@ -480,7 +423,7 @@ impl Engine {
         &self,
         (lower, upper): (Bound<Vec<u8>>, Bound<Vec<u8>>),
     ) -> impl DoubleEndedIterator<Item = Result<(Value, Value), EngineError>> + use<> {
-        MergedRange::new(self.shared.clone(), lower, upper)
+        MergedRange::new(self.inner.clone(), lower, upper)
     }
 
     /// The first row from `from` (inclusive) to `to` (exclusive).
@@ -492,19 +435,4 @@ impl Engine {
     pub(crate) fn last(&self, from: &[u8], to: &[u8]) -> Result<Option<(Value, Value)>, EngineError> {
         self.range(from, to).next_back().transpose()
     }
-}
-
-/// The piece that a row points at, if the row is a log entry.
-pub(crate) fn piece_of(key: &[u8], value: &[u8]) -> Option<Piece> {
-    (keys::kind_of(key) == Some(KeyKind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
-}
-
-/// The change of a segment's live counts when a piece is added (`sign` 1) or removed (-1).
-pub(crate) fn live_change(piece: &Piece, sign: i64) -> memtable::LiveBytesChange {
-    memtable::LiveBytesChange { bytes: sign * i64::from(piece.len), pieces: sign }
-}
-
-/// The key of the row with the state's position.
-pub(crate) fn position_key() -> Vec<u8> {
-    keys::meta(MetaKey::Position)
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, GuardResult};
 
-use crate::store::engine::Value;
+use super::state::Value;
 
 /// Memory of a row besides its key and value, as measured with mimalloc: the table's entry, and the rounding
 /// of two allocations.

@@ -17,15 +17,16 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::store::disk::space::Io;
-use crate::store::engine::EngineError;
+use super::error::EngineError;
+use crate::store::disk::dirs::{private_dir, sync_dir};
+use crate::store::disk::io::Io;
 use crate::store::format::piece::SEGMENT_BYTES;
 
 /// The bytes of a row's value, shared with sled's cache.
@@ -122,21 +123,6 @@ fn forget_doubtful_pages(io: &dyn Io, database: &Path) -> Result<bool, EngineErr
     io.sync_state(&file).map_err(|error| EngineError::io(&error, true))?;
     io.drop_pages(&file).map_err(|error| EngineError::io(&error, false))?;
     Ok(true)
-}
-
-/// Creates a directory, if absent, that only this user may enter.
-pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    match fs::set_permissions(dir, fs::Permissions::from_mode(0o700)) {
-        // The directory existed and belongs to another user, who decides its permissions.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        other => other,
-    }
-}
-
-/// Makes a directory's entries (names, renames) durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 impl State {

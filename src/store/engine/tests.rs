@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::ids::TenantId;
-use crate::store::disk::space::Disk;
+use crate::store::disk::io::Disk;
 use crate::store::engine::{Batch, Engine, EngineOptions};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::piece::Head;
@@ -98,7 +98,7 @@ fn check(engine: &Engine, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
         ] {
             let expected = of_model(bounds.clone());
             let pair = |row: Result<_, _>| {
-                let (key, value): (crate::store::engine::state::Value, crate::store::engine::state::Value) =
+                let (key, value): (crate::store::engine::Value, crate::store::engine::Value) =
                     Result::expect(row.map_err(drop), "read");
                 (key.to_vec(), value.to_vec())
             };

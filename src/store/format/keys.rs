@@ -274,6 +274,18 @@ pub(crate) fn after(kind: KeyKind, tenant: TenantId) -> Vec<u8> {
     }
 }
 
+/// The first key tail after all that start with `prefix`.
+pub(crate) fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    vec![u8::MAX; MAX_NAME] // only if a list's number and digest are all ones
+}
+
 /// Parses a key.
 ///
 /// # Errors

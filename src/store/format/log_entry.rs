@@ -6,8 +6,9 @@
 //!   versions 1 and 2.
 //! * This module knows neither journal nor tenant, and reads no clock or disk.
 
+use super::keys::{self, KeyKind};
+use super::piece::Head;
 use crate::frame::record::{BadRecord, get, put};
-use crate::store::format::piece::Head;
 use crate::store::journal::{Piece, Position};
 
 const VERSION: u8 = 3;
@@ -59,6 +60,11 @@ impl LogEntry {
     pub(crate) fn bytes(&self, key: &[u8]) -> u64 {
         key.len() as u64 + u64::from(self.piece.len)
     }
+}
+
+/// The piece that a row points at, if the row is a log entry.
+pub(crate) fn piece_of(key: &[u8], value: &[u8]) -> Option<Piece> {
+    (keys::kind_of(key) == Some(KeyKind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
 }
 
 #[cfg(test)]

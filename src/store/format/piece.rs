@@ -11,12 +11,12 @@
 //!   engine: `version u8 ‖ count u32 BE ‖ min received u64 BE ‖ max received u64 BE ‖ count old records`.
 //! * The codec knows no tenant state, clock or disk.
 
+use super::deleted_users::DeletedUsers;
+use super::keys;
 use crate::event;
 use crate::frame::record::{self, BadRecord, Record};
 use crate::frame::{Frame, RoutingKey, legacy_record};
 use crate::ids::Sequence;
-use crate::store::commit::tombstones::Users;
-use crate::store::format::keys;
 
 /// Size of sled's segments in bytes, fixed at creation.
 pub(crate) const SEGMENT_BYTES: usize = 8 << 20;
@@ -173,7 +173,7 @@ const SEARCHED: usize = 4;
 ///
 /// # Errors
 /// [`BadRecord`] if it is damaged.
-pub(crate) fn without_users(piece: &[u8], users: &Users) -> Result<Option<Vec<u8>>, BadRecord> {
+pub(crate) fn without_users(piece: &[u8], users: &DeletedUsers) -> Result<Option<Vec<u8>>, BadRecord> {
     // Routing keys are stored unescaped, so a byte search finds them.
     let found = |key: &str| memchr::memmem::find(piece, key.as_bytes()).is_some();
     if users.len() <= SEARCHED && !users.keys().any(found) {
@@ -327,8 +327,8 @@ mod tests {
         value
     }
 
-    fn users(sub: &str) -> Users {
-        let mut users = Users::default();
+    fn users(sub: &str) -> DeletedUsers {
+        let mut users = DeletedUsers::default();
         users.add(sub);
         users
     }

@@ -8,12 +8,11 @@
 use std::collections::VecDeque;
 use std::ops::Bound;
 
+use super::index::{self, after_span, entry_of, number_of, span_of, start_of};
 use crate::ids::TenantId;
 use crate::store::engine::{Engine, EngineError, Value};
-use crate::store::format::keys::{self, KeyKind};
-use crate::store::lists::index::{
-    self, EntryKey, Group, after_span, end_of_prefix, entry_of, number_of, span_of, start_of,
-};
+use crate::store::format::keys::{self, KeyKind, end_of_prefix};
+use crate::store::format::list_group::{EntryKey, Group};
 use crate::store::lists::intersect::ListScan;
 
 /// The groups of a page.
@@ -306,10 +305,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::disk::space::Disk;
+    use crate::store::disk::io::Disk;
     use crate::store::engine::{Batch, EngineOptions};
     use crate::store::format::keys::List;
-    use crate::store::lists::index::{IndexWrites, ListEntry};
+    use crate::store::format::list_group::ListEntry;
+    use crate::store::lists::index::IndexWrites;
 
     const TENANT: TenantId = TenantId(3);
     const GROUPS: usize = 3;

@@ -9,19 +9,14 @@
 //! * Entries never move: readers read keys one after the other, and would miss an entry that moves behind
 //!   them. A deleted entry is removed from its run under the same key, so a run's key only says where the run
 //!   started.
-//! * A group is identified by a digest, so any text may name one and keys stay short.
 
 use crate::ids::TenantId;
-use crate::store::dedup::lanes::scope;
 use crate::store::engine::{Batch, Engine, EngineError};
-use crate::store::format::keys::{self, KeyKind, List};
+use crate::store::format::keys::{self, KeyKind, end_of_prefix};
+use crate::store::format::list_group::{BEFORE_ID, EntryKey, GROUP, Group, ListEntry};
 use crate::store::rows::builder::{Rows, TooLong, check_tail};
 
 const VERSION: u8 = 1;
-/// Bytes of a group's digest.
-const GROUP: usize = 16;
-/// Bytes before an entry's id: list, digest, number.
-pub(crate) const BEFORE_ID: usize = 1 + GROUP + 8;
 /// Size of a span, as a power of two. Numbers are microseconds, so a span is about what a busy list gets in
 /// one commit. This is part of the format on disk: runs with another span need another version.
 const SPAN_BITS: u32 = 12;
@@ -33,41 +28,6 @@ const IN_RUN: usize = 2 + 2;
 const _: () = assert!(SPAN_BITS <= u16::BITS);
 // One byte is for the version.
 const _: () = assert!(RUN * (IN_RUN + keys::MAX_NAME) < crate::store::format::piece::MAX_VALUE);
-
-/// A group of a list: what one page is taken from.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Group {
-    list: List,
-    digest: [u8; GROUP],
-}
-
-impl Group {
-    /// The group of `list` that is named by `parts`.
-    #[must_use]
-    pub fn new(list: List, parts: &[&str]) -> Group {
-        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        let mut digest = [0; GROUP];
-        digest.copy_from_slice(&scope(&parts)[..GROUP]);
-        Group { list, digest }
-    }
-
-    pub(crate) fn prefix(self) -> Vec<u8> {
-        [&[self.list as u8][..], &self.digest].concat()
-    }
-}
-
-/// A list index entry without its id: entries of a group are ordered by `number`, and those with equal
-/// numbers by id.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ListEntry {
-    /// The group.
-    pub group: Group,
-    /// The number that it is ordered by.
-    pub number: u64,
-}
-
-/// A number and an id, which entries are ordered by.
-pub(crate) type EntryKey = (u64, String);
 
 /// The key tail of a single entry, and of a run that starts with it.
 fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
@@ -146,18 +106,6 @@ fn text(id: &[u8]) -> Result<&str, EngineError> {
 
 fn damaged() -> EngineError {
     EngineError::Engine("a stored list entry is damaged".into())
-}
-
-/// The first key tail after all that start with `prefix`.
-pub(crate) fn end_of_prefix(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    vec![u8::MAX; keys::MAX_NAME] // only if a list's number and digest are all ones
 }
 
 impl Rows {
@@ -307,6 +255,7 @@ impl GroupWriter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::format::keys::List;
 
     #[test]
     fn a_run_comes_back_and_nothing_cut_is_one() {

@@ -11,8 +11,8 @@
 use std::ops::Bound;
 
 use crate::store::engine::EngineError;
+use crate::store::format::list_group::{EntryKey, Group};
 use crate::store::lists::cursor::{ListCursor as _, ListReader, MergedCursor};
-use crate::store::lists::index::{EntryKey, Group};
 
 /// Largest number of rows read between two skips.
 const MOST_ROWS: usize = 7;

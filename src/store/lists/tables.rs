@@ -9,8 +9,8 @@ use crate::ids::TenantId;
 use crate::store::Store;
 use crate::store::engine::{Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind, Table};
+use crate::store::format::list_group::{EntryKey, Group};
 use crate::store::lists::cursor::{GroupSelector, ListReader};
-use crate::store::lists::index::{EntryKey, Group};
 use crate::store::log::read_pool::ReadError;
 use crate::store::rows::builder::{PriorValue, Rows, TooLong};
 

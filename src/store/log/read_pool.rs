@@ -17,14 +17,14 @@ use tokio::sync::oneshot;
 use crate::cursor::CursorKey;
 use crate::frame::json_page::JsonPage;
 use crate::ids::{Sequence, TenantId};
-use crate::store::engine::damage::Damage;
-use crate::store::engine::{Engine, EngineError};
+use crate::store::engine::{Damage, Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::log_entry::LogEntry;
 use crate::store::log::page::{BufferPool, JsonEvents, Page, PageForm, PageReader, PageSpan};
 use crate::store::log::page_cache::PageCache;
 use crate::store::log::read_queue::{LaneKind, LogWaiter, ReadQueue, ReadTask, ReplyJob};
 use crate::store::log::tenant_log::TenantLog;
+use crate::store::rows::records;
 use crate::store::stats::Stats;
 use crate::sync::RwLock;
 
@@ -347,7 +347,8 @@ impl ReadPool {
                 PieceRead::Gone => continue,
                 PieceRead::Damaged(damage) => {
                     let last = entry.head.last(first);
-                    self.stats.damaged.note(engine, tenant, (first, last), &damage);
+                    let name = || records::name_of(engine, tenant);
+                    self.stats.damaged.note(tenant, (first, last), &damage, name);
                     bytes += entry.piece.len as usize;
                     // The events before the damaged piece come first.
                     if pages.last().is_some_and(|last| last > after) {
@@ -428,8 +429,8 @@ mod tests {
 
     use super::*;
     use crate::frame::tests::KEY;
+    use crate::store::format::log_counters::LogCounters;
     use crate::store::log::page::tests::{pieces, stretches};
-    use crate::store::log::recover::RecoveredLog;
 
     fn reads() -> ReadPool {
         ReadPool::new(1 << 20, KEY, Arc::default())
@@ -439,7 +440,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
         let reads = reads();
-        let recovered = RecoveredLog { end: Sequence(9), ..RecoveredLog::default() };
+        let recovered = LogCounters { end: Sequence(9), ..LogCounters::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         reads.cache.insert(TenantId(1), &stretches(0, 5..=9, 1), 0);
         let read = reads.log(&log, Sequence(0)).await.expect("known");
@@ -458,7 +459,7 @@ mod tests {
     #[tokio::test]
     async fn json_of_what_is_trimmed_or_forgotten_is_not_shown() {
         let reads = Arc::new(reads());
-        let recovered = RecoveredLog { end: Sequence(9), ..RecoveredLog::default() };
+        let recovered = LogCounters { end: Sequence(9), ..LogCounters::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
         let fill = || {
             let mut pages = PageReader::<JsonPage>::new(&reads.buffers, TenantId(1), &KEY, Sequence(0));

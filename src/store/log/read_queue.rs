@@ -332,7 +332,7 @@ impl WaitingReads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::log::recover::RecoveredLog;
+    use crate::store::format::log_counters::LogCounters;
 
     /// A job with this many slices, which sends its number as its name, and its waiter.
     struct Sliced(u32, oneshot::Sender<()>);
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn readers_of_a_log_are_served_by_position_and_in_turn_with_jobs() {
         let queue = ReadQueue::default();
-        let log = Arc::new(TenantLog::new(A, 1, &RecoveredLog::default(), u32::MAX));
+        let log = Arc::new(TenantLog::new(A, 1, &LogCounters::default(), u32::MAX));
         let mut replies = Vec::new();
         let mut wait = |after: u64| {
             let (reply, answer) = oneshot::channel();

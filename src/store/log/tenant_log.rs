@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::ids::{Sequence, TenantId};
+use crate::store::format::log_counters::LogCounters;
 use crate::store::format::piece::MAX_VALUE;
-use crate::store::log::recover::RecoveredLog;
 
 /// Limit on events of one tenant that are appended and not yet committed. A new epoch starts this far above
 /// the recovered end, so that the sequence of an event that was delivered live but never committed is not
@@ -60,7 +60,7 @@ pub struct TenantLog {
 }
 
 impl TenantLog {
-    pub(crate) fn new(tenant: TenantId, epoch: u32, recovered: &RecoveredLog, uncommitted: u32) -> TenantLog {
+    pub(crate) fn new(tenant: TenantId, epoch: u32, recovered: &LogCounters, uncommitted: u32) -> TenantLog {
         let room = uncommitted.clamp(1, UNCOMMITTED_EVENTS);
         let log = TenantLog {
             tenant,
@@ -81,7 +81,7 @@ impl TenantLog {
     }
 
     /// Moves to the start of `epoch`, one uncommitted limit above what is on disk.
-    pub(crate) fn begin_epoch(&self, epoch: u32, recovered: &RecoveredLog) {
+    pub(crate) fn begin_epoch(&self, epoch: u32, recovered: &LogCounters) {
         let counter = recovered.end.counter() + u64::from(UNCOMMITTED_EVENTS);
         let start = Sequence::new(epoch, counter).0;
         self.oldest.store(recovered.oldest.0, Release);
@@ -208,13 +208,13 @@ mod tests {
     use super::*;
 
     fn log() -> Arc<TenantLog> {
-        Arc::new(TenantLog::new(TenantId(1), 3, &RecoveredLog::default(), UNCOMMITTED_EVENTS))
+        Arc::new(TenantLog::new(TenantId(1), 3, &LogCounters::default(), UNCOMMITTED_EVENTS))
     }
 
     #[test]
     fn an_epoch_begins_one_uncommitted_limit_above_the_recovered_end() {
         let recovered =
-            RecoveredLog { end: Sequence::new(2, 100), last_received_ms: 5, ..RecoveredLog::default() };
+            LogCounters { end: Sequence::new(2, 100), last_received_ms: 5, ..LogCounters::default() };
         let log = TenantLog::new(TenantId(1), 3, &recovered, UNCOMMITTED_EVENTS);
         assert_eq!(log.end(), Sequence::new(3, 100 + u64::from(UNCOMMITTED_EVENTS)));
         assert_eq!(

@@ -14,11 +14,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::usage::{ChangedLength, Difference, Usage, dedup_bytes, differences};
 use crate::ids::TenantId;
-use crate::store::engine::{Batch, Engine, EngineError};
-use crate::store::format::keys::{self, KeyKind};
-use crate::store::quota::usage::{self, Difference, Usage, differences};
-use crate::store::rows::builder::dedup_bytes;
 use crate::sync::Mutex;
 
 /// The part of `store.max_live_bytes`, as a divisor, that rows may fill before organizations over their equal
@@ -70,7 +67,7 @@ pub struct OverQuota {
 
 /// The quotas of organizations.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub(crate) struct QuotaLimits {
     /// Limit on the bytes of one organization, including its events; 0 means a share.
     pub(crate) bytes: u64,
     /// Limit on the rows of one organization; 0 means no limit.
@@ -79,7 +76,7 @@ pub(crate) struct Limits {
     pub(crate) max_live_bytes: u64,
 }
 
-impl Limits {
+impl QuotaLimits {
     /// How many bytes of events an organization may keep beside `usage`, if it has a limit of its own. A
     /// sixteenth of the limit is always left for the newest events, however many rows there are, so that
     /// reconnecting clients find them.
@@ -140,7 +137,7 @@ impl Ledger {
     /// part of that half. So a single organization is not limited by others that do not exist, and one that
     /// stores little is admitted however much others store. Rows of all together stay below `max_live_bytes`:
     /// at most half of it is taken under the first rule, and at most half under the second.
-    fn allowance(&self, limits: &Limits, account: &TenantAccount, growth: u64) -> Result<(), OverQuota> {
+    fn allowance(&self, limits: &QuotaLimits, account: &TenantAccount, growth: u64) -> Result<(), OverQuota> {
         let wanted = account.bytes().saturating_add(growth);
         let (limit, max) = if limits.bytes > 0 {
             ("limits.bytes_per_organization", limits.bytes)
@@ -191,7 +188,7 @@ impl RowBytes<'_> {
 
 /// The usage and the limits of all organizations.
 pub(crate) struct Quotas {
-    pub(crate) limits: Limits,
+    pub(crate) limits: QuotaLimits,
     ledger: Mutex<Ledger>,
     refused: AtomicU64,
 }
@@ -215,14 +212,12 @@ impl Drop for Reservation {
 }
 
 impl Quotas {
-    pub(crate) fn new(limits: Limits) -> Arc<Quotas> {
+    pub(crate) fn new(limits: QuotaLimits) -> Arc<Quotas> {
         Arc::new(Quotas { limits, ledger: Mutex::default(), refused: AtomicU64::new(0) })
     }
 
-    /// Loads every organization's usage. If no earlier run has counted the rows, it counts them first.
-    /// Reservations stay.
-    pub(crate) fn load(&self, engine: &Engine) -> Result<(), EngineError> {
-        let found = usage::load(engine)?;
+    /// Replaces the usage of all organizations by what was loaded. Reservations stay.
+    pub(crate) fn replace_usage(&self, found: Vec<(TenantId, Usage)>) {
         let mut ledger = self.ledger.lock();
         let known: Vec<TenantId> = ledger.accounts.keys().copied().collect();
         for tenant in known {
@@ -231,36 +226,24 @@ impl Quotas {
         for (tenant, usage) in found {
             ledger.change(tenant, |account| account.used = usage);
         }
-        Ok(())
     }
 
-    /// Adds to `batch` the usage of the organizations once it is applied, and returns it for
-    /// [`Quotas::apply_measured`]. Reads the length of each value that is replaced or deleted, except for rows that
-    /// are put as new.
-    pub(crate) fn measure(
+    /// The usage of organizations once a batch with `changes` is applied. The batch must store it, and
+    /// [`Quotas::apply_measured`] takes it afterwards. `length` reads the length of the value under a key; it
+    /// is called for each value that is replaced or deleted.
+    pub(crate) fn measure<'a, E>(
         &self,
-        engine: &Engine,
-        batch: &mut Batch,
-    ) -> Result<Vec<(TenantId, Usage)>, EngineError> {
-        let differences = differences(engine, batch)?;
-        let mut after = Vec::new();
-        {
-            let ledger = self.ledger.lock();
-            for (tenant, difference) in differences {
-                if difference != Difference::default() {
-                    let used = ledger.accounts.get(&tenant).map(|account| account.used).unwrap_or_default();
-                    after.push((tenant, difference.applied_to(used)));
-                }
-            }
-        }
-        for (tenant, usage) in &after {
-            let key = keys::key(KeyKind::Usage, *tenant, &[]);
-            match *usage == Usage::default() {
-                true => batch.delete(&key),
-                false => batch.put(key, usage.write()),
-            }
-        }
-        Ok(after)
+        changes: impl Iterator<Item = ChangedLength<'a>> + Clone,
+        length: impl Fn(&[u8]) -> Result<Option<usize>, E>,
+    ) -> Result<Vec<(TenantId, Usage)>, E> {
+        let differences = differences(changes, length)?;
+        let ledger = self.ledger.lock();
+        let changed = differences.into_iter().filter(|(_, difference)| *difference != Difference::default());
+        let after = changed.map(|(tenant, difference)| {
+            let used = ledger.accounts.get(&tenant).map(|account| account.used).unwrap_or_default();
+            (tenant, difference.applied_to(used))
+        });
+        Ok(after.collect())
     }
 
     /// Takes over what [`Quotas::measure`] returned, once its batch is applied.

@@ -6,16 +6,12 @@
 //! * This module knows keys and lengths, not what rows mean, and no limit.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use crate::ids::TenantId;
-use crate::store::engine::{Batch, Engine, EngineError};
-use crate::store::format::keys::{self, KeyKind, MetaKey};
+use crate::store::format::keys::{self, KeyKind};
 
 /// If the store has no mark of this version, the rows of all organizations are counted again.
 pub(crate) const VERSION: u8 = 1;
-/// Organizations whose usage is written in one batch when all rows are counted.
-const COUNTED_AT_ONCE: usize = 10_000;
 
 /// The usage of an organization.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -31,6 +27,12 @@ pub struct Usage {
 
 impl Usage {
     const LEN: usize = 1 + 3 * 8;
+
+    /// The row of `tenant`: its key and value; no value if the organization stores nothing.
+    pub(crate) fn row(self, tenant: TenantId) -> (Vec<u8>, Option<Vec<u8>>) {
+        let value = (self != Usage::default()).then(|| self.write());
+        (keys::key(KeyKind::Usage, tenant, &[]), value)
+    }
 
     pub(crate) fn write(self) -> Vec<u8> {
         let mut value = Vec::with_capacity(Self::LEN);
@@ -86,7 +88,7 @@ impl Difference {
 }
 
 /// Returns true if rows of a kind count towards an organization's usage.
-fn is_counted(kind: KeyKind) -> bool {
+pub(crate) fn is_counted(kind: KeyKind) -> bool {
     match kind {
         KeyKind::ApiKey
         | KeyKind::Revoked
@@ -119,85 +121,45 @@ pub(crate) fn counted_key(key: &[u8]) -> Option<(KeyKind, TenantId)> {
     Some((kind, TenantId(u64::from_be_bytes(*tenant)))).filter(|(_, tenant)| tenant.0 != 0)
 }
 
-/// Loads every organization's usage. If no earlier run has counted the rows, it counts them first.
-pub(crate) fn load(engine: &Engine) -> Result<Vec<(TenantId, Usage)>, EngineError> {
-    if engine.get(&keys::meta(MetaKey::Usage))?.as_deref() != Some(&[VERSION]) {
-        recount(engine)?;
-    }
-    let mut found = Vec::new();
-    for row in engine.range(&[KeyKind::Usage as u8], &[KeyKind::Usage as u8 + 1]) {
-        let (key, value) = row?;
-        match (keys::parse(&key), Usage::read(&value)) {
-            (Ok((_, tenant, _)), Some(usage)) => found.push((tenant, usage)),
-            _ => return Err(EngineError::Engine("a usage row is damaged".into())),
-        }
-    }
-    Ok(found)
+/// One changed row, as usage counts it.
+#[derive(Clone, Copy)]
+pub(crate) struct ChangedLength<'a> {
+    pub(crate) key: &'a [u8],
+    /// The length of the new value; `None` if the row is removed.
+    pub(crate) after: Option<usize>,
+    /// Whether nothing is stored under the key, so that no lookup is needed.
+    pub(crate) is_new: bool,
 }
 
-/// How `batch` changes the usage of each organization.
-pub(crate) fn differences(
-    engine: &Engine,
-    batch: &Batch,
-) -> Result<HashMap<TenantId, Difference>, EngineError> {
+/// How changes, in order, change the usage of each organization. `length` returns the length of the value
+/// under a key.
+pub(super) fn differences<'a, E>(
+    changes: impl Iterator<Item = ChangedLength<'a>> + Clone,
+    length: impl Fn(&[u8]) -> Result<Option<usize>, E>,
+) -> Result<HashMap<TenantId, Difference>, E> {
     let mut differences = HashMap::<TenantId, Difference>::new();
     let mut lengths = HashMap::<&[u8], Option<usize>>::new(); // the lengths after the changes so far
-    let counted_changes = || {
-        let changes = batch.changes().iter();
-        changes.filter_map(|change| counted_key(&change.key).map(|(kind, tenant)| (change, kind, tenant)))
-    };
+    let counted =
+        changes.filter_map(|change| counted_key(change.key).map(|(kind, tenant)| (change, kind, tenant)));
     // If every row is new, no row is changed twice and none had a length before. Most commits are like that.
-    let all_are_new = counted_changes().all(|(change, ..)| change.is_new);
-    for (change, kind, tenant) in counted_changes() {
-        let after = change.value.as_ref().map(Vec::len);
+    let all_are_new = counted.clone().all(|(change, ..)| change.is_new);
+    for (ChangedLength { key, after, is_new }, kind, tenant) in counted {
         let before = if all_are_new {
             None
         } else {
-            match lengths.insert(&change.key, after) {
+            match lengths.insert(key, after) {
                 Some(length) => length,
-                None if change.is_new => None,
-                None => engine.length(&change.key)?,
+                None if is_new => None,
+                None => length(key)?,
             }
         };
-        differences.entry(tenant).or_default().add(kind, change.key.len(), before, after);
+        differences.entry(tenant).or_default().add(kind, key.len(), before, after);
     }
     Ok(differences)
 }
 
-/// The usage of every organization, counted from its rows.
-pub(crate) fn count(engine: &Engine) -> Result<HashMap<TenantId, Usage>, EngineError> {
-    let mut found = HashMap::<TenantId, Difference>::new();
-    for kind in KeyKind::ALL.iter().copied().filter(|kind| is_counted(*kind)) {
-        for row in engine.range(&[kind as u8], &[kind as u8 + 1]) {
-            let (key, value) = row?;
-            if let Some((kind, tenant)) = counted_key(&key) {
-                found.entry(tenant).or_default().add(kind, key.len(), None, Some(value.len()));
-            }
-        }
-    }
-    let all = found.into_iter();
-    Ok(all.map(|(tenant, difference)| (tenant, difference.applied_to(Usage::default()))).collect())
-}
-
-/// Counts all rows, and replaces the stored usage of every organization.
-fn recount(engine: &Engine) -> Result<(), EngineError> {
-    let started = Instant::now();
-    let mut batch = Batch::default();
-    for row in engine.range(&[KeyKind::Usage as u8], &[KeyKind::Usage as u8 + 1]) {
-        batch.delete(&row?.0);
-    }
-    let found = count(engine)?;
-    let organizations = found.len();
-    for (at, (tenant, usage)) in found.into_iter().enumerate() {
-        batch.put(keys::key(KeyKind::Usage, tenant, &[]), usage.write());
-        if at % COUNTED_AT_ONCE == COUNTED_AT_ONCE - 1 {
-            engine.apply(std::mem::take(&mut batch))?;
-        }
-    }
-    batch.put(keys::meta(MetaKey::Usage), vec![VERSION]); // written last: without it everything is counted again
-    engine.commit(batch)?;
-    if organizations > 0 {
-        tracing::info!(organizations, took = ?started.elapsed(), "counted the usage of all organizations; later starts need not count again");
-    }
-    Ok(())
+/// Bytes of a row that is kept for a day, and of its lane entry.
+pub(crate) const fn dedup_bytes(tail: usize, value: usize) -> usize {
+    let key = keys::HEAD + tail;
+    key + value + (keys::HEAD + 9) + (9 + key)
 }

@@ -12,8 +12,8 @@
 use std::collections::VecDeque;
 
 use crate::ids::TenantId;
-use crate::store::commit::tombstones::Users;
 use crate::store::engine::{Batch, Engine, EngineError};
+use crate::store::format::deleted_users::DeletedUsers;
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece;
@@ -48,7 +48,7 @@ pub(crate) struct Sweeper {
 
 struct UserErasure {
     tenant: TenantId,
-    users: Users,
+    users: DeletedUsers,
     /// The key in the log where the pass continues; `None` if it has not started.
     from: Option<Vec<u8>>,
     /// Whether a piece of the log could not be read.
@@ -98,7 +98,7 @@ impl Sweeper {
         match self.users.iter_mut().find(may_join) {
             Some(erasure) => drop(erasure.users.add(user)),
             None => {
-                let mut users = Users::default();
+                let mut users = DeletedUsers::default();
                 users.add(user);
                 let (from, is_incomplete, pause_ms) = (None, false, 0);
                 self.users.push_back(UserErasure { tenant, users, from, is_incomplete, pause_ms });
@@ -249,7 +249,9 @@ impl UserErasure {
             let piece = match engine.piece(&entry.piece) {
                 Err(EngineError::Damaged(damage)) => {
                     self.is_incomplete = true;
-                    stats.damaged.note(engine, self.tenant, (first, entry.head.last(first)), &damage);
+                    let (events, name) =
+                        ((first, entry.head.last(first)), || records::name_of(engine, self.tenant));
+                    stats.damaged.note(self.tenant, events, &damage, name);
                     continue;
                 }
                 // One bad sector must not stop commits, now or after every restart.

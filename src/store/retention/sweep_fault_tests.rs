@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::ids::{Sequence, TenantId};
-use crate::store::disk::space::{Disk, Io};
+use crate::store::disk::io::{Disk, Io};
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::log_entry::LogEntry;

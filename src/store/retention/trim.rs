@@ -22,9 +22,9 @@ use std::sync::atomic::Ordering::Release;
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind};
+use crate::store::format::log_counters::{COUNTERS_EVERY, LogCounters};
 use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece::Head;
-use crate::store::log::recover::{COUNTERS_EVERY, RecoveredLog};
 use crate::store::log::tenant_log::TenantLog;
 use crate::store::quota::ledger::Quotas;
 
@@ -81,7 +81,7 @@ impl OldestPiece {
 /// The committer's data of a tenant that has rows in the log.
 #[derive(Debug)]
 struct TenantLogState {
-    row: RecoveredLog,
+    row: LogCounters,
     /// Known once it was read. A commit into an empty log needs no read.
     oldest: Option<OldestPiece>,
     /// Values since the counters row was written.
@@ -172,7 +172,7 @@ impl RetentionTracker {
         };
         for row in engine.range(&[KeyKind::Counters as u8], &[KeyKind::Counters as u8 + 1]) {
             let (key, value) = row?;
-            let (Ok((_, tenant, _)), Some(row)) = (keys::parse(&key), RecoveredLog::read(&value)) else {
+            let (Ok((_, tenant, _)), Some(row)) = (keys::parse(&key), LogCounters::read(&value)) else {
                 return Err(EngineError::Engine("a counters row is damaged".into()));
             };
             retainer.live_bytes += row.bytes;
@@ -235,7 +235,7 @@ impl RetentionTracker {
         let tenant = log.tenant();
         let retention = self.retention_of(tenant);
         let state = self.tenants.entry(tenant).or_insert_with(|| TenantLogState {
-            row: RecoveredLog::default(),
+            row: LogCounters::default(),
             oldest: None,
             unwritten: u32::MAX / 2, // there is no row yet, so write one
             due_ms: None,
@@ -424,13 +424,13 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use super::*;
-    use crate::store::disk::space::{Disk, Io};
+    use crate::store::disk::io::{Disk, Io};
     use crate::store::engine::EngineOptions;
     use crate::store::log::page::tests::pieces;
     use crate::store::log::recover;
-    use crate::store::quota::ledger::Limits;
+    use crate::store::quota::ledger::QuotaLimits;
 
-    const NO_LIMITS: Limits = Limits { bytes: 0, rows: 0, max_live_bytes: 0 };
+    const NO_LIMITS: QuotaLimits = QuotaLimits { bytes: 0, rows: 0, max_live_bytes: 0 };
 
     /// Fails writes on demand.
     #[derive(Default)]
@@ -455,7 +455,7 @@ mod tests {
         for piece in pieces([1, 3, 5], 100) {
             batch.put_piece(keys::log(TenantId(1), piece.first), piece.value, piece.head);
         }
-        let counted = RecoveredLog { end: Sequence(5), events: 3, bytes: 1_000, ..RecoveredLog::default() };
+        let counted = LogCounters { end: Sequence(5), events: 3, bytes: 1_000, ..LogCounters::default() };
         batch.put(keys::key(KeyKind::Counters, TenantId(1), &[]), counted.write());
         engine.commit(batch).expect("committed");
         let log =

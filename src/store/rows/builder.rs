@@ -6,12 +6,11 @@
 use std::any::Any;
 
 use crate::ids::TenantId;
-use crate::store::engine::Batch;
 use crate::store::format::keys::{self, KeyKind};
+use crate::store::format::list_group::{BEFORE_ID, ListEntry};
 use crate::store::format::piece::MAX_VALUE;
-use crate::store::lists::index::{self, ListEntry};
 use crate::store::quota::ledger::{Growth, Reservation};
-use crate::store::quota::usage::counted_key;
+use crate::store::quota::usage::{counted_key, dedup_bytes};
 
 /// A row cannot be stored: its key or its value is longer than the store accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,9 +62,9 @@ pub(crate) enum PendingChange {
     /// Adds or removes a row's list index entry.
     ListEntry {
         tenant: TenantId,
-        place: ListEntry,
+        entry: ListEntry,
         id: String,
-        stands: bool,
+        is_present: bool,
     },
     Erase(TenantId),
     EraseUser(TenantId, String),
@@ -137,7 +136,7 @@ impl Rows {
         self.changes.iter().filter_map(|change| match change {
             PendingChange::Put { key, .. } => keys::tenant(key),
             PendingChange::Dedup { tenant, .. }
-            | PendingChange::ListEntry { tenant, stands: true, .. }
+            | PendingChange::ListEntry { tenant, is_present: true, .. }
             | PendingChange::EraseUser(tenant, _) => Some(*tenant),
             PendingChange::Delete(_) | PendingChange::ListEntry { .. } | PendingChange::Erase(_) => None,
         })
@@ -209,15 +208,15 @@ impl Rows {
         self.guards.extend(room.map(|room| Box::new(room) as CommitGuard));
     }
 
-    pub(crate) fn list_entry(&mut self, tenant: TenantId, entry: &ListEntry, id: &str, stands: bool) {
+    pub(crate) fn list_entry(&mut self, tenant: TenantId, entry: &ListEntry, id: &str, is_present: bool) {
         self.weight += CHANGE + size_of::<ListEntry>() + id.len();
-        let bytes = if tenant.0 == 0 { 0 } else { (keys::HEAD + index::BEFORE_ID + id.len() + 1) as i64 };
-        self.growth.bytes += if stands { bytes } else { -bytes };
+        let bytes = if tenant.0 == 0 { 0 } else { (keys::HEAD + BEFORE_ID + id.len() + 1) as i64 };
+        self.growth.bytes += if is_present { bytes } else { -bytes };
         self.changes.push(PendingChange::ListEntry {
             tenant,
-            place: entry.clone(),
+            entry: entry.clone(),
             id: id.to_owned(),
-            stands,
+            is_present,
         });
     }
 
@@ -235,12 +234,6 @@ impl Rows {
         self.changes.push(PendingChange::Dedup { lane, tenant, key, value });
         Ok(())
     }
-}
-
-/// Bytes of a row that is kept for a day, and of its lane entry.
-pub(crate) const fn dedup_bytes(tail: usize, value: usize) -> usize {
-    let key = keys::HEAD + tail;
-    key + value + (keys::HEAD + 9) + (9 + key)
 }
 
 /// Checks that a key of `kind` may have a tail of `len` bytes.
@@ -261,12 +254,6 @@ impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rows").field("changes", &self.changes.len()).finish()
     }
-}
-
-/// Puts the row that records a pending erasure: of a whole tenant, or of one of its users.
-pub(crate) fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str>) {
-    let (kind, tail) = user.map_or((KeyKind::Erase, ""), |user| (KeyKind::EraseUser, user));
-    batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 //! Rows that callers hand over to be committed, and the rows of organizations and credentials.
 
 pub(crate) mod builder;
+pub(crate) mod identity;
 pub(crate) mod records;
+pub(crate) mod usage_rows;

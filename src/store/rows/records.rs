@@ -122,38 +122,38 @@ fn no_tenant() -> TenantId {
 }
 
 /// A typed row of a tenant, identified within its kind by a name.
-pub(crate) trait Record: Serialize + DeserializeOwned {
+pub(crate) trait TypedRow: Serialize + DeserializeOwned {
     const KIND: KeyKind;
     /// Sets the fields that the key holds.
     fn set_key(&mut self, tenant: TenantId, name: &str);
 }
 
-impl Record for Organization {
+impl TypedRow for Organization {
     const KIND: KeyKind = KeyKind::Organization;
     fn set_key(&mut self, tenant: TenantId, _: &str) {
         self.tenant = tenant;
     }
 }
-impl Record for ApiKey {
+impl TypedRow for ApiKey {
     const KIND: KeyKind = KeyKind::ApiKey;
     fn set_key(&mut self, tenant: TenantId, _: &str) {
         self.tenant = tenant;
     }
 }
-impl Record for RevokedToken {
+impl TypedRow for RevokedToken {
     const KIND: KeyKind = KeyKind::Revoked;
     fn set_key(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.jti) = (tenant, name.to_owned());
     }
 }
-impl Record for DisabledUser {
+impl TypedRow for DisabledUser {
     const KIND: KeyKind = KeyKind::DisabledUser;
     fn set_key(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.sub) = (tenant, name.to_owned());
     }
 }
 
-impl Record for TokensValidSince {
+impl TypedRow for TokensValidSince {
     const KIND: KeyKind = KeyKind::UserSince;
     fn set_key(&mut self, tenant: TenantId, name: &str) {
         (self.tenant, self.sub) = (tenant, name.to_owned());
@@ -161,7 +161,7 @@ impl Record for TokensValidSince {
 }
 
 impl Rows {
-    fn put_record<R: Record>(&mut self, tenant: TenantId, name: &str, record: &R) -> Result<(), TooLong> {
+    fn put_record<R: TypedRow>(&mut self, tenant: TenantId, name: &str, record: &R) -> Result<(), TooLong> {
         let mut value = vec![VERSION];
         // These are structs of strings and numbers written to memory, so nothing can fail.
         let _ = serde_json::to_writer(&mut value, record);
@@ -247,7 +247,7 @@ impl Rows {
     }
 }
 
-pub(crate) fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError> {
+pub(crate) fn read<R: TypedRow>(key: &[u8], value: &[u8]) -> Result<R, EngineError> {
     let damaged = || EngineError::Engine(format!("a stored {:?} row is damaged", R::KIND));
     let (_, tenant, tail) = keys::parse(key).map_err(|_| damaged())?;
     let name = std::str::from_utf8(tail).map_err(|_| damaged())?;
@@ -257,8 +257,16 @@ pub(crate) fn read<R: Record>(key: &[u8], value: &[u8]) -> Result<R, EngineError
     Ok(record)
 }
 
+/// The public id of an organization, or its number if its row cannot be read.
+pub(crate) fn name_of(engine: &Engine, tenant: TenantId) -> String {
+    let key = keys::key(KeyKind::Organization, tenant, &[]);
+    let row = engine.get(&key).ok().flatten();
+    let organization = row.and_then(|row| read::<Organization>(&key, &row).ok());
+    organization.map_or_else(|| tenant.0.to_string(), |organization| organization.org_id)
+}
+
 /// Every row of a kind, of all tenants.
-pub(crate) fn all<R: Record>(engine: &Engine) -> Result<Vec<R>, EngineError> {
+pub(crate) fn all<R: TypedRow>(engine: &Engine) -> Result<Vec<R>, EngineError> {
     let (from, to) = ([R::KIND as u8], [R::KIND as u8 + 1]);
     engine.range(&from, &to).map(|row| row.and_then(|(key, value)| read(&key, &value))).collect()
 }

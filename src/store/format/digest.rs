@@ -1,0 +1,27 @@
+//! Digests of several parts, as keys hold them.
+
+use ring::digest;
+
+/// Digest of the parts of a scope. Parts are delimited, so different lists of parts have different digests.
+#[must_use]
+pub fn scope(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let mut scope = [0; 32];
+    scope.copy_from_slice(context.finish().as_ref());
+    scope
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_do_not_run_into_each_other() {
+        assert_ne!(scope(&[b"ab", b"c"]), scope(&[b"a", b"bc"]));
+        assert_eq!(scope(&[b"ab", b"c"]), scope(&[b"ab", b"c"]));
+    }
+}
