@@ -37,7 +37,7 @@ pub use backup::{
 pub use commit::queue::{CommitCallback, CommitError, Frames};
 pub use data_dir::compact::{CompactionResult, compact};
 pub use data_dir::open_error::{OpenError, find};
-pub use dedup::lanes::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse};
+pub use dedup::records::{DAY_MS, IdempotencyRecord, MessageIdRecord, StoredResponse};
 #[doc(hidden)]
 pub use disk::io::{Disk, Io, Space};
 pub use disk::space::StoreState;
@@ -49,12 +49,11 @@ pub use format::piece::{MAX_EVENT_BYTES, MAX_VALUE};
 pub use handle::Store;
 #[doc(hidden)]
 pub use journal::harness as journal_harness;
-pub use lists::cursor::GroupSelector;
-pub use lists::tables::{ListPage, ListQuery};
+pub use lists::page::{GroupSelector, ListPage, ListQuery};
+pub use log::log_read::{LogRead, ReadError};
 pub use log::page::{JsonEvents, Page};
 #[doc(hidden)]
 pub use log::page::{decode_piece, encode_pieces};
-pub use log::read_pool::{LogRead, ReadError};
 pub use log::read_queue::{LONG_WAITING, SHORT_WAITING};
 pub use log::tenant_log::{
     Permit, RESERVE_WAIT, TenantLog, UNCOMMITTED_BYTES, UNCOMMITTED_EVENTS, UncommittedLimitReached,
@@ -65,21 +64,22 @@ pub use quota::usage::Usage;
 pub use retention::trim::Retention;
 pub use rows::builder::{PriorValue, Rows, TooLong};
 pub use rows::records::{ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince, Visibility};
+pub use search::posting::{Document, POSTINGS, PostingPayload, TERM_BYTES, length_of};
+pub use search::query::{QueryTerm, SearchQuery};
 pub use search::rank::{Hit, Hits};
-pub use search::terms::{
-    Document, EXPANDED, POSTINGS, PostingPayload, QueryTerm, SearchQuery, TERM_BYTES, length_of,
-};
+pub use search::scan::EXPANDED;
 pub use stats::{LATENCY_BOUNDS_US, Stats};
 
 use self::commit::committer::{Committer, CommitterState};
 use self::commit::queue::Queue;
 use self::commit::tombstones::Tombstones;
 use self::data_dir::lock::{DirLock, take_lock};
-use self::dedup::lanes::DayClock;
+use self::dedup::day_clock::DayClock;
 pub(crate) use self::disk::dirs::sync_dir;
 use self::disk::space::{SpaceWatch, State};
 use self::engine::{Engine, EngineError, EngineOptions};
-use self::log::read_pool::{self, ReadPool};
+use self::log::read_pool::ReadPool;
+use self::log::read_queue::READERS;
 use self::quota::ledger::Quotas;
 use crate::config::{self, Config};
 use crate::cursor::CursorKey;
@@ -344,7 +344,7 @@ fn open(options: StoreOptions) -> Result<(Arc<Shared>, Threads), OpenError> {
     let dir = options.dir.clone();
     let failed = |error: EngineError| OpenError::engine(&dir, &error);
     let lock = take_lock(&dir)?;
-    data_dir::compact::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    data_dir::swap::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     backup::clear_stage(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if engine::has_blobs(&engine::path(&dir)).map_err(|error| OpenError::io(&dir, &error))? {
         return Err(OpenError::Blobs { dir });
@@ -397,7 +397,7 @@ fn start(shared: &Arc<Shared>, committer: Committer) -> io::Result<Threads> {
     let run = || -> io::Result<()> {
         let spawn =
             |name: String, body: Box<dyn FnOnce() + Send>| thread::Builder::new().name(name).spawn(body);
-        for at in 0..read_pool::READERS {
+        for at in 0..READERS {
             let shared = shared.clone();
             let body = move || shared.reads.serve(&shared.engine);
             threads.handles.lock().push(spawn(format!("nw-read-{at}"), Box::new(body))?);

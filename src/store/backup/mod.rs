@@ -37,7 +37,6 @@ pub use self::restore::{Restored, Until, restore};
 pub use self::stage::StageStatus;
 pub use self::verify::{Verified, verify};
 
-pub(crate) use self::restore::UNFINISHED;
 pub(crate) use self::stage::{Stage, clear_stage};
 
 use self::manifest::{FORMAT, ROWS, journal_of};
@@ -279,7 +278,7 @@ pub fn backup(
 ) -> Result<BackupSummary, BackupError> {
     fetch::must_be_outside(dir, to)?;
     let _lock = lock::take_lock(dir)?;
-    crate::store::data_dir::compact::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
+    crate::store::data_dir::swap::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
     let engine = crate::store::data_dir::migrate::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
     let plan = fetch::FetchPlan::of(to)?;
     let stage = dir.join(stage::NAME);

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::fetch::{copy, copy_segments};
 use super::manifest::{Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, ProgressSink, private_file, rows_file};
-use crate::store::data_dir::lock::lock_any;
+use crate::store::data_dir::lock::{UNFINISHED, lock_any};
 use crate::store::disk::dirs::{private_dir, sync_dir};
 use crate::store::disk::io::{Disk, Io};
 use crate::store::engine::{self, LiveBytes, LiveBytesChange, State, Value, position_key, position_row};
@@ -28,8 +28,6 @@ use crate::store::format::log_entry::{LogEntry, piece_of};
 use crate::store::journal::{self, Change, Extent, JournalError, Position, Record, Visit};
 use crate::store::rows::identity;
 
-/// The file that marks a data directory with an unfinished restore.
-pub(crate) const UNFINISHED: &str = "restoring";
 /// sled's cache while rows are written, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
 /// Rows written between two progress reports.

@@ -3,7 +3,7 @@
 //!
 //! It checks one row at a time; `verify.rs` checks whether rows agree with each other.
 
-use crate::store::dedup::lanes;
+use crate::store::dedup::records::{read_idempotency, read_message_id};
 use crate::store::engine::SegmentCounts;
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::format::log_counters::LogCounters;
@@ -11,7 +11,7 @@ use crate::store::format::log_entry::LogEntry;
 use crate::store::lists::index;
 use crate::store::quota::usage::Usage;
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
-use crate::store::search::terms::PostingPayload;
+use crate::store::search::posting::PostingPayload;
 
 /// Version byte of the values that have nothing else in common.
 const VERSION: u8 = 1;
@@ -28,8 +28,8 @@ pub(super) fn check(key: &[u8], value: &[u8]) -> Result<KeyKind, &'static str> {
         KeyKind::Revoked => records::read::<RevokedToken>(key, value).is_ok(),
         KeyKind::DisabledUser => records::read::<DisabledUser>(key, value).is_ok(),
         KeyKind::UserSince => records::read::<TokensValidSince>(key, value).is_ok(),
-        KeyKind::Idempotency => lanes::read_idempotency(value).is_some(),
-        KeyKind::MessageId => lanes::read_message_id(value).is_some(),
+        KeyKind::Idempotency => read_idempotency(value).is_some(),
+        KeyKind::MessageId => read_message_id(value).is_some(),
         KeyKind::Expiry | KeyKind::Secret | KeyKind::Row => value.first() == Some(&VERSION),
         KeyKind::ListEntry | KeyKind::Erase | KeyKind::EraseUser => {
             value.is_empty() || value.first() == Some(&VERSION)

@@ -1,21 +1,16 @@
 //! Compaction: returns disk space while no daemon runs. Live pieces are copied out of mostly dead segments,
 //! and the state's rows into a new file, because sled never shrinks its own.
-//!
-//! * Directories: `log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
-//!   copy, and `log.old` is what a finished copy replaces. A migration ([`crate::store::data_dir::migrate`]) also makes a
-//!   `journal.new`; a compaction does not.
-//! * Order: the copies are complete and durable; `log` is renamed to `log.old`; `journal.new`, if it exists,
-//!   to `journal`; `log.new` to `log`; `log.old` is removed. So if `log` is missing, `log.new` is complete;
-//!   if `log` exists, every copy is to be discarded. [`settle`] relies on this alone.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::store::OpenError;
-use crate::store::disk::dirs::sync_dir;
+use super::lock::take_lock;
+use super::migrate::open_engine;
+use super::open_error::{OpenError, find};
+use super::swap::{settle, swap};
 use crate::store::disk::io::Disk;
 use crate::store::engine::{self, EngineError, EngineOptions, State};
 use crate::store::retention::reclaim;
@@ -43,9 +38,9 @@ pub struct CompactionResult {
 /// # Errors
 /// [`OpenError`]; the old database is then untouched.
 pub fn compact(dir: &Path) -> Result<CompactionResult, OpenError> {
-    let _lock = crate::store::data_dir::lock::take_lock(dir)?;
+    let _lock = take_lock(dir)?;
     settle(dir).map_err(|error| OpenError::io(dir, &error))?;
-    crate::store::find(dir)?;
+    find(dir)?;
     let live = engine::path(dir);
     let journal = engine::journal_path(dir);
     let bytes = || -> Result<u64, OpenError> {
@@ -54,7 +49,7 @@ pub fn compact(dir: &Path) -> Result<CompactionResult, OpenError> {
     };
     let before = bytes()?;
     let options = EngineOptions { segment_bytes: SEGMENT_BYTES, ..EngineOptions::new(dir, Arc::new(Disk)) };
-    let engine = crate::store::data_dir::migrate::open_engine(dir, &options)?;
+    let engine = open_engine(dir, &options)?;
     reclaim::all(&engine).map_err(|error| OpenError::engine(dir, &error))?;
     engine.check_point().map_err(|error| OpenError::engine(dir, &error))?;
     drop(engine);
@@ -87,49 +82,6 @@ fn copy_rows(dir: &Path, live: &Path, copy: &Path) -> Result<u64, OpenError> {
         true => Ok(rows),
         false => Err(failed(EngineError::Engine("the copy is not whole".into()))),
     }
-}
-
-/// Replaces the originals with the finished copies.
-pub(crate) fn swap(dir: &Path) -> io::Result<()> {
-    let (live, copy) = (engine::path(dir), dir.join("log.new"));
-    for entry in fs::read_dir(&copy)? {
-        File::open(entry?.path())?.sync_all()?;
-    }
-    sync_dir(&copy)?;
-    sync_dir(dir)?;
-    fs::rename(&live, dir.join("log.old"))?;
-    sync_dir(dir)?;
-    finish(dir)
-}
-
-/// The steps of [`swap`] that remain once `log.old` exists.
-fn finish(dir: &Path) -> io::Result<()> {
-    let journal = dir.join("journal.new");
-    if journal.exists() {
-        fs::rename(journal, engine::journal_path(dir))?;
-        sync_dir(dir)?;
-    }
-    fs::rename(dir.join("log.new"), engine::path(dir))?;
-    sync_dir(dir)?;
-    fs::remove_dir_all(dir.join("log.old"))
-}
-
-/// Completes or undoes an interrupted compaction or migration.
-pub(crate) fn settle(dir: &Path) -> io::Result<()> {
-    let (live, copy, old) = (engine::path(dir), dir.join("log.new"), dir.join("log.old"));
-    if !live.exists() && copy.exists() && old.exists() {
-        finish(dir)?;
-    } else if !live.exists() && old.exists() {
-        fs::rename(&old, &live)?;
-        sync_dir(dir)?;
-    }
-    for rubbish in [copy, old, dir.join("journal.new")] {
-        match fs::remove_dir_all(&rubbish) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn disk_bytes(database: &Path) -> io::Result<u64> {

@@ -6,8 +6,11 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use super::open_error::OpenError;
 use crate::store::disk::dirs::private_dir;
-use crate::store::{OpenError, backup};
+
+/// The file that marks a data directory with an unfinished restore.
+pub(crate) const UNFINISHED: &str = "restoring";
 
 /// The acquired lock of a data directory. Dropping it releases the lock.
 #[derive(Debug)]
@@ -60,7 +63,7 @@ impl DirLock {
 /// is refused.
 pub(crate) fn take_lock(dir: &Path) -> Result<DirLock, OpenError> {
     let lock = lock_any(dir)?;
-    match dir.join(backup::UNFINISHED).exists() {
+    match dir.join(UNFINISHED).exists() {
         true => Err(OpenError::Unfinished { dir: dir.to_owned() }),
         false => Ok(lock),
     }

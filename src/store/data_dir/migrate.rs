@@ -4,17 +4,17 @@
 //! * In layouts 1 to 3 the packed events were values of the log's rows. They are copied unchanged and stay
 //!   readable.
 //! * The old state is not touched before the copies are complete and durable; then they replace it
-//!   (`compact.rs`). An interrupted migration starts again at the next opening.
+//!   (`swap.rs`). An interrupted migration starts again at the next opening.
 //! * Cursors, keys and ids stay valid: they are rows like any other.
 
 use std::ops::Bound;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::store::OpenError;
-use crate::store::data_dir::compact;
+use super::open_error::{OpenError, find};
+use super::swap::swap;
 use crate::store::disk::space;
-use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, State, guard_damaged};
+use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, SCHEMA, State, guard_damaged};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::format::piece::Head;
 
@@ -25,9 +25,9 @@ const PROGRESS_BYTES: u64 = 1 << 30;
 
 /// Opens the engine of `dir`, after a migration if an older version wrote it.
 pub(crate) fn open_engine(dir: &Path, options: &EngineOptions) -> Result<Engine, OpenError> {
-    let known = crate::store::engine::SCHEMA;
+    let known = SCHEMA;
     // A journal without its state would be taken for that of a new store.
-    if let Err(error @ OpenError::StateGone { .. }) = crate::store::find(dir) {
+    if let Err(error @ OpenError::StateGone { .. }) = find(dir) {
         return Err(error);
     }
     match guard_damaged(|| open_on_full_disk(dir, options)) {
@@ -62,7 +62,7 @@ fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenErr
     let failed = |error: EngineError| OpenError::engine(dir, &error);
     tracing::info!(
         from,
-        to = crate::store::engine::SCHEMA,
+        to = SCHEMA,
         "migrating the data directory to a new layout; this needs as much free space as the data takes"
     );
     if options.journal.exists() {
@@ -75,7 +75,7 @@ fn migrate(dir: &Path, options: &EngineOptions, from: u32) -> Result<(), OpenErr
     let old = State::open(&options.state, options.cache_bytes, options.io.clone()).map_err(failed)?;
     let bytes = copy_rows(&old, &copy).map_err(failed)?;
     drop(old);
-    compact::swap(dir).map_err(|error| OpenError::io(dir, &error))?;
+    swap(dir).map_err(|error| OpenError::io(dir, &error))?;
     tracing::info!(bytes, took = ?started.elapsed(), "the data directory was migrated; older versions cannot open it now");
     Ok(())
 }

@@ -5,3 +5,4 @@ pub(crate) mod compact;
 pub(crate) mod lock;
 pub(crate) mod migrate;
 pub(crate) mod open_error;
+pub(crate) mod swap;

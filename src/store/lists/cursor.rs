@@ -13,22 +13,6 @@ use crate::ids::TenantId;
 use crate::store::engine::{Engine, EngineError, Value};
 use crate::store::format::keys::{self, KeyKind, end_of_prefix};
 use crate::store::format::list_group::{EntryKey, Group};
-use crate::store::lists::intersect::ListScan;
-
-/// The groups of a page.
-#[derive(Clone, Debug)]
-pub enum GroupSelector {
-    /// Rows in any of these groups, each once.
-    Any(Vec<Group>),
-    /// Rows in all of these groups.
-    All(Vec<Group>),
-}
-
-impl From<Group> for GroupSelector {
-    fn from(group: Group) -> GroupSelector {
-        GroupSelector::All(vec![group])
-    }
-}
 
 /// The lists to read, and the direction.
 #[derive(Clone, Copy)]
@@ -40,27 +24,6 @@ pub(crate) struct ListReader<'e> {
 }
 
 impl<'e> ListReader<'e> {
-    /// Returns up to `most` entries of `of` after `after`. If several groups have to be intersected, it reads
-    /// at most `looks` entries. `is_in` returns whether the row of an entry is also in other groups.
-    pub(crate) fn page(
-        &self,
-        of: &GroupSelector,
-        after: Option<&EntryKey>,
-        (most, looks): (usize, usize),
-        is_in: impl Fn(&EntryKey, &[Group]) -> Result<bool, EngineError>,
-    ) -> Result<ListScan, EngineError> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        match of {
-            GroupSelector::Any(groups) => self.union(self.merged_cursor(groups, from)?, most),
-            GroupSelector::All(groups) => match groups.split_first() {
-                Some((lead, others)) => {
-                    self.intersect(*lead, others, from, (most, looks), &|at| is_in(at, others))
-                }
-                None => Ok(ListScan::complete(Vec::new())),
-            },
-        }
-    }
-
     /// The entries of any of `groups`.
     pub(crate) fn merged_cursor(
         &self,
@@ -73,17 +36,6 @@ impl<'e> ListReader<'e> {
             cursors.push(Box::new(RunCursor::new(*self, group, from)?));
         }
         Ok(MergedCursor { reader: *self, cursors })
-    }
-
-    fn union(&self, mut cursor: MergedCursor<'_>, most: usize) -> Result<ListScan, EngineError> {
-        let mut found = Vec::new();
-        while found.len() < most
-            && let Some(at) = cursor.head().cloned()
-        {
-            cursor.pop()?;
-            found.push(at);
-        }
-        Ok(ListScan::complete(found))
     }
 
     pub(crate) fn is_before(&self, a: &EntryKey, b: &EntryKey) -> bool {
@@ -218,23 +170,23 @@ impl<'e> RunCursor<'e> {
         while self.span.is_empty()
             && let Some((key, value)) = self.next.take()
         {
-            let mut places = Vec::new();
+            let mut entries = Vec::new();
             let wanted = |number, id: &str| self.reader.is_within(&self.from, number, id);
             let span = span_of(number_of(&key)?);
-            index::decode(&key, &value, wanted, &mut places)?;
+            index::decode(&key, &value, wanted, &mut entries)?;
             while let Some((key, value)) = self.rest.next().transpose()? {
                 if span_of(number_of(&key)?) != span {
                     self.next = Some((key, value));
                     break;
                 }
-                index::decode(&key, &value, wanted, &mut places)?;
+                index::decode(&key, &value, wanted, &mut entries)?;
             }
-            places.sort_unstable();
-            places.dedup();
+            entries.sort_unstable();
+            entries.dedup();
             if self.reader.descending {
-                places.reverse();
+                entries.reverse();
             }
-            self.span = places.into();
+            self.span = entries.into();
         }
         Ok(())
     }
@@ -265,7 +217,7 @@ impl ListCursor for RunCursor<'_> {
             self.span.clear();
             self.fill()?;
         }
-        let passed = self.span.partition_point(|place| self.reader.is_before(place, at));
+        let passed = self.span.partition_point(|entry| self.reader.is_before(entry, at));
         self.span.drain(..passed);
         self.fill()?;
         Ok(false)
@@ -310,6 +262,7 @@ mod tests {
     use crate::store::format::keys::List;
     use crate::store::format::list_group::ListEntry;
     use crate::store::lists::index::IndexWrites;
+    use crate::store::lists::page::GroupSelector;
 
     const TENANT: TenantId = TenantId(3);
     const GROUPS: usize = 3;

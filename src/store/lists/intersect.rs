@@ -10,9 +10,9 @@
 
 use std::ops::Bound;
 
+use super::cursor::{ListCursor as _, ListReader, MergedCursor};
 use crate::store::engine::EngineError;
 use crate::store::format::list_group::{EntryKey, Group};
-use crate::store::lists::cursor::{ListCursor as _, ListReader, MergedCursor};
 
 /// Largest number of rows read between two skips.
 const MOST_ROWS: usize = 7;
@@ -28,8 +28,8 @@ pub(crate) struct ListScan {
 
 impl ListScan {
     /// A result that is complete.
-    pub(crate) fn complete(places: Vec<EntryKey>) -> ListScan {
-        ListScan { entries: places, goes_on_after: None }
+    pub(crate) fn complete(entries: Vec<EntryKey>) -> ListScan {
+        ListScan { entries, goes_on_after: None }
     }
 }
 

@@ -3,4 +3,4 @@
 pub(crate) mod cursor;
 pub(crate) mod index;
 pub(crate) mod intersect;
-pub(crate) mod tables;
+pub(crate) mod page;

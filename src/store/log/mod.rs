@@ -1,6 +1,7 @@
 //! The log of each organization: its watermarks, and reading it. The threads that read also serve lists and
 //! searches.
 
+pub(crate) mod log_read;
 pub(crate) mod page;
 pub(crate) mod page_cache;
 pub(crate) mod read_pool;

@@ -1,6 +1,6 @@
 //! Reading: a small pool of threads that serves tenants in turns (`read_queue.rs`).
 //!
-//! * At most [`READERS`] threads read the disk at once, and at most one of them scans a given tenant's log.
+//! * At most [`READERS`](super::read_queue::READERS) threads read the disk at once, and at most one of them scans a given tenant's log.
 //!   What it finds serves everyone who waits for that stretch, so thousands of clients that resume together
 //!   cost one scan.
 //! * A reader never sees uncommitted events: the watermark is read before the range.
@@ -14,6 +14,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::oneshot;
 
+use super::log_read::{LogRead, ReadError, failed};
+use super::read_queue::{LaneKind, LogWaiter, ReadQueue, ReadTask, ReplyJob};
 use crate::cursor::CursorKey;
 use crate::frame::json_page::JsonPage;
 use crate::ids::{Sequence, TenantId};
@@ -22,56 +24,17 @@ use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::log_entry::LogEntry;
 use crate::store::log::page::{BufferPool, JsonEvents, Page, PageForm, PageReader, PageSpan};
 use crate::store::log::page_cache::PageCache;
-use crate::store::log::read_queue::{LaneKind, LogWaiter, ReadQueue, ReadTask, ReplyJob};
 use crate::store::log::tenant_log::TenantLog;
 use crate::store::rows::records;
 use crate::store::stats::Stats;
 use crate::sync::RwLock;
 
-/// Number of threads that read the disk.
-pub(crate) const READERS: usize = 4;
 /// Bytes of pieces that one scan decodes ahead. It is several pages, so that there are fewer hand-overs
 /// between threads.
 const SCAN_BYTES: usize = 512 * 1024;
 /// The part of the page cache's memory for pages of JSON, as a divisor. Readers at nearby positions share
 /// them.
 const JSON_SHARE: usize = 4;
-
-/// What follows a position in a tenant's log.
-#[derive(Debug, Clone)]
-pub enum LogRead {
-    /// Events; the first one is the first committed event after the position.
-    Page(Page),
-    /// Events after the position were trimmed or are damaged. Reading continues after `resumes_at`.
-    Gap {
-        /// The position before the oldest retained event, or of the last damaged one.
-        resumes_at: Sequence,
-        /// The events are retained, but their stored bytes are damaged.
-        is_damaged: bool,
-    },
-    /// There is no event between the position and `committed`.
-    End {
-        /// The commit watermark, loaded before the read.
-        committed: Sequence,
-    },
-}
-
-/// Why a read failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// The database is being opened again, or is closed.
-    #[error("the store cannot be read now")]
-    Unavailable,
-    /// Too many reads wait.
-    #[error("too many reads wait")]
-    Busy,
-    /// Too many reads of this organization wait.
-    #[error("too many reads of the organization wait")]
-    OverShare,
-    /// The database cannot be read. The cause is in the server's log.
-    #[error("the store failed to read")]
-    Failed,
-}
 
 /// The pool's queue, and the caches that its threads use.
 pub(crate) struct ReadPool {
@@ -415,12 +378,6 @@ fn value_at(engine: &Engine, tenant: TenantId, sequence: Sequence) -> Result<Vec
     let to = keys::log(tenant, sequence.next());
     let before = engine.last(&keys::log(tenant, Sequence::ZERO), &to)?;
     Ok(before.map_or(to, |(key, _)| key.to_vec()))
-}
-
-/// Logs the error. The reader learns only that the read failed.
-pub(crate) fn failed(error: EngineError) -> ReadError {
-    tracing::error!(%error, "cannot read the log");
-    ReadError::Failed
 }
 
 #[cfg(test)]

@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::log_read::{LogRead, ReadError, failed};
+use super::tenant_log::TenantLog;
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Engine, EngineError};
-use crate::store::log::read_pool::{LogRead, READERS, ReadError, failed};
-use crate::store::log::tenant_log::TenantLog;
 use crate::sync::{Condvar, Mutex};
 
+/// Number of threads that read the disk.
+pub(crate) const READERS: usize = 4;
 /// Limit on the threads that long reads use; the others are kept for short ones.
 const LONG_AT_ONCE: usize = READERS / 2;
 /// Limit on waiting reads: somewhat more than a machine has connections. It keeps the queues bounded when

@@ -3,4 +3,5 @@
 pub(crate) mod builder;
 pub(crate) mod identity;
 pub(crate) mod records;
+pub(crate) mod table_rows;
 pub(crate) mod usage_rows;

@@ -7,7 +7,8 @@
 
 use std::collections::HashMap;
 
-use crate::store::search::terms::{Document, POSTINGS, Posting, SearchQuery, words_of};
+use super::posting::{Document, POSTINGS, Posting, words_of};
+use super::query::SearchQuery;
 
 /// BM25's constants: how soon more occurrences stop counting, and how much the length of a text counts.
 const K: f32 = 1.2;
@@ -92,8 +93,9 @@ fn weight(count: u32, length: u8) -> f32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::posting::{PostingPayload, length_of};
+    use super::super::query::QueryTerm;
     use super::*;
-    use crate::store::search::terms::{PostingPayload, QueryTerm, length_of};
 
     fn posting(document: u8, count: u8, words: usize) -> Posting {
         ([document; 16], PostingPayload { kind: document % 2, count, length: length_of(words), weight: 0.5 })

@@ -1,22 +1,37 @@
-//! Resources of organizations: rows in tables, and the lists they are in.
+//! Pages of lists, with the rows that the entries name.
 //!
 //! * A row is bytes under (tenant, table, id). A list index entry says that a row has a number in a group of
 //!   a list (`index.rs`). So a page is a short range of keys and a lookup for each.
 //! * The code that changes a row also writes its list index entries, in the same commit. Nothing here keeps
 //!   them consistent.
 
+use std::ops::Bound;
+
+use super::cursor::{ListCursor as _, ListReader, MergedCursor};
+use super::intersect::ListScan;
 use crate::ids::TenantId;
-use crate::store::Store;
 use crate::store::engine::{Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind, Table};
 use crate::store::format::list_group::{EntryKey, Group};
-use crate::store::lists::cursor::{GroupSelector, ListReader};
-use crate::store::log::read_pool::ReadError;
-use crate::store::rows::builder::{PriorValue, Rows, TooLong};
+use crate::store::rows::table_rows::{get, row_body, row_key};
 
-const VERSION: u8 = 1;
 /// Entries that an intersection reads before another organization has its turn; this takes some milliseconds.
-const SLICE: usize = 500;
+pub(crate) const SLICE: usize = 500;
+
+/// The groups of a page.
+#[derive(Clone, Debug)]
+pub enum GroupSelector {
+    /// Rows in any of these groups, each once.
+    Any(Vec<Group>),
+    /// Rows in all of these groups.
+    All(Vec<Group>),
+}
+
+impl From<Group> for GroupSelector {
+    fn from(group: Group) -> GroupSelector {
+        GroupSelector::All(vec![group])
+    }
+}
 
 /// The requested part of a list.
 #[derive(Clone, Debug)]
@@ -44,136 +59,42 @@ pub struct ListPage {
     pub next: Option<(u64, String)>,
 }
 
-fn row_key(table: Table, id: &str) -> Vec<u8> {
-    [&[table as u8][..], id.as_bytes()].concat()
-}
-
-impl Rows {
-    /// Creates or replaces a row.
-    ///
-    /// # Errors
-    /// [`TooLong`] for more than 72 KiB, or for an id that is empty or longer than 256 bytes.
-    pub fn put_row(&mut self, tenant: TenantId, table: Table, id: &str, row: &[u8]) -> Result<(), TooLong> {
-        self.write_row(tenant, table, id, row, PriorValue::Unknown)
-    }
-    /// Creates a row. The caller guarantees that it does not exist.
-    ///
-    /// # Errors
-    /// As [`Rows::put_row`].
-    pub fn create_row(
-        &mut self,
-        tenant: TenantId,
-        table: Table,
-        id: &str,
-        row: &[u8],
-    ) -> Result<(), TooLong> {
-        self.write_row(tenant, table, id, row, PriorValue::Nothing)
-    }
-    /// Replaces a row that holds `old` bytes, or about as many.
-    ///
-    /// # Errors
-    /// As [`Rows::put_row`].
-    pub fn replace_row(
-        &mut self,
-        tenant: TenantId,
-        table: Table,
-        id: &str,
-        row: &[u8],
-        old: usize,
-    ) -> Result<(), TooLong> {
-        self.write_row(tenant, table, id, row, PriorValue::Value(1 + old))
-    }
-    fn write_row(
-        &mut self,
-        tenant: TenantId,
-        table: Table,
-        id: &str,
-        row: &[u8],
-        before: PriorValue,
-    ) -> Result<(), TooLong> {
-        self.put(KeyKind::Row, tenant, &row_key(table, id), [&[VERSION], row].concat(), before)
-    }
-    /// Deletes a row.
-    pub fn delete_row(&mut self, tenant: TenantId, table: Table, id: &str) {
-        self.delete(KeyKind::Row, tenant, &row_key(table, id), 1);
-    }
-}
-
-impl Store {
-    /// A row; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn row(&self, tenant: TenantId, table: Table, id: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        let tail = row_key(table, id);
-        self.run(tenant, move |engine| get(engine, tenant, &tail)).await
-    }
-
-    /// Rows by their ids, in that order; `None` for each that does not exist.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn rows(
+impl ListReader<'_> {
+    /// Returns up to `most` entries of `of` after `after`. If several groups have to be intersected, it reads
+    /// at most `looks` entries. `is_in` returns whether the row of an entry is also in other groups.
+    pub(crate) fn page(
         &self,
-        tenant: TenantId,
-        table: Table,
-        ids: Vec<String>,
-    ) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
-        let read =
-            move |engine: &Engine| ids.iter().map(|id| get(engine, tenant, &row_key(table, id))).collect();
-        self.run(tenant, read).await
-    }
-
-    /// A page of a list, with the rows of `table`.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn page(
-        &self,
-        tenant: TenantId,
-        table: Table,
-        query: ListQuery,
-    ) -> Result<ListPage, ReadError> {
-        let mut page = PageRead {
-            tenant,
-            table,
-            after: query.after.clone(),
-            skip: query.skip,
-            query,
-            rows: Vec::new(),
-            last: None,
-        };
-        match &page.query.groups {
-            // The common entries of several groups may be far apart.
-            GroupSelector::All(groups) if groups.len() > 1 => {
-                self.run_long(tenant, move |engine| page.read_slice(engine, SLICE)).await
-            }
-            _ => {
-                let whole = move |engine: &Engine| loop {
-                    if let Some(page) = page.read_slice(engine, usize::MAX)? {
-                        return Ok(page);
-                    }
-                };
-                self.run(tenant, whole).await
-            }
+        of: &GroupSelector,
+        after: Option<&EntryKey>,
+        (most, looks): (usize, usize),
+        is_in: impl Fn(&EntryKey, &[Group]) -> Result<bool, EngineError>,
+    ) -> Result<ListScan, EngineError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        match of {
+            GroupSelector::Any(groups) => self.union(self.merged_cursor(groups, from)?, most),
+            GroupSelector::All(groups) => match groups.split_first() {
+                Some((lead, others)) => {
+                    self.intersect(*lead, others, from, (most, looks), &|at| is_in(at, others))
+                }
+                None => Ok(ListScan::complete(Vec::new())),
+            },
         }
     }
-}
 
-fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-    let value = engine.row(&keys::key(KeyKind::Row, tenant, tail))?;
-    value.map(|value| Ok(row_body(&value)?.to_vec())).transpose()
-}
-
-/// The content of a row's value.
-fn row_body(value: &[u8]) -> Result<&[u8], EngineError> {
-    value
-        .strip_prefix(&[VERSION])
-        .ok_or_else(|| EngineError::Engine("a stored row is of another version".into()))
+    fn union(&self, mut cursor: MergedCursor<'_>, most: usize) -> Result<ListScan, EngineError> {
+        let mut found = Vec::new();
+        while found.len() < most
+            && let Some(at) = cursor.head().cloned()
+        {
+            cursor.pop()?;
+            found.push(at);
+        }
+        Ok(ListScan::complete(found))
+    }
 }
 
 /// A page that is being read, perhaps in several slices.
-struct PageRead {
+pub(crate) struct PageRead {
     tenant: TenantId,
     table: Table,
     query: ListQuery,
@@ -187,8 +108,22 @@ struct PageRead {
 }
 
 impl PageRead {
+    pub(crate) fn new(tenant: TenantId, table: Table, query: ListQuery) -> PageRead {
+        let (after, skip) = (query.after.clone(), query.skip);
+        PageRead { tenant, table, query, after, skip, rows: Vec::new(), last: None }
+    }
+
+    /// Returns true if several groups have to be intersected. Their common entries may be far apart.
+    pub(crate) fn is_long(&self) -> bool {
+        matches!(&self.query.groups, GroupSelector::All(groups) if groups.len() > 1)
+    }
+
     /// Reads up to `looks` more entries if groups have to be intersected; `None` if there is more to read.
-    fn read_slice(&mut self, engine: &Engine, looks: usize) -> Result<Option<ListPage>, EngineError> {
+    pub(crate) fn read_slice(
+        &mut self,
+        engine: &Engine,
+        looks: usize,
+    ) -> Result<Option<ListPage>, EngineError> {
         let PageRead { tenant, table, query, after, skip, rows, last } = self;
         let (tenant, table) = (*tenant, *table);
         let reader = ListReader { engine, tenant, descending: query.descending };
@@ -216,8 +151,8 @@ impl PageRead {
                 rows.extend(row.filter(|row| several.is_empty() || is_in(row, several)));
             }
             *skip = skip.saturating_sub(found.entries.len());
-            if let Some(place) = found.entries.pop() {
-                *last = Some(place);
+            if let Some(entry) = found.entries.pop() {
+                *last = Some(entry);
             }
             if found.goes_on_after.is_some() {
                 *after = found.goes_on_after;
@@ -237,7 +172,7 @@ impl PageRead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Group, List, ListEntry, StoreOptions};
+    use crate::store::{List, ListEntry, Rows, Store, StoreOptions};
 
     const TENANT: TenantId = TenantId(3);
     const TABLE: Table = Table::Memories;

@@ -13,11 +13,13 @@ use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::store::commit::queue::{Append, CommitCallback, CommitError, Frames, Item};
-use crate::store::dedup::lanes::{self, IdempotencyRecord, MessageIdRecord};
+use crate::store::dedup::records::{
+    IdempotencyRecord, MessageIdRecord, fresh, read_idempotency, read_message_id,
+};
 use crate::store::disk::space::StoreState;
 use crate::store::engine::{Engine, EngineError, JournalStats, RowCacheStats, Value, guard_damaged};
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::log::read_pool::{self, LogRead, ReadError};
+use crate::store::log::log_read::{self, LogRead, ReadError};
 use crate::store::log::tenant_log::{Permit, TenantLog};
 use crate::store::log::time_position::{self, TimePosition};
 use crate::store::quota::ledger::{Growth, OverQuota, QuotaTotals, Reservation};
@@ -68,12 +70,12 @@ impl Store {
         Ok(Store(Arc::new(OpenStore { shared, threads })))
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(in crate::store) fn shared(&self) -> &Arc<Shared> {
         &self.0.shared
     }
 
     /// Makes closing the store also wait for `thread`.
-    pub(super) fn adopt(&self, thread: thread::JoinHandle<()>) {
+    pub(in crate::store) fn adopt(&self, thread: thread::JoinHandle<()>) {
         let mut handles = self.0.threads.handles.lock();
         handles.retain(|handle| !handle.is_finished());
         handles.push(thread);
@@ -255,7 +257,7 @@ impl Store {
     }
 
     /// Reads on a reader thread, in `tenant`'s turn.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(in crate::store) async fn run<T: Send + 'static>(
         &self,
         tenant: TenantId,
         task: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
@@ -264,7 +266,7 @@ impl Store {
     }
 
     /// Reads on a reader thread in slices, each in `tenant`'s turn, until a slice returns a result.
-    pub(super) async fn run_long<T: Send + 'static>(
+    pub(in crate::store) async fn run_long<T: Send + 'static>(
         &self,
         tenant: TenantId,
         task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
@@ -280,7 +282,7 @@ impl Store {
 
     /// Enqueues rows, for tests that must not wait for one write before the next.
     #[cfg(test)]
-    pub(super) fn push_rows(&self, rows: Rows, done: CommitCallback) {
+    pub(in crate::store) fn push_rows(&self, rows: Rows, done: CommitCallback) {
         self.push(Item::new(None, rows, done));
     }
 
@@ -335,7 +337,7 @@ impl Store {
         self.run(tenant, task).await
     }
 
-    /// The row stored under an `IdempotencyRecord-Key`'s [`crate::store::scope`]; `None` after a day.
+    /// The row stored under an `Idempotency-Key`'s [`crate::store::scope`]; `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -345,7 +347,7 @@ impl Store {
         scope: [u8; 32],
     ) -> Result<Option<IdempotencyRecord>, ReadError> {
         let value = self.dedup_record(KeyKind::Idempotency, tenant, scope).await?;
-        Ok(value.and_then(|value| lanes::read_idempotency(&value)))
+        Ok(value.and_then(|value| read_idempotency(&value)))
     }
     /// The row of a client-given `message_id` under its [`crate::store::scope`]; `None` after a day.
     ///
@@ -357,7 +359,7 @@ impl Store {
         scope: [u8; 32],
     ) -> Result<Option<MessageIdRecord>, ReadError> {
         let value = self.dedup_record(KeyKind::MessageId, tenant, scope).await?;
-        Ok(value.and_then(|value| lanes::read_message_id(&value)))
+        Ok(value.and_then(|value| read_message_id(&value)))
     }
 
     async fn dedup_record(
@@ -369,7 +371,7 @@ impl Store {
         let now_ms = self.shared().day.now_ms(&*self.shared().options.clock);
         let key = keys::key(kind, tenant, &scope);
         let read = self.run(tenant, move |engine| engine.get(&key)).await?;
-        Ok(lanes::fresh(read, now_ms))
+        Ok(fresh(read, now_ms))
     }
 
     /// Allocates a number for a new organization. A number that is never stored is lost at the next start,
@@ -430,7 +432,7 @@ impl Store {
 
     fn read_blocking<T>(&self, read: impl FnOnce(&Engine) -> Result<T, EngineError>) -> Result<T, ReadError> {
         match self.shared().engine.read().as_ref() {
-            Some(engine) => read(engine).map_err(read_pool::failed),
+            Some(engine) => read(engine).map_err(log_read::failed),
             None => Err(ReadError::Unavailable),
         }
     }

@@ -1,172 +1,23 @@
-//! The search index, an inverted index: which documents hold a term, in each group that is searched.
-//!
-//! * A posting is a row of its own under (group, term, document). Its value is what ranking and filters need.
-//!   So only documents of the result page are read, and a change of a text writes only the terms that change.
-//! * The code that changes a text also writes its postings, in the same commit. Nothing here keeps them
-//!   consistent.
-//! * A document is in every group in which it may be searched, so no search reads, counts or ranks by
-//!   documents that its caller may not see.
-//! * The caller defines words and a document's numbers; `rank.rs` decides which documents are best.
+//! The scan of one search: the postings of its words, newest first, read in slices. `rank.rs` decides which
+//! documents are best.
 
 use std::ops::Bound;
 
+use super::posting::{Document, POSTINGS, Posting, key_tail, posting, term_of};
+use super::query::SearchQuery;
+use super::rank::{Hits, rank};
 use crate::ids::TenantId;
-use crate::store::Store;
-use crate::store::engine::{Engine, EngineError, Value};
+use crate::store::engine::{Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind, end_of_prefix};
-use crate::store::format::list_group::Group;
-use crate::store::log::read_pool::ReadError;
-use crate::store::rows::builder::{PriorValue, Rows, TooLong};
-use crate::store::search::rank::{self, Hits};
 
-const VERSION: u8 = 1;
-/// Longest term, in bytes.
-pub const TERM_BYTES: usize = 64;
-/// Limit on the postings that one search reads, newest first. It bounds the cost of a search for common
-/// words.
-pub const POSTINGS: usize = 20_000;
 /// Limit on the terms that one prefix matches.
 pub const EXPANDED: usize = 64;
 /// Postings that one search reads before another organization has its turn; this takes some milliseconds.
 const SLICE: usize = 2_000;
-/// Bytes before a posting's term: list and digest.
-const SCOPE: usize = 1 + 16;
-
-const _: () = assert!(SCOPE + TERM_BYTES + 1 + size_of::<Document>() <= 1 + keys::MAX_NAME);
-
-/// A document's id in the index. Ids are ordered by creation.
-pub type Document = [u8; 16];
-
-/// What a posting stores about a document.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct PostingPayload {
-    /// The kind, from a closed list of the caller's.
-    pub kind: u8,
-    /// How often the term occurs; 255 means 255 or more.
-    pub count: u8,
-    /// The length of the text, by [`length_of`].
-    pub length: u8,
-    /// The weight that the caller filters by.
-    pub weight: f32,
-}
-
-/// Encodes a number of words as one byte, in steps of a fifth, so that a text that changes little keeps it.
-#[must_use]
-pub fn length_of(words: usize) -> u8 {
-    ((words as f32 + 1.0).log2() * 4.0).round() as u8
-}
-
-/// The approximate number of words for a byte of [`length_of`].
-pub(crate) fn words_of(length: u8) -> f32 {
-    (f32::from(length) / 4.0).exp2() - 1.0
-}
-
-/// A word to search for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct QueryTerm {
-    /// The term.
-    pub term: String,
-    /// Whether terms that start with it also match.
-    pub prefix: bool,
-}
-
-/// A search.
-#[derive(Clone, Debug)]
-pub struct SearchQuery {
-    /// The groups to search; a document is in at most one of them.
-    pub groups: Vec<Group>,
-    /// The words; a document must hold at least one.
-    pub words: Vec<QueryTerm>,
-    /// Only this document and later ones.
-    pub since: Document,
-    /// Only documents of this kind.
-    pub kind: Option<u8>,
-    /// Only documents with this weight or more.
-    pub least_weight: f32,
-    /// Only documents with this score or more, 0 to 1.
-    pub least_score: f32,
-    /// Number of documents to skip.
-    pub skip: usize,
-    /// Largest number of documents to return.
-    pub limit: usize,
-}
-
-/// A document that holds a word.
-pub(crate) type Posting = (Document, PostingPayload);
-
-fn key_tail(group: Group, term: &str, document: &Document) -> Vec<u8> {
-    // Terms contain no zero byte, so a term's postings come before those of every longer term that starts
-    // with it.
-    [&group.prefix()[..], term.as_bytes(), &[0], document].concat()
-}
-
-impl PostingPayload {
-    /// Length of an encoded mark, in bytes.
-    pub const LEN: usize = 8;
-
-    fn encode(&self) -> Vec<u8> {
-        let mut value = vec![VERSION, self.kind, self.count, self.length];
-        value.extend_from_slice(&self.weight.to_be_bytes());
-        value
-    }
-
-    fn decode(value: &[u8]) -> Result<PostingPayload, EngineError> {
-        match *value {
-            [VERSION, kind, count, length, a, b, c, d] => {
-                Ok(PostingPayload { kind, count, length, weight: f32::from_be_bytes([a, b, c, d]) })
-            }
-            _ => Err(damaged()),
-        }
-    }
-}
-
-fn damaged() -> EngineError {
-    EngineError::Engine("a stored posting is damaged".into())
-}
-
-impl Rows {
-    /// Adds a posting: `document` holds `term`.
-    ///
-    /// # Errors
-    /// [`TooLong`] for a term longer than [`TERM_BYTES`].
-    pub fn put_term(
-        &mut self,
-        tenant: TenantId,
-        group: Group,
-        term: &str,
-        document: &Document,
-        mark: &PostingPayload,
-        before: PriorValue,
-    ) -> Result<(), TooLong> {
-        if term.len() > TERM_BYTES {
-            return Err(TooLong { what: "term", len: term.len() });
-        }
-        self.put(KeyKind::Term, tenant, &key_tail(group, term, document), mark.encode(), before)
-    }
-    /// Removes a posting.
-    pub fn delete_term(&mut self, tenant: TenantId, group: Group, term: &str, document: &Document) {
-        self.delete(KeyKind::Term, tenant, &key_tail(group, term, document), PostingPayload::LEN);
-    }
-}
-
-impl Store {
-    /// The best documents, and how many were found.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn search(&self, tenant: TenantId, query: SearchQuery) -> Result<Hits, ReadError> {
-        let mut search = Search::new(tenant, query);
-        self.run_long(tenant, move |engine| {
-            let ended = search.read_slice(engine, SLICE)?;
-            Ok(ended.then(|| rank::rank(&search.found, &search.query)))
-        })
-        .await
-    }
-}
 
 /// Reads the postings of each word, at most [`POSTINGS`] in total. What rare words leave of that is for the
 /// words after them. It is read in slices, and each continues where the last one ended.
-struct Search {
+pub(crate) struct Search {
     tenant: TenantId,
     query: SearchQuery,
     /// The postings found so far, by word.
@@ -186,13 +37,19 @@ struct Search {
 }
 
 impl Search {
-    fn new(tenant: TenantId, query: SearchQuery) -> Search {
+    pub(crate) fn new(tenant: TenantId, query: SearchQuery) -> Search {
         let (found, next_term) = (vec![Vec::new(); query.words.len()], Vec::new());
         Search { tenant, query, found, word: 0, group: 0, full: None, next_term, expanded: 0, term: None }
     }
 
     fn key(&self, tail: &[u8]) -> Vec<u8> {
         keys::key(KeyKind::Term, self.tenant, tail)
+    }
+
+    /// Reads about [`SLICE`] more postings; `None` while more are to be read.
+    pub(crate) fn step(&mut self, engine: &Engine) -> Result<Option<Hits>, EngineError> {
+        let has_ended = self.read_slice(engine, SLICE)?;
+        Ok(has_ended.then(|| rank(&self.found, &self.query)))
     }
 
     /// Reads about `most` more postings; returns true at the end.
@@ -278,23 +135,15 @@ impl Search {
     }
 }
 
-/// The term of a posting's key.
-fn term_of(key: &[u8]) -> Result<&str, EngineError> {
-    let end = key.len().checked_sub(1 + size_of::<Document>());
-    let term = end.and_then(|end| key.get(keys::HEAD + SCOPE..end)).ok_or_else(damaged)?;
-    std::str::from_utf8(term).map_err(|_| damaged())
-}
-
-fn posting((key, value): &(Value, Value)) -> Result<Posting, EngineError> {
-    let document = key.last_chunk::<{ size_of::<Document>() }>().ok_or_else(damaged)?;
-    Ok((*document, PostingPayload::decode(value)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::posting::{PostingPayload, length_of, words_of};
+    use super::super::query::QueryTerm;
     use super::*;
-    use crate::store::StoreOptions;
     use crate::store::format::keys::List;
+    use crate::store::format::list_group::Group;
+    use crate::store::rows::builder::{PriorValue, Rows};
+    use crate::store::{Hit, Store, StoreOptions};
 
     const TENANT: TenantId = TenantId(3);
     const PAYLOAD: PostingPayload = PostingPayload { kind: 1, count: 1, length: 9, weight: 0.5 };
@@ -337,7 +186,7 @@ mod tests {
 
     async fn numbers(store: &Store, query: SearchQuery) -> Vec<u64> {
         let hits = store.search(TENANT, query).await.expect("read").hits;
-        let number = |hit: &rank::Hit| u64::from_be_bytes(hit.document[..8].try_into().expect("eight"));
+        let number = |hit: &Hit| u64::from_be_bytes(hit.document[..8].try_into().expect("eight"));
         hits.iter().map(number).collect()
     }
 
@@ -437,7 +286,7 @@ mod tests {
         for slice in [1, 3, 7, 50] {
             let mut search = Search::new(TENANT, query.clone());
             let read = move |engine: &Engine| {
-                Ok(search.read_slice(engine, slice)?.then(|| rank::rank(&search.found, &search.query)))
+                Ok(search.read_slice(engine, slice)?.then(|| rank(&search.found, &search.query)))
             };
             assert_eq!(store.run_long(TENANT, read).await.expect("read"), whole, "{slice} at a time");
         }

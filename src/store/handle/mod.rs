@@ -1,0 +1,7 @@
+//! The store's API: [`Store`], a handle that is cheap to clone, with its methods by subject. Dropping the last
+//! handle closes the store.
+
+mod resources;
+mod store;
+
+pub use self::store::Store;
