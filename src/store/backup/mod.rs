@@ -7,7 +7,7 @@
 //!   newer.
 //! * The live counts of segments are relative. So these rows and the state's position are left out and
 //!   rebuilt.
-//! * While rows are read and segments linked, a pin keeps segments from being removed ([`crate::store::engine::pin`]).
+//! * While rows are read and segments linked, a pin keeps segments from being removed (`engine/pin.rs`).
 //! * A running daemon makes a backup inside its own data directory ([`stage`]). The command then links or
 //!   copies it from there.
 //!
@@ -40,14 +40,15 @@ pub use self::verify::{Verified, verify};
 pub(crate) use self::stage::{Stage, clear_stage};
 
 use self::manifest::{FORMAT, ROWS, journal_of};
+use crate::store::commit::inner::StoreInner;
 use crate::store::data_dir::lock;
+use crate::store::data_dir::open_error::OpenError;
 use crate::store::disk::dirs::{private_dir, sync_dir};
 use crate::store::disk::io::Disk;
 use crate::store::engine;
 use crate::store::engine::{Engine, EngineError, EngineOptions};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::journal::{self, JournalError, Position};
-use crate::store::{OpenError, Shared};
 use crate::time::Clock;
 
 /// Rows read before the engine is released to others.
@@ -225,7 +226,7 @@ fn private_file(path: &Path) -> io::Result<File> {
 /// What is backed up: an engine that is used only here, or that of a running store.
 enum BackupSource<'a> {
     Stopped(&'a Engine),
-    Running { shared: &'a Shared, epoch: u32 },
+    Running { store: &'a StoreInner, epoch: u32 },
 }
 
 impl BackupSource<'_> {
@@ -233,10 +234,10 @@ impl BackupSource<'_> {
     fn with<T>(&self, read: impl FnOnce(&Engine) -> Result<T, BackupError>) -> Result<T, BackupError> {
         match self {
             BackupSource::Stopped(engine) => read(engine),
-            BackupSource::Running { shared, epoch } => {
-                let engine = shared.engine.read();
+            BackupSource::Running { store, epoch } => {
+                let engine = store.engine.read();
                 // A store that was opened again may have undone what was read before.
-                let same = shared.epoch.load(Relaxed) == *epoch;
+                let same = store.epoch.load(Relaxed) == *epoch;
                 engine.as_ref().filter(|_| same).map_or(Err(BackupError::Reopened), read)
             }
         }
@@ -246,8 +247,8 @@ impl BackupSource<'_> {
 impl BackupSource<'_> {
     /// Checks the free space: a running store must not have to stop publishing because of its backup.
     fn check_room(&self) -> Result<(), BackupError> {
-        let BackupSource::Running { shared, .. } = self else { return Ok(()) };
-        let options = &shared.options;
+        let BackupSource::Running { store, .. } = self else { return Ok(()) };
+        let options = &store.options;
         let least = options.reserve_bytes.saturating_add(options.reserve_bytes / 8).saturating_add(ROOM);
         match options.io.space(&options.dir) {
             Ok(space) if space.free < least => Err(BackupError::NoRoom { free: space.free, least }),

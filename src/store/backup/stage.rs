@@ -14,9 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{BackupError, BackupSource, BackupStart, ProgressSink, make};
+use crate::store::commit::inner::StoreInner;
 use crate::store::disk::space::StoreState;
-use crate::store::journal::Position;
-use crate::store::{Shared, Store};
 use crate::sync::{Condvar, Mutex};
 
 /// The directory's name in a data directory.
@@ -75,68 +74,60 @@ pub(crate) fn clear_stage(dir: &Path) -> io::Result<()> {
     }
 }
 
-impl Store {
-    /// Starts a backup of the running store, or of what came `since`: the id (hexadecimal) of a journal, and
-    /// the position at which an existing backup of it ends.
-    ///
-    /// # Errors
-    /// [`BackupError::Busy`] while another backup is in progress.
-    pub fn start_backup(&self, since: Option<(String, u64)>) -> Result<(), BackupError> {
-        let shared = self.shared().clone();
-        let since = since.map(|(journal, position)| BackupStart { journal, position: Position(position) });
+impl Stage {
+    /// Starts a backup of the running store, or of what came `since`. Returns its thread.
+    pub(crate) fn start(
+        self: &Arc<Stage>,
+        store: &Arc<StoreInner>,
+        since: Option<BackupStart>,
+    ) -> Result<thread::JoinHandle<()>, BackupError> {
         {
-            let mut inner = shared.stage.status.lock();
+            let mut inner = self.status.lock();
             if matches!(inner.status, StageStatus::Running { .. }) || inner.dropped {
                 return Err(BackupError::Busy);
             }
             inner.status = StageStatus::Running { what: "beginning", done: 0, of: 0 };
         }
-        let own = shared.clone();
-        let work = move || Job { shared: &own }.run(since.as_ref());
-        let spawned = thread::Builder::new().name("nw-backup".into()).spawn(work);
-        match spawned {
-            Ok(thread) => {
-                self.adopt(thread);
-                Ok(())
-            }
-            Err(error) => {
-                shared.stage.status.lock().status = StageStatus::None;
-                Err(BackupError::io(&shared.options.dir, &error))
-            }
-        }
+        let (own_store, own_stage) = (store.clone(), self.clone());
+        let work = move || Job { store: &own_store, stage: &own_stage }.run(since.as_ref());
+        thread::Builder::new().name("nw-backup".into()).spawn(work).map_err(|error| {
+            self.status.lock().status = StageStatus::None;
+            BackupError::io(&store.options.dir, &error)
+        })
     }
 
     /// The status of the backup.
-    #[must_use]
-    pub fn backup_status(&self) -> StageStatus {
-        self.shared().stage.status.lock().status.clone()
+    pub(crate) fn status(&self) -> StageStatus {
+        self.status.lock().status.clone()
     }
 
-    /// Marks the backup as no longer needed, because it was copied or cancelled. Its thread removes it.
-    pub fn drop_backup(&self) {
-        let stage = &self.shared().stage;
-        let mut inner = stage.status.lock();
+    /// Marks the backup as no longer needed. Its thread removes it.
+    pub(crate) fn discard(&self) {
+        let mut inner = self.status.lock();
         match inner.status {
             StageStatus::Running { .. } | StageStatus::Ready { .. } => inner.dropped = true,
             _ => inner.status = StageStatus::None,
         }
         drop(inner);
-        stage.changed.notify_all();
+        self.changed.notify_all();
     }
 }
 
 /// The work of the thread.
+#[derive(Clone, Copy)]
 struct Job<'s> {
-    shared: &'s Arc<Shared>,
+    store: &'s StoreInner,
+    stage: &'s Stage,
 }
 
 impl Job<'_> {
     fn run(&self, since: Option<&BackupStart>) {
-        let (shared, dir) = (self.shared, &self.shared.options.dir);
+        let Job { store, stage } = self;
+        let dir = &store.options.dir;
         let made = clear_stage(dir).map_err(|error| BackupError::io(dir, &error)).and_then(|()| {
-            let epoch = shared.epoch.load(std::sync::atomic::Ordering::Relaxed);
-            let source = BackupSource::Running { shared, epoch };
-            let work = || make(&source, dir, since, &|| shared.options.clock.now_ms(), &mut Watched(shared));
+            let epoch = store.epoch.load(std::sync::atomic::Ordering::Relaxed);
+            let source = BackupSource::Running { store, epoch };
+            let work = || make(&source, dir, since, &|| store.options.clock.now_ms(), &mut Watched(*self));
             // sled may panic on an IO error.
             catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(BackupError::Reopened))
         });
@@ -152,15 +143,15 @@ impl Job<'_> {
             }
         };
         let until = Instant::now() + KEPT;
-        let mut inner = shared.stage.status.lock();
+        let mut inner = stage.status.lock();
         inner.status = outcome;
         while is_made
             && !inner.dropped
-            && shared.state.get() != StoreState::Closed
-            && !shared.queue.is_closing()
+            && store.state.get() != StoreState::Closed
+            && !store.queue.is_closing()
             && Instant::now() < until
         {
-            (inner, _) = shared.stage.changed.wait_for(inner, LOOK);
+            (inner, _) = stage.changed.wait_for(inner, LOOK);
         }
         if let Err(error) = clear_stage(dir) {
             tracing::warn!(%error, "a finished backup could not be removed");
@@ -172,7 +163,7 @@ impl Job<'_> {
     }
 
     fn check(&self) -> Result<(), BackupError> {
-        match self.shared.stage.status.lock().dropped {
+        match self.stage.status.lock().dropped {
             true => Err(BackupError::Cancelled),
             false => Ok(()),
         }
@@ -180,12 +171,12 @@ impl Job<'_> {
 }
 
 /// Records the progress.
-struct Watched<'s>(&'s Shared);
+struct Watched<'s>(Job<'s>);
 
 impl ProgressSink for Watched<'_> {
     fn report(&mut self, what: &'static str, done: u64, of: u64) -> Result<(), BackupError> {
         let mut inner = self.0.stage.status.lock();
-        if inner.dropped || self.0.queue.is_closing() {
+        if inner.dropped || self.0.store.queue.is_closing() {
             return Err(BackupError::Cancelled);
         }
         inner.status = StageStatus::Running { what, done, of };

@@ -78,7 +78,7 @@ pub fn verify(dir: &Path, progress: &mut dyn ProgressSink) -> Result<Verified, B
             backup(dir, &mut found, progress)
         }
         false => {
-            crate::store::find(dir)?;
+            crate::store::data_dir::open_error::find(dir)?;
             let _lock = lock::take_lock(dir)?;
             if !engine::has_state(dir) && !dir.join("log.old").exists() {
                 found.problem("the state log/db is missing: the next start builds it again from the journal");

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
+use super::inner::StoreInner;
+use super::queue::{CommitError, Item};
+use super::tombstones::Tombstones;
 use crate::allocator;
 use crate::ids::{Sequence, TenantId};
-use crate::store::Shared;
-use crate::store::commit::queue::{CommitError, Item};
-use crate::store::commit::tombstones::Tombstones;
 use crate::store::dedup::lanes::DayLanes;
 use crate::store::disk::space::{SpaceWatch, StoreState};
 use crate::store::engine::{Batch, Engine, EngineError};
@@ -48,18 +48,22 @@ pub(crate) struct CommitterState {
 }
 
 impl CommitterState {
-    pub(crate) fn load(engine: &Engine, shared: &Shared, now_ms: u64) -> Result<CommitterState, EngineError> {
-        let options = &shared.options;
-        shared.quotas.replace_usage(usage_rows::load(engine)?);
+    pub(crate) fn load(
+        engine: &Engine,
+        inner: &StoreInner,
+        now_ms: u64,
+    ) -> Result<CommitterState, EngineError> {
+        let options = &inner.options;
+        inner.quotas.replace_usage(usage_rows::load(engine)?);
         let mut state = CommitterState {
-            retainer: RetentionTracker::load(engine, options.retention, shared.quotas.clone(), now_ms)?,
-            lanes: DayLanes::load(engine, options.idempotency_rows, &shared.day, &*options.clock)?,
+            retainer: RetentionTracker::load(engine, options.retention, inner.quotas.clone(), now_ms)?,
+            lanes: DayLanes::load(engine, options.idempotency_rows, &inner.day, &*options.clock)?,
             sweep: Sweeper::load(engine)?,
             reclaimer: Reclaimer::default(),
         };
         let erasing = state.sweep.erasing();
-        shared.add_tombstones(&erasing, &state.sweep.erasing_users());
-        shared.stats.erasures.store(state.sweep.entries() as u64, Relaxed);
+        inner.add_tombstones(&erasing, &state.sweep.erasing_users());
+        inner.stats.erasures.store(state.sweep.entries() as u64, Relaxed);
         for tenant in erasing {
             state.forget(tenant);
         }
@@ -95,7 +99,7 @@ struct CommitErasures {
 
 /// The committer's state.
 pub(crate) struct Committer {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) inner: Arc<StoreInner>,
     pub(crate) state: CommitterState,
     pub(crate) space: SpaceWatch,
     /// The clock for retention and revocations.
@@ -107,10 +111,10 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn new(shared: Arc<Shared>, state: CommitterState, space: SpaceWatch) -> Committer {
+    pub(crate) fn new(inner: Arc<StoreInner>, state: CommitterState, space: SpaceWatch) -> Committer {
         let mut clock = CautiousClock::default();
-        clock.now_ms(&*shared.options.clock); // the time of opening is trusted
-        Committer { shared, state, space, clock, acknowledged: None, touched: HashMap::new() }
+        clock.now_ms(&*inner.options.clock); // the time of opening is trusted
+        Committer { inner, state, space, clock, acknowledged: None, touched: HashMap::new() }
     }
 
     /// The body of the thread. Runs until the store closes and the queue is empty.
@@ -119,7 +123,7 @@ impl Committer {
         let (mut busy, mut wrote_since) = (false, false);
         loop {
             let patience = if busy { Duration::ZERO } else { IDLE };
-            let closing = self.shared.queue.take(patience, &mut items);
+            let closing = self.inner.queue.take(patience, &mut items);
             if closing && items.is_empty() {
                 break;
             }
@@ -130,7 +134,7 @@ impl Committer {
             }
             let wrote = if items.is_empty() { 0 } else { self.commit(&mut items) };
             wrote_since |= wrote > 0;
-            busy = match self.shared.state.get() {
+            busy = match self.inner.state.get() {
                 StoreState::Writable | StoreState::Reserve => self.housekeeping(wrote),
                 _ => false,
             };
@@ -147,17 +151,17 @@ impl Committer {
             .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
         match result {
             Ok((values, events, bytes)) => {
-                self.shared.add_tombstones(&erased.tenants, &erased.users);
+                self.inner.add_tombstones(&erased.tenants, &erased.users);
                 self.publish_watermarks();
                 // Erasures are counted before anybody learns of them, so that none looks finished before it
                 // has started.
                 let erasures = self.state.sweep.entries() + erased.tenants.len() + erased.users.len();
-                self.shared.stats.erasures.store(erasures as u64, Relaxed);
+                self.inner.stats.erasures.store(erasures as u64, Relaxed);
                 for item in items.drain(..) {
                     item.done.call_with(item.refused.map_or(Ok(()), Err));
                 }
                 for tenant in erased.tenants {
-                    self.shared.forget_log(tenant);
+                    self.inner.forget_log(tenant);
                     self.state.forget(tenant);
                     self.state.sweep.erase(tenant);
                 }
@@ -165,7 +169,7 @@ impl Committer {
                     self.state.sweep.erase_user(tenant, &user);
                 }
                 if bytes > 0 {
-                    self.shared.stats.commit(started.elapsed(), events, bytes);
+                    self.inner.stats.commit(started.elapsed(), events, bytes);
                 }
                 self.watch_space(bytes);
                 values
@@ -186,8 +190,8 @@ impl Committer {
     ) -> Result<(usize, u64, u64), EngineError> {
         let (mut batch, mut index_writes) = (Batch::default(), IndexWrites::default());
         let mut events = 0;
-        let shared = self.shared.clone();
-        let tombstones = shared.tombstones.read();
+        let inner = self.inner.clone();
+        let tombstones = inner.tombstones.read();
         for item in items.iter_mut().filter(|item| item.refused.is_none()) {
             if tombstones.refuse(item) || erased.tombstones.refuse(item) {
                 item.refused = Some(CommitError::Deleted);
@@ -240,7 +244,7 @@ impl Committer {
         }
         let bytes = batch.bytes;
         if bytes > 0 {
-            let tenants = match self.shared.quotas.limits.bytes {
+            let tenants = match self.inner.quotas.limits.bytes {
                 0 => HashSet::new(),
                 _ => {
                     batch.changes().iter().filter_map(|row| counted_key(&row.key)).map(|row| row.1).collect()
@@ -266,7 +270,7 @@ impl Committer {
             PendingChange::Put { key, value, is_new: false } => batch.put(key, value),
             PendingChange::Delete(key) => batch.delete(&key),
             PendingChange::Dedup { lane, tenant, key, value } => {
-                let now_ms = self.shared.day.now_ms(&*self.shared.options.clock);
+                let now_ms = self.inner.day.now_ms(&*self.inner.options.clock);
                 self.state.lanes.push(batch, lane, tenant, key, value, now_ms);
             }
             PendingChange::ListEntry { tenant, entry, id, is_present } => {
@@ -303,7 +307,7 @@ impl Committer {
         &self,
         f: impl FnOnce(&Engine) -> Result<T, EngineError>,
     ) -> Result<T, EngineError> {
-        match self.shared.engine.read().as_ref() {
+        match self.inner.engine.read().as_ref() {
             Some(engine) => f(engine),
             None => Err(EngineError::Engine("the engine is not open".into())),
         }
@@ -323,19 +327,19 @@ impl Committer {
     }
 
     fn housekeeping_round(&mut self, wrote: usize) -> Result<bool, EngineError> {
-        let shared = self.shared.clone();
-        let engine = shared.engine.read();
+        let inner = self.inner.clone();
+        let engine = inner.engine.read();
         let Some(engine) = engine.as_ref() else { return Ok(false) };
         engine.check()?;
-        let (now_ms, stats) = (self.clock.now_ms(&*shared.options.clock), &shared.stats);
+        let (now_ms, stats) = (self.clock.now_ms(&*inner.options.clock), &inner.stats);
         let mut more = false;
         let mut left = wrote + TRIMMED_AFTER_COMMIT;
         while let Some(candidate) = self.state.retainer.next(now_ms) {
-            let log = shared.log_in(engine, candidate.tenant)?;
+            let log = inner.log_in(engine, candidate.tenant)?;
             let trimmed = self.state.retainer.trim(engine, &log, candidate.share, now_ms)?;
             drop(log);
             // Do not keep a log that was loaded only for this.
-            shared.logs.lock().forget_quiet(candidate.tenant);
+            inner.logs.lock().forget_quiet(candidate.tenant);
             stats.trimmed_values.fetch_add(trimmed.values, Relaxed);
             stats.trimmed_events.fetch_add(trimmed.events, Relaxed);
             if candidate.share.is_some() && trimmed.values == 0 {
@@ -348,34 +352,34 @@ impl Committer {
             }
         }
         stats.log_bytes.store(self.state.retainer.live_bytes(), Relaxed);
-        let collected = self.state.lanes.collect(engine, shared.day.now_ms(&*shared.options.clock))?;
+        let collected = self.state.lanes.collect(engine, inner.day.now_ms(&*inner.options.clock))?;
         stats.idempotency_dropped.fetch_add(collected.dropped, Relaxed);
         let retainer = &mut self.state.retainer;
         let shrunk = |tenant, bytes| {
-            let log = shared.log_in(engine, tenant)?;
+            let log = inner.log_in(engine, tenant)?;
             let row = retainer.shrunk(&log, bytes);
             drop(log);
-            shared.logs.lock().forget_quiet(tenant);
+            inner.logs.lock().forget_quiet(tenant);
             Ok(row)
         };
         match self.state.sweep.step(engine, stats, now_ms, shrunk)? {
             SweepOutcome::Partial => {}
             SweepOutcome::Tenant(tenant) => {
                 // The log is dropped again, because a reader may have loaded it since.
-                shared.forget_log(tenant);
-                shared.reads.forget(tenant);
+                inner.forget_log(tenant);
+                inner.reads.forget(tenant);
                 self.state.forget(tenant);
-                shared.quotas.forget(tenant);
+                inner.quotas.forget(tenant);
                 tracing::info!(tenant = tenant.0, "erased");
             }
             SweepOutcome::Events(_, 0) => {}
-            SweepOutcome::Events(tenant, _) => shared.reads.forget(tenant),
+            SweepOutcome::Events(tenant, _) => inner.reads.forget(tenant),
             SweepOutcome::User(tenant) => {
-                shared.reads.forget(tenant); // pages that a reader was reading meanwhile
+                inner.reads.forget(tenant); // pages that a reader was reading meanwhile
                 tracing::info!(tenant = tenant.0, "erased the events of users");
             }
             SweepOutcome::Postponed(tenant, pause_ms) => {
-                shared.reads.forget(tenant);
+                inner.reads.forget(tenant);
                 tracing::error!(
                     tenant = tenant.0,
                     again_in_s = pause_ms / 1000,
@@ -388,7 +392,7 @@ impl Committer {
         stats.committer_entries.store(self.state.entries() as u64, Relaxed);
         stats.erasures.store(self.state.sweep.entries() as u64, Relaxed);
         stats.erasures_postponed.store(self.state.sweep.postponed() as u64, Relaxed);
-        stats.tombstones.store(shared.tombstones.read().entries() as u64, Relaxed);
+        stats.tombstones.store(inner.tombstones.read().entries() as u64, Relaxed);
         stats.housekeeping_rounds.fetch_add(1, Relaxed);
         if wrote == 0 {
             self.watch_space(0);
@@ -398,9 +402,9 @@ impl Committer {
 
     /// Checks the free space at intervals and sets what it allows.
     pub(crate) fn watch_space(&mut self, written: u64) {
-        let Some(space) = self.space.check(&*self.shared.options.io, written) else { return };
-        self.shared.stats.free_bytes.store(space.free, Relaxed);
-        let state = self.shared.state.get();
+        let Some(space) = self.space.check(&*self.inner.options.io, written) else { return };
+        self.inner.stats.free_bytes.store(space.free, Relaxed);
+        let state = self.inner.state.get();
         let allowed = self.space.next_state(state, space.free);
         if allowed == StoreState::Writable {
             self.space.keep_ballast(space.free);
@@ -411,13 +415,13 @@ impl Committer {
                 ?allowed,
                 "free space on the file system changed what the store accepts"
             );
-            self.shared.state.set(allowed);
+            self.inner.state.set(allowed);
         }
     }
 
     /// Writes deferred items, closes the database, and fails later requests.
     fn finish(mut self) {
-        if matches!(self.shared.state.get(), StoreState::Writable | StoreState::Reserve) {
+        if matches!(self.inner.state.get(), StoreState::Writable | StoreState::Reserve) {
             let mut batch = Batch::default();
             self.state.retainer.unwritten(&mut batch);
             let result = catch_unwind(AssertUnwindSafe(|| self.engine(|engine| engine.commit(batch))));
@@ -425,12 +429,12 @@ impl Committer {
                 tracing::warn!(%error, "the last commit failed; nothing acknowledged is lost");
             }
         }
-        self.shared.reads.close();
-        drop(self.shared.engine.write().take());
-        drop(self.shared.lock.lock().take());
-        self.shared.state.set(StoreState::Closed);
+        self.inner.reads.close();
+        drop(self.inner.engine.write().take());
+        drop(self.inner.lock.lock().take());
+        self.inner.state.set(StoreState::Closed);
         let late = {
-            let mut waiting = self.shared.queue.lock();
+            let mut waiting = self.inner.queue.lock();
             waiting.ended = true;
             waiting.take_all()
         };

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::store::Shared;
-use crate::store::commit::committer::{Committer, CommitterState};
-use crate::store::commit::queue::{CommitError, Item};
+use super::committer::{Committer, CommitterState};
+use super::inner::StoreInner;
+use super::queue::{CommitError, Item};
 use crate::store::disk::space::StoreState;
 use crate::store::engine::{Engine, EngineError, EngineOptions};
 use crate::store::format::log_counters::LogCounters;
@@ -38,30 +38,30 @@ impl Committer {
     /// Fails `items` and everything behind them, and opens the database again. If the disk itself failed, it
     /// first waits until the disk accepts data.
     pub(crate) fn fail(&mut self, error: EngineError, items: &mut VecDeque<Item>) {
-        let shared = self.shared.clone();
+        let inner = self.inner.clone();
         let state = match error {
             EngineError::Disk(_) => StoreState::ReadOnly,
             _ => StoreState::Reopening,
         };
         tracing::error!(%error, ?state, "a commit failed");
-        shared.stats.failed_commits.fetch_add(1, Relaxed);
-        shared.state.set(state);
+        inner.stats.failed_commits.fetch_add(1, Relaxed);
+        inner.state.set(state);
         let behind = {
-            let mut waiting = shared.queue.lock();
+            let mut waiting = inner.queue.lock();
             waiting.refuse = Some(CommitError::Unavailable);
             waiting.take_all()
         };
         // Failed events may have been visible before their commit. A client that learned of the failure must not
         // see them any more.
-        shared.logs.lock().loaded.values().for_each(|log| log.skip_uncommitted());
-        call_hooks(&shared);
+        inner.logs.lock().loaded.values().for_each(|log| log.skip_uncommitted());
+        call_hooks(&inner);
         for item in items.drain(..).chain(behind) {
             item.done.call_with(Err(item.refused.unwrap_or(CommitError::Unknown)));
         }
         if state == StoreState::ReadOnly && !self.wait_for_disk() {
             return;
         }
-        shared.state.set(StoreState::Reopening);
+        inner.state.set(StoreState::Reopening);
         self.reopen();
     }
 
@@ -69,7 +69,7 @@ impl Committer {
     fn wait_for_disk(&self) -> bool {
         let mut pause = FIRST_PAUSE;
         loop {
-            if self.shared.queue.pause(pause) {
+            if self.inner.queue.pause(pause) {
                 return false;
             }
             match self.engine(Engine::probe) {
@@ -84,26 +84,26 @@ impl Committer {
 
     /// Tries until the engine is open again, or the store closes.
     fn reopen(&mut self) {
-        let shared = self.shared.clone();
-        let engine = shared.engine.write().take();
+        let inner = self.inner.clone();
+        let engine = inner.engine.write().take();
         if let Some(engine) = engine {
             self.acknowledged = Some(engine.close());
         }
-        shared.reads.clear();
+        inner.reads.clear();
         self.space.drop_ballast();
         let mut pause = FIRST_PAUSE;
         loop {
-            if shared.queue.pause(pause) {
+            if inner.queue.pause(pause) {
                 return;
             }
-            let now_ms = self.clock.now_ms(&*shared.options.clock);
+            let now_ms = self.clock.now_ms(&*inner.options.clock);
             let end = self.acknowledged;
-            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&shared, end, now_ms)))
+            let attempt = catch_unwind(AssertUnwindSafe(|| open_again(&inner, end, now_ms)))
                 .unwrap_or_else(|_| Err(EngineError::Engine("it panicked".into())));
             match attempt {
-                Ok((books, engine)) => {
-                    self.state = books;
-                    *shared.engine.write() = Some(engine);
+                Ok((state, engine)) => {
+                    self.state = state;
+                    *inner.engine.write() = Some(engine);
                     break;
                 }
                 Err(error) => {
@@ -112,19 +112,19 @@ impl Committer {
                 }
             }
         }
-        shared.stats.reopenings.fetch_add(1, Relaxed);
-        call_hooks(&shared);
-        shared.queue.lock().refuse = None;
+        inner.stats.reopenings.fetch_add(1, Relaxed);
+        call_hooks(&inner);
+        inner.queue.lock().refuse = None;
         // Stays so until there is known to be enough space.
-        shared.state.set(StoreState::Reserve);
+        inner.state.set(StoreState::Reserve);
         self.space.forget();
         self.watch_space(0);
-        tracing::info!(epoch = shared.epoch.load(Relaxed), "the store is open again");
+        tracing::info!(epoch = inner.epoch.load(Relaxed), "the store is open again");
     }
 }
 
-fn call_hooks(shared: &Shared) {
-    for hook in shared.hooks.lock().iter() {
+fn call_hooks(inner: &StoreInner) {
+    for hook in inner.hooks.lock().iter() {
         // A panic in one listener must not end the committer, which everything depends on.
         if catch_unwind(AssertUnwindSafe(hook)).is_err() {
             tracing::error!("a listener for new epochs panicked");
@@ -134,25 +134,25 @@ fn call_hooks(shared: &Shared) {
 
 /// Opens the engine, starts an epoch, and moves every loaded log to its start.
 fn open_again(
-    shared: &Arc<Shared>,
+    inner: &Arc<StoreInner>,
     end: Option<Position>,
     now_ms: u64,
 ) -> Result<(CommitterState, Engine), EngineError> {
-    let options = &shared.options;
+    let options = &inner.options;
     let engine = Engine::open(&EngineOptions { end, ..options.engine() })?
         .keeping_rows(options.row_cache_bytes)
-        .counting(shared.quotas.clone());
-    let epoch = identity::begin_epoch(&engine, shared.epoch.load(Relaxed))?;
-    let books = CommitterState::load(&engine, shared, now_ms)?;
-    let logs: Vec<Arc<TenantLog>> = shared.logs.lock().loaded.values().cloned().collect();
+        .counting(inner.quotas.clone());
+    let epoch = identity::begin_epoch(&engine, inner.epoch.load(Relaxed))?;
+    let state = CommitterState::load(&engine, inner, now_ms)?;
+    let logs: Vec<Arc<TenantLog>> = inner.logs.lock().loaded.values().cloned().collect();
     let mut starts: Vec<(Arc<TenantLog>, LogCounters)> = Vec::with_capacity(logs.len());
     for log in logs {
         let recovered = recover::tenant(&engine, log.tenant())?;
         starts.push((log, recovered));
     }
-    shared.epoch.store(epoch, Relaxed);
+    inner.epoch.store(epoch, Relaxed);
     for (log, recovered) in starts {
         log.begin_epoch(epoch, &recovered);
     }
-    Ok((books, engine))
+    Ok((state, engine))
 }

@@ -32,14 +32,14 @@ pub enum StoreState {
 }
 
 /// A [`StoreState`] that is read with one load. A receiver is notified of changes.
-pub(crate) struct State {
+pub(crate) struct StateWatch {
     now: AtomicU8,
     changes: tokio::sync::watch::Sender<StoreState>,
 }
 
-impl State {
-    pub(crate) fn new(state: StoreState) -> State {
-        State { now: AtomicU8::new(state as u8), changes: tokio::sync::watch::Sender::new(state) }
+impl StateWatch {
+    pub(crate) fn new(state: StoreState) -> StateWatch {
+        StateWatch { now: AtomicU8::new(state as u8), changes: tokio::sync::watch::Sender::new(state) }
     }
     pub(crate) fn get(&self) -> StoreState {
         match self.now.load(Ordering::Acquire) {

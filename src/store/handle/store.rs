@@ -9,10 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use super::open::{Threads, open};
 use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
+use crate::store::backup::Stage;
+use crate::store::commit::inner::StoreInner;
 use crate::store::commit::queue::{Append, CommitCallback, CommitError, Frames, Item};
+use crate::store::data_dir::open_error::OpenError;
 use crate::store::dedup::records::{
     IdempotencyRecord, MessageIdRecord, fresh, read_idempotency, read_message_id,
 };
@@ -20,41 +24,31 @@ use crate::store::disk::space::StoreState;
 use crate::store::engine::{Engine, EngineError, JournalStats, RowCacheStats, Value, guard_damaged};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::log::log_read::{self, LogRead, ReadError};
+use crate::store::log::page::{JsonEvents, Page};
 use crate::store::log::tenant_log::{Permit, TenantLog};
 use crate::store::log::time_position::{self, TimePosition};
+use crate::store::options::StoreOptions;
 use crate::store::quota::ledger::{Growth, OverQuota, QuotaTotals, Reservation};
 use crate::store::quota::usage::Usage;
 use crate::store::rows::builder::Rows;
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
 use crate::store::rows::usage_rows;
 use crate::store::stats::Stats;
-use crate::store::{OpenError, Shared, StoreOptions, Threads};
 
 /// An open store.
 #[derive(Clone)]
 pub struct Store(Arc<OpenStore>);
 
 struct OpenStore {
-    shared: Arc<Shared>,
+    inner: Arc<StoreInner>,
     threads: Threads,
+    stage: Arc<Stage>,
 }
 
 impl Drop for OpenStore {
     fn drop(&mut self) {
-        self.shared.queue.close();
+        self.inner.queue.close();
         self.threads.join();
-    }
-}
-
-impl Threads {
-    /// Waits for every thread except the calling one.
-    fn join(&self) {
-        let handles = std::mem::take(&mut *self.handles.lock());
-        for handle in handles {
-            if handle.thread().id() != thread::current().id() {
-                let _ = handle.join(); // a thread that panicked has ended too
-            }
-        }
     }
 }
 
@@ -65,13 +59,17 @@ impl Store {
     /// [`OpenError`]; each names the data directory and what to do.
     pub fn open(options: StoreOptions) -> Result<Store, OpenError> {
         let dir = options.dir.clone();
-        let opened: Result<_, EngineError> = guard_damaged(|| Ok(crate::store::open(options)));
-        let (shared, threads) = opened.map_err(|error| OpenError::engine(&dir, &error))??;
-        Ok(Store(Arc::new(OpenStore { shared, threads })))
+        let opened: Result<_, EngineError> = guard_damaged(|| Ok(open(options)));
+        let (inner, threads) = opened.map_err(|error| OpenError::engine(&dir, &error))??;
+        Ok(Store(Arc::new(OpenStore { inner, threads, stage: Arc::default() })))
     }
 
-    pub(in crate::store) fn shared(&self) -> &Arc<Shared> {
-        &self.0.shared
+    pub(in crate::store) fn inner(&self) -> &Arc<StoreInner> {
+        &self.0.inner
+    }
+
+    pub(super) fn stage(&self) -> &Arc<Stage> {
+        &self.0.stage
     }
 
     /// Makes closing the store also wait for `thread`.
@@ -84,62 +82,62 @@ impl Store {
     /// Commits what is queued, closes the database and releases the data directory, even if other handles
     /// exist. Every later call fails.
     pub async fn close(&self) {
-        self.shared().queue.close();
+        self.inner().queue.close();
         let mut state = self.watch_state();
         let _ = state.wait_for(|state| *state == StoreState::Closed).await; // `self` keeps the sender alive
         self.0.threads.join();
     }
     /// [`Store::close`] for a thread without a runtime.
     pub fn close_blocking(&self) {
-        self.shared().queue.close();
+        self.inner().queue.close();
         self.0.threads.join();
     }
 
     /// The key that signs cursors of this store.
     #[must_use]
     pub fn cursor_key(&self) -> CursorKey {
-        self.shared().cursors
+        self.inner().cursors
     }
     /// The running epoch.
     #[must_use]
     pub fn epoch(&self) -> u32 {
-        self.shared().epoch.load(Ordering::Relaxed)
+        self.inner().epoch.load(Ordering::Relaxed)
     }
     /// What the store accepts now. It is one atomic load; check it before assigning a sequence.
     #[must_use]
     pub fn state(&self) -> StoreState {
-        self.shared().state.get()
+        self.inner().state.get()
     }
     /// A receiver that is notified when [`Store::state`] changes.
     #[must_use]
     pub fn watch_state(&self) -> tokio::sync::watch::Receiver<StoreState> {
-        self.shared().state.watch()
+        self.inner().state.watch()
     }
     /// Live statistics.
     #[must_use]
     pub fn stats(&self) -> &Stats {
-        &self.shared().stats
+        &self.inner().stats
     }
     /// Bytes of decoded events cached for readers.
     #[must_use]
     pub fn page_cache_bytes(&self) -> usize {
-        self.shared().reads.cached_bytes()
+        self.inner().reads.cached_bytes()
     }
     /// How much disk space the journal takes; all zeros while the store is not open.
     #[must_use]
     pub fn journal(&self) -> JournalStats {
-        self.shared().engine.read().as_ref().map(Engine::journal_stats).unwrap_or_default()
+        self.inner().engine.read().as_ref().map(Engine::journal_stats).unwrap_or_default()
     }
     /// Statistics of the row cache; all zeros while the database is not open.
     #[must_use]
     pub fn row_cache(&self) -> RowCacheStats {
-        self.shared().engine.read().as_ref().map(Engine::row_cache).unwrap_or_default()
+        self.inner().engine.read().as_ref().map(Engine::row_cache).unwrap_or_default()
     }
     /// Sets a `hook` that runs on the committer's thread when logs have skipped sequences: after a commit
     /// failed, and after the store was opened again, when every log is at the start of a new epoch.
     /// Publishing is refused meanwhile. The hook must not wait for a commit.
     pub fn on_epoch(&self, hook: impl Fn() + Send + Sync + 'static) {
-        self.shared().hooks.lock().push(Box::new(hook));
+        self.inner().hooks.lock().push(Box::new(hook));
     }
 
     /// Reserves quota for a change of `tenant` that adds `growth`; the change holds the reservation. Returns
@@ -148,17 +146,17 @@ impl Store {
     /// # Errors
     /// [`OverQuota`]: the organization would exceed its quota.
     pub fn reserve(&self, tenant: TenantId, growth: Growth) -> Result<Option<Reservation>, OverQuota> {
-        self.shared().quotas.reserve(tenant, growth)
+        self.inner().quotas.reserve(tenant, growth)
     }
     /// What `tenant` stores besides its log.
     #[must_use]
     pub fn usage(&self, tenant: TenantId) -> Usage {
-        self.shared().quotas.usage(tenant)
+        self.inner().quotas.usage(tenant)
     }
     /// What all organizations store besides their logs. Visits each of them.
     #[must_use]
     pub fn quota_totals(&self) -> QuotaTotals {
-        self.shared().quotas.totals()
+        self.inner().quotas.totals()
     }
     /// Counts the rows of every organization, for tests. [`Store::usage`] must return the same for each
     /// organization that has rows.
@@ -173,12 +171,12 @@ impl Store {
     /// The log of `tenant`, if it is in memory. Never reads the disk.
     #[must_use]
     pub fn loaded_log(&self, tenant: TenantId) -> Option<Arc<TenantLog>> {
-        self.shared().logs.lock().loaded.get(&tenant).cloned()
+        self.inner().logs.lock().loaded.get(&tenant).cloned()
     }
     /// Drops the log of `tenant` from memory if nobody holds it and all of it is on disk. When it is loaded
     /// again, its sequences continue above the old ones, as after a restart.
     pub fn forget_quiet(&self, tenant: TenantId) {
-        self.shared().logs.lock().forget_quiet(tenant);
+        self.inner().logs.lock().forget_quiet(tenant);
     }
     /// The log of `tenant`. Reads the disk on the caller's thread if the log is not in memory.
     ///
@@ -187,7 +185,7 @@ impl Store {
     pub fn log_blocking(&self, tenant: TenantId) -> Result<Arc<TenantLog>, ReadError> {
         match self.loaded_log(tenant) {
             Some(log) => Ok(log),
-            None => self.read_blocking(|engine| self.shared().log_in(engine, tenant)),
+            None => self.read_blocking(|engine| self.inner().log_in(engine, tenant)),
         }
     }
     /// The log of `tenant`. Reads the disk on a reader thread if the log is not in memory.
@@ -198,8 +196,8 @@ impl Store {
         if let Some(log) = self.loaded_log(tenant) {
             return Ok(log);
         }
-        let shared = self.shared().clone();
-        self.run(tenant, move |engine| shared.log_in(engine, tenant)).await
+        let inner = self.inner().clone();
+        self.run(tenant, move |engine| inner.log_in(engine, tenant)).await
     }
 
     /// Checks whether events may be published into `log`, as far as is known now. The commit makes the final
@@ -208,7 +206,7 @@ impl Store {
     /// # Errors
     /// [`CommitError::Deleted`] if the organization or a user is deleted.
     pub fn check_publishable(&self, log: &TenantLog, frames: &[Arc<Frame>]) -> Result<(), CommitError> {
-        let refused = || self.shared().tombstones.read().refuse_events(log.tenant(), frames);
+        let refused = || self.inner().tombstones.read().refuse_events(log.tenant(), frames);
         match log.tombstones.load(Ordering::Acquire) && refused() {
             true => Err(CommitError::Deleted),
             false => Ok(()),
@@ -262,7 +260,7 @@ impl Store {
         tenant: TenantId,
         task: impl FnOnce(&Engine) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        self.shared().reads.run(tenant, task).await
+        self.inner().reads.run(tenant, task).await
     }
 
     /// Reads on a reader thread in slices, each in `tenant`'s turn, until a slice returns a result.
@@ -271,13 +269,13 @@ impl Store {
         tenant: TenantId,
         task: impl FnMut(&Engine) -> Result<Option<T>, EngineError> + Send + 'static,
     ) -> Result<T, ReadError> {
-        self.shared().reads.run_long(tenant, task).await
+        self.inner().reads.run_long(tenant, task).await
     }
 
     /// Number of logs in memory.
     #[cfg(test)]
     pub(crate) fn logs_in_memory(&self) -> usize {
-        self.shared().logs.lock().loaded.len()
+        self.inner().logs.lock().loaded.len()
     }
 
     /// Enqueues rows, for tests that must not wait for one write before the next.
@@ -287,7 +285,7 @@ impl Store {
     }
 
     fn push(&self, item: Item) {
-        self.shared().queue.push(item);
+        self.inner().queue.push(item);
     }
 
     /// The committed events after `after`, as many as a page holds.
@@ -295,7 +293,7 @@ impl Store {
     /// # Errors
     /// [`ReadError`].
     pub async fn read_log(&self, log: &Arc<TenantLog>, after: Sequence) -> Result<LogRead, ReadError> {
-        self.shared().reads.log(log, after).await
+        self.inner().reads.log(log, after).await
     }
     /// The committed events after `after` as JSON, as many as a page holds, for a reader that may see every
     /// event. On `None`, call [`Store::read_log`].
@@ -306,13 +304,13 @@ impl Store {
         &self,
         log: &Arc<TenantLog>,
         after: Sequence,
-    ) -> Result<Option<crate::store::JsonEvents>, ReadError> {
-        self.shared().reads.json(log, after).await
+    ) -> Result<Option<JsonEvents>, ReadError> {
+        self.inner().reads.json(log, after).await
     }
     /// The page with the events after `after`, if it is in memory, for callers that may not wait.
     #[must_use]
-    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<crate::store::Page> {
-        match self.shared().reads.read_cached(log, after) {
+    pub fn page_in_memory(&self, log: &TenantLog, after: Sequence) -> Option<Page> {
+        match self.inner().reads.read_cached(log, after) {
             Some(LogRead::Page(page)) => Some(page),
             _ => None,
         }
@@ -320,7 +318,7 @@ impl Store {
     /// Returns true if [`Store::page_in_memory`] would return a page.
     #[must_use]
     pub fn has_in_memory(&self, log: &TenantLog, after: Sequence) -> bool {
-        self.shared().reads.has_page(log, after)
+        self.inner().reads.has_page(log, after)
     }
     /// The position right before the first event received at or after `since_ms` (Unix milliseconds); the
     /// commit watermark if there is none.
@@ -337,7 +335,7 @@ impl Store {
         self.run(tenant, task).await
     }
 
-    /// The row stored under an `Idempotency-Key`'s [`crate::store::scope`]; `None` after a day.
+    /// The row stored under an `Idempotency-Key`'s [`scope`](crate::store::scope); `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -349,7 +347,7 @@ impl Store {
         let value = self.dedup_record(KeyKind::Idempotency, tenant, scope).await?;
         Ok(value.and_then(|value| read_idempotency(&value)))
     }
-    /// The row of a client-given `message_id` under its [`crate::store::scope`]; `None` after a day.
+    /// The row of a client-given `message_id` under its [`scope`](crate::store::scope); `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -368,7 +366,7 @@ impl Store {
         tenant: TenantId,
         scope: [u8; 32],
     ) -> Result<Option<Value>, ReadError> {
-        let now_ms = self.shared().day.now_ms(&*self.shared().options.clock);
+        let now_ms = self.inner().day.now_ms(&*self.inner().options.clock);
         let key = keys::key(kind, tenant, &scope);
         let read = self.run(tenant, move |engine| engine.get(&key)).await?;
         Ok(fresh(read, now_ms))
@@ -378,7 +376,7 @@ impl Store {
     /// which is harmless.
     #[must_use]
     pub fn new_tenant(&self) -> TenantId {
-        TenantId(self.shared().next_tenant.fetch_add(1, Ordering::Relaxed))
+        TenantId(self.inner().next_tenant.fetch_add(1, Ordering::Relaxed))
     }
     /// Every organization, including deleted ones.
     ///
@@ -431,7 +429,7 @@ impl Store {
     }
 
     fn read_blocking<T>(&self, read: impl FnOnce(&Engine) -> Result<T, EngineError>) -> Result<T, ReadError> {
-        match self.shared().engine.read().as_ref() {
+        match self.inner().engine.read().as_ref() {
             Some(engine) => read(engine).map_err(log_read::failed),
             None => Err(ReadError::Unavailable),
         }

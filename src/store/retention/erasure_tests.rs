@@ -231,7 +231,7 @@ impl World {
     async fn erased(&self) {
         let since = Instant::now();
         let left = |kind: KeyKind| {
-            let engine = self.store().shared().engine.read();
+            let engine = self.store().inner().engine.read();
             let engine = engine.as_ref().expect("open");
             engine.first(&[kind as u8], &[kind as u8 + 1]).expect("read").is_some()
         };
