@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::config::{self, Config};
 use crate::memory_limit;
-use crate::store::disk::io::{Disk, Io};
+use crate::store::disk::{Disk, Io};
 use crate::store::engine::{EngineOptions, SEGMENT_BYTES};
-use crate::store::log::tenant_log::UNCOMMITTED_EVENTS;
-use crate::store::quota::ledger::QuotaLimits;
-use crate::store::retention::trim::Retention;
+use crate::store::log::UNCOMMITTED_EVENTS;
+use crate::store::quota::QuotaLimits;
+use crate::store::retention::Retention;
 use crate::time::{Clock, SystemClock};
 
 /// When a commit is acknowledged.

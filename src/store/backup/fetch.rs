@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use super::manifest::{self, Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, BackupStart, ProgressSink, private_file};
-use crate::store::disk::dirs::{private_dir, sync_dir};
-use crate::store::disk::io::{Disk, Io};
+use crate::store::disk::{Disk, Io, private_dir, sync_dir};
 use crate::store::journal::{self, Extent, JournalError, Position, Visit};
 
 /// A backup that was created or extended.

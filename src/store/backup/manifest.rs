@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::BackupError;
-use crate::store::disk::dirs::sync_dir;
+use crate::store::disk::sync_dir;
 use crate::store::journal::{self, Position};
 
 /// The manifest's file name.

@@ -40,11 +40,9 @@ pub use self::verify::{Verified, verify};
 pub(crate) use self::stage::{Stage, clear_stage};
 
 use self::manifest::{FORMAT, ROWS, journal_of};
-use crate::store::commit::inner::StoreInner;
-use crate::store::data_dir::lock;
-use crate::store::data_dir::open_error::OpenError;
-use crate::store::disk::dirs::{private_dir, sync_dir};
-use crate::store::disk::io::Disk;
+use crate::store::commit::StoreInner;
+use crate::store::data_dir::{OpenError, open_engine, settle, take_lock};
+use crate::store::disk::{Disk, private_dir, sync_dir};
 use crate::store::engine;
 use crate::store::engine::{Engine, EngineError, EngineOptions};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
@@ -278,9 +276,9 @@ pub fn backup(
     progress: &mut dyn ProgressSink,
 ) -> Result<BackupSummary, BackupError> {
     fetch::must_be_outside(dir, to)?;
-    let _lock = lock::take_lock(dir)?;
-    crate::store::data_dir::swap::settle(dir).map_err(|error| OpenError::io(dir, &error))?;
-    let engine = crate::store::data_dir::migrate::open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
+    let _lock = take_lock(dir)?;
+    settle(dir).map_err(|error| OpenError::io(dir, &error))?;
+    let engine = open_engine(dir, &EngineOptions::new(dir, Arc::new(Disk)))?;
     let plan = fetch::FetchPlan::of(to)?;
     let stage = dir.join(stage::NAME);
     stage::clear_stage(dir).map_err(|error| BackupError::io(&stage, &error))?;

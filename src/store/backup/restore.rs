@@ -19,12 +19,11 @@ use std::sync::Arc;
 use super::fetch::{copy, copy_segments};
 use super::manifest::{Manifest, ROWS, journal_of};
 use super::{BESIDE, BackupError, ProgressSink, private_file, rows_file};
-use crate::store::data_dir::lock::{UNFINISHED, lock_any};
-use crate::store::disk::dirs::{private_dir, sync_dir};
-use crate::store::disk::io::{Disk, Io};
+use crate::store::data_dir::{UNFINISHED, lock_any};
+use crate::store::disk::{Disk, Io, private_dir, sync_dir};
 use crate::store::engine::{self, LiveBytes, LiveBytesChange, State, Value, position_key, position_row};
 use crate::store::format::keys::{self, MetaKey};
-use crate::store::format::log_entry::{LogEntry, piece_of};
+use crate::store::format::{LogEntry, piece_of};
 use crate::store::journal::{self, Change, Extent, JournalError, Position, Record, Visit};
 use crate::store::rows::identity;
 

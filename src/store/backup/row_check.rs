@@ -3,15 +3,14 @@
 //!
 //! It checks one row at a time; `verify.rs` checks whether rows agree with each other.
 
-use crate::store::dedup::records::{read_idempotency, read_message_id};
+use crate::store::dedup::{read_idempotency, read_message_id};
 use crate::store::engine::SegmentCounts;
 use crate::store::format::keys::{self, KeyKind, MetaKey};
-use crate::store::format::log_counters::LogCounters;
-use crate::store::format::log_entry::LogEntry;
+use crate::store::format::{LogCounters, LogEntry};
 use crate::store::lists::index;
 use crate::store::quota::usage::Usage;
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
-use crate::store::search::posting::PostingPayload;
+use crate::store::search::PostingPayload;
 
 /// Version byte of the values that have nothing else in common.
 const VERSION: u8 = 1;

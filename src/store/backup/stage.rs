@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{BackupError, BackupSource, BackupStart, ProgressSink, make};
-use crate::store::commit::inner::StoreInner;
-use crate::store::disk::space::StoreState;
+use crate::store::commit::StoreInner;
+use crate::store::disk::StoreState;
 use crate::sync::{Condvar, Mutex};
 
 /// The directory's name in a data directory.

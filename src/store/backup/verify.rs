@@ -17,13 +17,11 @@ use super::restore::{Until, replay, take_rows};
 use super::view::View;
 use super::{BackupError, ProgressSink, row_check};
 use crate::ids::{Sequence, TenantId};
-use crate::store::data_dir::lock;
-use crate::store::disk::io::{Disk, Io};
+use crate::store::data_dir::take_lock;
+use crate::store::disk::{Disk, Io};
 use crate::store::engine::{self, LiveBytesChange, SegmentCounts, State, guard_damaged};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
-use crate::store::format::log_counters::LogCounters;
-use crate::store::format::log_entry::{LogEntry, piece_of};
-use crate::store::format::piece;
+use crate::store::format::{LogCounters, LogEntry, piece, piece_of};
 use crate::store::journal::{self, Change, Extent, JournalError, Piece, Position, Record, Visit};
 use crate::store::quota::usage::{self, Difference, Usage, counted_key};
 use crate::store::rows::records::{self, Organization};
@@ -78,8 +76,8 @@ pub fn verify(dir: &Path, progress: &mut dyn ProgressSink) -> Result<Verified, B
             backup(dir, &mut found, progress)
         }
         false => {
-            crate::store::data_dir::open_error::find(dir)?;
-            let _lock = lock::take_lock(dir)?;
+            crate::store::data_dir::find(dir)?;
+            let _lock = take_lock(dir)?;
             if !engine::has_state(dir) && !dir.join("log.old").exists() {
                 found.problem("the state log/db is missing: the next start builds it again from the journal");
                 return Ok(found);

@@ -4,7 +4,7 @@
 //!   it once, then makes rows and watermarks visible, then notifies the waiters. The order matters: an ack
 //!   means that the event survives power loss.
 //! * Between commits the committer trims, collects and erases in small batches, and checks the free space.
-//! * A commit that fails also fails everything queued behind it; see [`crate::store::commit::reopen`].
+//! * A commit that fails also fails everything queued behind it; see `reopen.rs`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,20 +17,18 @@ use super::queue::{CommitError, Item};
 use super::tombstones::Tombstones;
 use crate::allocator;
 use crate::ids::{Sequence, TenantId};
-use crate::store::dedup::lanes::DayLanes;
-use crate::store::disk::space::{SpaceWatch, StoreState};
+use crate::store::dedup::DayLanes;
+use crate::store::disk::{SpaceWatch, StoreState};
 use crate::store::engine::{Batch, Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::piece::Packer;
+use crate::store::format::piece::{Packed, Packer};
 use crate::store::journal::Position;
 use crate::store::lists::index::IndexWrites;
-use crate::store::log::tenant_log::TenantLog;
+use crate::store::log::TenantLog;
 use crate::store::quota::usage::counted_key;
 use crate::store::retention::reclaim::Reclaimer;
-use crate::store::retention::sweep::{SweepOutcome, Sweeper};
-use crate::store::retention::trim::{AddedPiece, RetentionTracker, VALUES_AT_ONCE};
-use crate::store::rows::builder::PendingChange;
-use crate::store::rows::usage_rows;
+use crate::store::retention::{AddedPiece, RetentionTracker, SweepOutcome, Sweeper, VALUES_AT_ONCE};
+use crate::store::rows::{PendingChange, usage_rows};
 use crate::time::CautiousClock;
 
 /// How long the committer sleeps when there is no work. Housekeeping is at most this late.
@@ -450,12 +448,7 @@ fn put_erasure(batch: &mut Batch, tenant: TenantId, user: Option<&str>) {
     batch.put(keys::key(kind, tenant, tail.as_bytes()), vec![1]);
 }
 
-fn put(
-    batch: &mut Batch,
-    tenant: TenantId,
-    added: &mut Vec<AddedPiece>,
-    packed: crate::store::format::piece::Packed,
-) {
+fn put(batch: &mut Batch, tenant: TenantId, added: &mut Vec<AddedPiece>, packed: Packed) {
     let key = keys::log(tenant, packed.first);
     let bytes = (key.len() + packed.value.len()) as u64;
     added.push(AddedPiece { first: packed.first, head: packed.head, bytes });

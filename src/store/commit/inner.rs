@@ -8,15 +8,13 @@ use super::queue::Queue;
 use super::tombstones::Tombstones;
 use crate::cursor::CursorKey;
 use crate::ids::TenantId;
-use crate::store::data_dir::lock::DirLock;
-use crate::store::dedup::day_clock::DayClock;
-use crate::store::disk::space::StateWatch;
+use crate::store::data_dir::DirLock;
+use crate::store::dedup::DayClock;
+use crate::store::disk::StateWatch;
 use crate::store::engine::{Engine, EngineError};
-use crate::store::log::read_pool::ReadPool;
-use crate::store::log::recover;
-use crate::store::log::tenant_log::TenantLog;
+use crate::store::log::{ReadPool, TenantLog, recover};
 use crate::store::options::StoreOptions;
-use crate::store::quota::ledger::Quotas;
+use crate::store::quota::Quotas;
 use crate::store::stats::Stats;
 use crate::sync::{Mutex, RwLock};
 
@@ -97,7 +95,7 @@ impl StoreInner {
     }
 
     /// From now on refuses everything of these organizations and users.
-    pub(crate) fn add_tombstones(&self, tenants: &[TenantId], users: &[(TenantId, String)]) {
+    pub(super) fn add_tombstones(&self, tenants: &[TenantId], users: &[(TenantId, String)]) {
         if tenants.is_empty() && users.is_empty() {
             return;
         }
@@ -113,7 +111,7 @@ impl StoreInner {
         }
     }
 
-    pub(crate) fn forget_log(&self, tenant: TenantId) {
+    pub(super) fn forget_log(&self, tenant: TenantId) {
         if let Some(log) = self.logs.lock().loaded.remove(&tenant) {
             log.oldest.store(log.last_event().0, Ordering::Release); // a reader gets a gap, then the end
         }

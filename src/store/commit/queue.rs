@@ -1,8 +1,7 @@
 //! The commit queue: items that wait to be committed. A tenant's log end moves under its lock, so queue and
 //! sequences agree on the order.
 //!
-//! * It is bounded by permits that are acquired first ([`crate::store::log::tenant_log`]), and for rows alone by
-//!   [`WAITING_ROWS`].
+//! * It is bounded by permits that are acquired first ([`Permit`]), and for rows alone by [`WAITING_ROWS`].
 //! * Pushing never waits for the disk: both sides hold the lock only to move a few items.
 //! * A commit starts at once if somebody waits for an item. Otherwise it waits a little, so that more items
 //!   share it.
@@ -16,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use crate::frame::Frame;
-use crate::store::log::tenant_log::{Permit, TenantLog};
-use crate::store::rows::builder::{CommitGuard, Rows};
+use crate::store::log::{Permit, TenantLog};
+use crate::store::rows::{CommitGuard, Rows};
 use crate::store::stats::Stats;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -85,7 +84,7 @@ impl CommitCallback {
             self.call_with(result);
         })
     }
-    pub(crate) fn call_with(self, result: Result<(), CommitError>) {
+    pub(super) fn call_with(self, result: Result<(), CommitError>) {
         match self {
             CommitCallback::None => {}
             // A panic in one listener must not end the committer, which everything depends on.
@@ -183,7 +182,7 @@ impl Pending {
     }
 
     /// Takes all items.
-    pub(crate) fn take_all(&mut self) -> VecDeque<Item> {
+    pub(super) fn take_all(&mut self) -> VecDeque<Item> {
         (self.bytes, self.has_awaited) = (0, false);
         std::mem::take(&mut self.items)
     }
@@ -312,7 +311,7 @@ mod tests {
     use super::*;
     use crate::frame::tests::frame;
     use crate::ids::{Sequence, TenantId};
-    use crate::store::format::log_counters::LogCounters;
+    use crate::store::format::LogCounters;
 
     const EVENT: &str = r#"{"type":"custom","channel":"c","data":1}"#;
 

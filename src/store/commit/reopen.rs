@@ -21,12 +21,11 @@ use std::time::Duration;
 use super::committer::{Committer, CommitterState};
 use super::inner::StoreInner;
 use super::queue::{CommitError, Item};
-use crate::store::disk::space::StoreState;
+use crate::store::disk::StoreState;
 use crate::store::engine::{Engine, EngineError, EngineOptions};
-use crate::store::format::log_counters::LogCounters;
+use crate::store::format::LogCounters;
 use crate::store::journal::Position;
-use crate::store::log::recover;
-use crate::store::log::tenant_log::TenantLog;
+use crate::store::log::{TenantLog, recover};
 use crate::store::rows::identity;
 
 /// The first and the longest pause between attempts, which are first to write to a disk that failed, then to

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::queue::{Append, Item};
 use crate::frame::{Frame, RoutingKey};
 use crate::ids::TenantId;
-use crate::store::format::deleted_users::DeletedUsers;
+use crate::store::format::DeletedUsers;
 
 /// Limit on remembered deleted users (about 200 bytes each); the oldest are removed first. Deleting as many
 /// takes hours, because each has to be registered with a password first.
@@ -34,7 +34,7 @@ pub(crate) struct Tombstones {
 
 impl Tombstones {
     /// Adds an organization.
-    pub(crate) fn add_organization(&mut self, tenant: TenantId) {
+    pub(super) fn add_organization(&mut self, tenant: TenantId) {
         if self.users.remove(&tenant).is_some() {
             self.order.retain(|(of, _)| *of != tenant);
         }
@@ -54,7 +54,7 @@ impl Tombstones {
     }
 
     /// Adds a user.
-    pub(crate) fn add_user(&mut self, tenant: TenantId, sub: &str) {
+    pub(super) fn add_user(&mut self, tenant: TenantId, sub: &str) {
         if !self.users.entry(tenant).or_default().add(sub) {
             return;
         }
@@ -71,12 +71,12 @@ impl Tombstones {
     }
 
     /// Returns true if the organization was deleted.
-    pub(crate) fn has_organization(&self, tenant: TenantId) -> bool {
+    pub(super) fn has_organization(&self, tenant: TenantId) -> bool {
         self.organizations.range(..=tenant.0).next_back().is_some_and(|(_, last)| *last >= tenant.0)
     }
 
     /// Returns true if the user was deleted.
-    pub(crate) fn has_user(&self, tenant: TenantId, sub: &str) -> bool {
+    pub(super) fn has_user(&self, tenant: TenantId, sub: &str) -> bool {
         self.users.get(&tenant).is_some_and(|users| users.contains(sub))
     }
 
@@ -106,7 +106,7 @@ impl Tombstones {
 
     /// Returns true for a presence event of a deleted user. It is delivered to connected clients, but not
     /// stored.
-    pub(crate) fn has_presence(&self, tenant: TenantId, frame: &Frame) -> bool {
+    pub(super) fn has_presence(&self, tenant: TenantId, frame: &Frame) -> bool {
         self.users.get(&tenant).is_some_and(|users| users.is_presence(frame.key(RoutingKey::Channel)))
     }
 

@@ -11,7 +11,7 @@ use super::lock::take_lock;
 use super::migrate::open_engine;
 use super::open_error::{OpenError, find};
 use super::swap::{settle, swap};
-use crate::store::disk::io::Disk;
+use crate::store::disk::Disk;
 use crate::store::engine::{self, EngineError, EngineOptions, State};
 use crate::store::retention::reclaim;
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::open_error::OpenError;
-use crate::store::disk::dirs::private_dir;
+use crate::store::disk::private_dir;
 
 /// The file that marks a data directory with an unfinished restore.
 pub(crate) const UNFINISHED: &str = "restoring";

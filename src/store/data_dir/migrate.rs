@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::open_error::{OpenError, find};
 use super::swap::swap;
-use crate::store::disk::space;
+use crate::store::disk::drop_ballast;
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions, SCHEMA, State, guard_damaged};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::format::piece::Head;
@@ -46,7 +46,7 @@ fn open_on_full_disk(dir: &Path, options: &EngineOptions) -> Result<Engine, Engi
     match Engine::open(options) {
         Err(EngineError::Space) => {
             tracing::warn!("the disk is full; reserved space is released so that the store can open");
-            space::drop_ballast(dir);
+            drop_ballast(dir);
             Engine::open(options)
         }
         opened => opened,

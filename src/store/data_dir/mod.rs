@@ -1,8 +1,15 @@
-//! The data directory: its lock, why a store in it does not open, and what rewrites it as a whole
-//! (compaction, migration from an older version).
+//! The data directory: its lock (`lock.rs`), why a store in it does not open (`open_error.rs`), migration from
+//! an older version (`migrate.rs`) and compaction (`compact.rs`). Both write a copy, which `swap.rs` puts in
+//! place of the original.
 
-pub(crate) mod compact;
-pub(crate) mod lock;
-pub(crate) mod migrate;
-pub(crate) mod open_error;
-pub(crate) mod swap;
+mod compact;
+mod lock;
+mod migrate;
+mod open_error;
+mod swap;
+
+pub use self::compact::{CompactionResult, compact};
+pub(crate) use self::lock::{DirLock, UNFINISHED, lock_any, take_lock};
+pub(crate) use self::migrate::open_engine;
+pub use self::open_error::{OpenError, find};
+pub(crate) use self::swap::settle;

@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use crate::store::disk::dirs::sync_dir;
+use crate::store::disk::sync_dir;
 use crate::store::engine;
 
 /// Replaces the originals with the finished copies.

@@ -19,7 +19,7 @@ use crate::store::format::keys::{self, KeyKind};
 use crate::time::Clock;
 
 /// Limit on `message_id` rows of an organization; the oldest are removed first.
-pub(crate) const MESSAGE_IDS: u64 = 16_000_000;
+pub(super) const MESSAGE_IDS: u64 = 16_000_000;
 /// Rows removed in one batch.
 const REMOVE_AT_ONCE: usize = 256;
 

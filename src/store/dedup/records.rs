@@ -5,7 +5,7 @@
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::Value;
 use crate::store::format::keys::{ExpiryLane, KeyKind};
-use crate::store::rows::builder::{Rows, TooLong};
+use crate::store::rows::{Rows, TooLong};
 
 /// How long such a row is kept, in milliseconds.
 pub const DAY_MS: u64 = 24 * 60 * 60 * 1000;
@@ -188,8 +188,7 @@ mod tests {
             let row = IdempotencyRecord { body: [3; 32], answer, created_ms: 77 };
             let mut rows = Rows::new();
             rows.put_idempotency(TenantId(1), &[1; 32], &row).expect("small");
-            let Some(crate::store::rows::builder::PendingChange::Dedup { value, .. }) =
-                rows.into_changes().pop()
+            let Some(crate::store::rows::PendingChange::Dedup { value, .. }) = rows.into_changes().pop()
             else {
                 panic!("a daily row");
             };

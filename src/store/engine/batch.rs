@@ -1,7 +1,7 @@
 //! A batch: what one commit writes and removes.
 
 use crate::ids::TenantId;
-use crate::store::format::log_entry::LogEntry;
+use crate::store::format::LogEntry;
 use crate::store::format::piece::{Head, MAX_VALUE};
 use crate::store::journal::Piece;
 use crate::store::quota::usage::{ChangedLength, Usage};

@@ -9,13 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::ids::{Sequence, TenantId};
-use crate::store::disk::io::{Disk, Io};
+use crate::store::disk::{Disk, Io};
 use crate::store::engine::{
     Batch, Engine, EngineError, EngineOptions, SegmentCounts, State, Value, position_key,
 };
-use crate::store::format::keys;
-use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece::Head;
+use crate::store::format::{LogEntry, keys};
 use crate::store::journal::Position;
 use crate::store::retention::reclaim::Reclaimer;
 

@@ -22,7 +22,7 @@ use crate::sync::RwLock;
 const ROW_OVERHEAD: usize = 96;
 
 /// Estimated memory of a row in a table, in bytes.
-pub(crate) fn row_bytes(key: &Value, value: Option<&Value>) -> usize {
+pub(super) fn row_bytes(key: &Value, value: Option<&Value>) -> usize {
     key.len() + value_bytes(value) + ROW_OVERHEAD
 }
 
@@ -32,7 +32,7 @@ fn value_bytes(value: Option<&Value>) -> usize {
 
 /// The rows of consecutive commits; `None` if the row is removed.
 #[derive(Default)]
-pub(crate) struct CommittedRows {
+pub(super) struct CommittedRows {
     pub(crate) rows: BTreeMap<Value, Option<Value>>,
     /// Changes of live counts, by the first position of each segment.
     pub(crate) live: HashMap<Position, LiveBytesChange>,
@@ -65,13 +65,13 @@ pub(crate) struct Memtable {
 
 /// How full the active table is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ActiveSize {
+pub(super) struct ActiveSize {
     /// Estimated memory, in bytes.
     pub(crate) bytes: usize,
     /// When its first commit was inserted; `None` if there was none.
     pub(crate) since: Option<Instant>,
     /// Whether the inserted commit is its first.
-    pub(crate) is_first: bool,
+    pub(super) is_first: bool,
 }
 
 /// A key and its value; `None` if the row is removed.
@@ -111,7 +111,7 @@ impl Memtable {
 
     /// Freezes the active table; returns `None` if it is empty. The previously frozen table must be thawed
     /// first.
-    pub(crate) fn freeze(&self) -> Option<Arc<CommittedRows>> {
+    pub(super) fn freeze(&self) -> Option<Arc<CommittedRows>> {
         let mut tables = self.tables.write();
         if tables.active.since.is_none() || tables.frozen.is_some() {
             return tables.frozen.clone();
@@ -123,13 +123,13 @@ impl Memtable {
     }
 
     /// Drops the frozen table, because the state holds all of it.
-    pub(crate) fn thaw(&self) {
+    pub(super) fn thaw(&self) {
         let frozen = self.tables.write().frozen.take();
         drop(frozen); // outside of the lock, because it may be large
     }
 
     /// Number of times that a table was frozen.
-    pub(crate) fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.generation.load(Acquire)
     }
 

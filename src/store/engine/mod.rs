@@ -3,12 +3,14 @@
 //!
 //! * [`Engine::commit`] appends one record to the journal, syncs it, and only then makes its rows visible.
 //!   Rows of a failed commit are never visible.
-//! * Rows go into the [`Memtable`]; `applier.rs` writes them into the state later, on its own thread. Reads
-//!   merge both.
+//! * Rows go into the memtable (`memtable.rs`); the applier (`applier.rs`) writes them into the state
+//!   (`state.rs`) later, on its own thread. Reads merge both (`merged_range.rs`). An opening replays the journal
+//!   from the state's position (`replay.rs`).
 //! * Commits come from one thread. After a write returns [`EngineError`], the caller drops the engine and
-//!   opens it again, which replays the journal.
-//! * The engine treats keys and values as bytes, with two exceptions: it knows which rows it caches in memory
-//!   (`keys.rs` decides), and that the row of a log entry points into the journal.
+//!   opens it again.
+//! * The engine treats keys and values as bytes, with three exceptions: it knows which rows it caches in memory
+//!   (`keys.rs` decides), that the row of a log entry points into the journal, and it writes the usage of
+//!   organizations with each batch.
 
 mod applier;
 mod batch;
@@ -50,11 +52,10 @@ use self::merged_range::MergedRange;
 use self::pin::Pin;
 use self::replay::Replay;
 use self::row_cache::RowCache;
-use crate::store::disk::io::Io;
-use crate::store::format::keys;
-use crate::store::format::log_entry::{LogEntry, piece_of};
+use crate::store::disk::Io;
+use crate::store::format::{LogEntry, keys, piece_of};
 use crate::store::journal::{self, Journal, NewRecord, Piece, Position, RecordKind, SegmentInfo};
-use crate::store::quota::ledger::Quotas;
+use crate::store::quota::Quotas;
 
 /// Default size of a segment of the journal, in bytes.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;

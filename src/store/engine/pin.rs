@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 
 /// The pin of one journal, if it is held.
 #[derive(Default)]
-pub(crate) struct Pins {
+pub(super) struct Pins {
     state: Mutex<PinState>,
 }
 
@@ -45,7 +45,7 @@ impl Pins {
     }
 
     /// Returns true if segments must not be removed.
-    pub(crate) fn is_pinned(&self) -> bool {
+    pub(super) fn is_pinned(&self) -> bool {
         self.state.lock().until.is_some_and(|(until, _)| Instant::now() < until)
     }
 }

@@ -16,7 +16,7 @@ pub(super) const TABLE_AGE: Duration = Duration::from_millis(1_000);
 
 /// What the applier and the committer share.
 #[derive(Default)]
-pub(crate) struct Progress {
+pub(super) struct Progress {
     pub(super) inner: Mutex<ApplierState>,
     /// Notifies the applier that there is work.
     pub(super) work: Condvar,

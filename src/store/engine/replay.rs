@@ -11,7 +11,7 @@ use super::memtable::Memtable;
 use super::progress::{Progress, TABLE_BYTES};
 use super::state::{State, Value};
 use crate::store::format::keys::{self, MetaKey};
-use crate::store::format::log_entry::piece_of;
+use crate::store::format::piece_of;
 use crate::store::journal::{self, Change, Journal, JournalError, Position, Record};
 use crate::sync::Mutex;
 

@@ -25,8 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::error::EngineError;
-use crate::store::disk::dirs::{private_dir, sync_dir};
-use crate::store::disk::io::Io;
+use crate::store::disk::{Io, private_dir, sync_dir};
 use crate::store::format::piece::SEGMENT_BYTES;
 
 /// The bytes of a row's value, shared with sled's cache.

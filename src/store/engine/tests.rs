@@ -8,7 +8,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::ids::TenantId;
-use crate::store::disk::io::Disk;
+use crate::store::disk::Disk;
 use crate::store::engine::{Batch, Engine, EngineOptions};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::piece::Head;
@@ -192,7 +192,7 @@ fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
         let key = keys::log(TenantId(1), crate::ids::Sequence(n));
         let entry = engine.get(&key).expect("read").expect("there");
         let mut batch = Batch::default();
-        batch.delete_piece(&key, &crate::store::format::log_entry::LogEntry::read(&entry).expect("an entry"));
+        batch.delete_piece(&key, &crate::store::format::LogEntry::read(&entry).expect("an entry"));
         engine.commit(batch).expect("committed");
     }
     let mut reclaimer = crate::store::retention::reclaim::Reclaimer::default();
@@ -207,7 +207,7 @@ fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
     for n in (0..pieces).filter(|n| n % 10 == 0) {
         let entry =
             engine.get(&keys::log(TenantId(1), crate::ids::Sequence(n))).expect("read").expect("there");
-        let entry = crate::store::format::log_entry::LogEntry::read(&entry).expect("an entry");
+        let entry = crate::store::format::LogEntry::read(&entry).expect("an entry");
         assert_eq!(engine.piece(&entry.piece).expect("read"), bytes(n));
     }
 }

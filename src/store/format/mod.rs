@@ -1,12 +1,20 @@
-//! What is on disk, as bytes: keys, pieces of events, and the rows that point at pieces.
+//! What is on disk, as bytes: every key, packed pieces of events, and the rows that the log and the lists are
+//! made of.
 //!
-//! * These are codecs. They know no engine, clock or disk.
-//! * The formats are described in `docs/storage.md`.
+//! These are codecs and identities: they know no engine, clock or disk. `keys.rs` is the registry of all kinds
+//! of keys. The layouts are described in `docs/storage.md`.
 
-pub(crate) mod deleted_users;
-pub(crate) mod digest;
+mod deleted_users;
+mod digest;
 pub(crate) mod keys;
-pub(crate) mod list_group;
-pub(crate) mod log_counters;
-pub(crate) mod log_entry;
+mod list_group;
+mod log_counters;
+mod log_entry;
 pub(crate) mod piece;
+
+pub(crate) use self::deleted_users::DeletedUsers;
+pub use self::digest::scope;
+pub(crate) use self::list_group::{BEFORE_ID, EntryKey, GROUP};
+pub use self::list_group::{Group, ListEntry};
+pub(crate) use self::log_counters::{COUNTERS_EVERY, LogCounters};
+pub(crate) use self::log_entry::{LogEntry, piece_of};

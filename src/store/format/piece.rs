@@ -24,7 +24,7 @@ pub(crate) const SEGMENT_BYTES: usize = 8 << 20;
 /// more than a quarter segment into files that it never syncs; 20 × 72 KiB stay below a quarter of 8 MiB.
 pub const MAX_VALUE: usize = 72 * 1024;
 /// Size at which a piece is closed, in bytes.
-pub(crate) const PACK_BYTES: usize = 64 * 1024;
+pub(super) const PACK_BYTES: usize = 64 * 1024;
 /// Limit of one event as its publisher sends it, in bytes. Configuration may lower it, never raise it.
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
 /// Limit of what the record adds to the event, in bytes: routing keys again, the id, a user id and a time set

@@ -6,21 +6,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::thread;
 
 use crate::store::backup::clear_stage;
-use crate::store::commit::committer::{Committer, CommitterState};
-use crate::store::commit::inner::StoreInner;
-use crate::store::commit::queue::Queue;
-use crate::store::data_dir::lock::take_lock;
-use crate::store::data_dir::migrate::open_engine;
-use crate::store::data_dir::open_error::OpenError;
-use crate::store::data_dir::swap;
-use crate::store::dedup::day_clock::DayClock;
-use crate::store::disk::dirs::sync_dir;
-use crate::store::disk::space::{SpaceWatch, StateWatch, StoreState};
+use crate::store::commit::{Committer, CommitterState, Queue, StoreInner};
+use crate::store::data_dir::{OpenError, open_engine, settle, take_lock};
+use crate::store::dedup::DayClock;
+use crate::store::disk::{SpaceWatch, StateWatch, StoreState, sync_dir};
 use crate::store::engine::{self, EngineError, has_blobs};
-use crate::store::log::read_pool::ReadPool;
-use crate::store::log::read_queue::READERS;
+use crate::store::log::{READERS, ReadPool};
 use crate::store::options::StoreOptions;
-use crate::store::quota::ledger::Quotas;
+use crate::store::quota::Quotas;
 use crate::store::rows::{identity, records};
 use crate::store::stats::Stats;
 use crate::sync::{Mutex, RwLock};
@@ -47,7 +40,7 @@ pub(super) fn open(options: StoreOptions) -> Result<(Arc<StoreInner>, Threads), 
     let dir = options.dir.clone();
     let failed = |error: EngineError| OpenError::engine(&dir, &error);
     let lock = take_lock(&dir)?;
-    swap::settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
+    settle(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     clear_stage(&dir).map_err(|error| OpenError::io(&dir, &error))?;
     if has_blobs(&engine::path(&dir)).map_err(|error| OpenError::io(&dir, &error))? {
         return Err(OpenError::Blobs { dir });

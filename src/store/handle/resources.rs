@@ -4,12 +4,10 @@ use super::store::Store;
 use crate::ids::TenantId;
 use crate::store::engine::Engine;
 use crate::store::format::keys::Table;
-use crate::store::lists::page::{ListPage, ListQuery, PageRead, SLICE};
+use crate::store::lists::{ListPage, ListQuery, PageRead, SLICE};
 use crate::store::log::log_read::ReadError;
-use crate::store::rows::table_rows::{get, row_key};
-use crate::store::search::query::SearchQuery;
-use crate::store::search::rank::Hits;
-use crate::store::search::scan::Search;
+use crate::store::rows::{get_row, row_key};
+use crate::store::search::{Hits, Search, SearchQuery};
 
 impl Store {
     /// A row; `None` if it does not exist.
@@ -18,7 +16,7 @@ impl Store {
     /// [`ReadError`].
     pub async fn row(&self, tenant: TenantId, table: Table, id: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let tail = row_key(table, id);
-        self.run(tenant, move |engine| get(engine, tenant, &tail)).await
+        self.run(tenant, move |engine| get_row(engine, tenant, &tail)).await
     }
 
     /// Rows by their ids, in that order; `None` for each that does not exist.
@@ -31,8 +29,9 @@ impl Store {
         table: Table,
         ids: Vec<String>,
     ) -> Result<Vec<Option<Vec<u8>>>, ReadError> {
-        let read =
-            move |engine: &Engine| ids.iter().map(|id| get(engine, tenant, &row_key(table, id))).collect();
+        let read = move |engine: &Engine| {
+            ids.iter().map(|id| get_row(engine, tenant, &row_key(table, id))).collect()
+        };
         self.run(tenant, read).await
     }
 

@@ -14,25 +14,21 @@ use crate::cursor::CursorKey;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::store::backup::Stage;
-use crate::store::commit::inner::StoreInner;
-use crate::store::commit::queue::{Append, CommitCallback, CommitError, Frames, Item};
-use crate::store::data_dir::open_error::OpenError;
-use crate::store::dedup::records::{
-    IdempotencyRecord, MessageIdRecord, fresh, read_idempotency, read_message_id,
-};
-use crate::store::disk::space::StoreState;
+use crate::store::commit::{Append, CommitCallback, CommitError, Frames, Item, StoreInner};
+use crate::store::data_dir::OpenError;
+use crate::store::dedup::{IdempotencyRecord, MessageIdRecord, fresh, read_idempotency, read_message_id};
+use crate::store::disk::StoreState;
 use crate::store::engine::{Engine, EngineError, JournalStats, RowCacheStats, Value, guard_damaged};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::log::log_read::{self, LogRead, ReadError};
 use crate::store::log::page::{JsonEvents, Page};
-use crate::store::log::tenant_log::{Permit, TenantLog};
 use crate::store::log::time_position::{self, TimePosition};
+use crate::store::log::{Permit, TenantLog};
 use crate::store::options::StoreOptions;
-use crate::store::quota::ledger::{Growth, OverQuota, QuotaTotals, Reservation};
 use crate::store::quota::usage::Usage;
-use crate::store::rows::builder::Rows;
+use crate::store::quota::{Growth, OverQuota, QuotaTotals, Reservation};
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
-use crate::store::rows::usage_rows;
+use crate::store::rows::{Rows, usage_rows};
 use crate::store::stats::Stats;
 
 /// An open store.

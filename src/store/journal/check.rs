@@ -12,7 +12,7 @@ use super::record::{HeaderCrc, Record};
 use super::scan::{self, Scan};
 use super::segment::{self, offset};
 use super::{JournalError, Position, SegmentInfo, first_positions};
-use crate::store::disk::io::Io;
+use crate::store::disk::Io;
 
 /// What the reader finds.
 pub(crate) enum Visit<'a> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::record::{self, HeaderCrc};
 use super::{Change, Journal, JournalError, NewRecord, Options, Position, RecordKind, segment};
-use crate::store::disk::io::{Disk, Io};
+use crate::store::disk::{Disk, Io};
 
 /// The id of every journal that is made here.
 const ID: [u8; 16] = [7; 16];

@@ -43,7 +43,7 @@ use self::record::{HeaderCrc, MAX_RECORD};
 use self::scan::Scan;
 use self::segment::offset;
 use self::writer::Writer;
-use crate::store::disk::io::Io;
+use crate::store::disk::Io;
 use crate::sync::{Mutex, RwLock};
 
 /// A position in the journal: bytes of records since it was created. Headers of segments do not count.

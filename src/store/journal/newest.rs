@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::{self, take};
 use super::{Position, segment};
-use crate::store::disk::io::Io;
+use crate::store::disk::Io;
 
 /// Its name in the journal's directory.
 const NAME: &str = "newest";

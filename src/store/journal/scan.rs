@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::record::{self, ALIGN, HEADER, HeaderCrc, MAGIC, Record};
 use super::segment::{self, offset, read_full};
 use super::{JournalError, Position};
-use crate::store::disk::io::Io;
+use crate::store::disk::Io;
 
 /// Bytes read at once if whole records are needed.
 pub(super) const CHUNK: usize = 1 << 20;

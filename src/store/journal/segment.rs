@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::{self, VERSION, take};
 use super::{JournalError, Position};
-use crate::store::disk::io::Io;
+use crate::store::disk::Io;
 
 /// Length of a segment's header in bytes.
 pub(super) const HEADER: u64 = 64;

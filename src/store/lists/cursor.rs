@@ -12,7 +12,7 @@ use super::index::{self, after_span, entry_of, number_of, span_of, start_of};
 use crate::ids::TenantId;
 use crate::store::engine::{Engine, EngineError, Value};
 use crate::store::format::keys::{self, KeyKind, end_of_prefix};
-use crate::store::format::list_group::{EntryKey, Group};
+use crate::store::format::{EntryKey, Group};
 
 /// The lists to read, and the direction.
 #[derive(Clone, Copy)]
@@ -20,12 +20,12 @@ pub(crate) struct ListReader<'e> {
     pub(crate) engine: &'e Engine,
     pub(crate) tenant: TenantId,
     /// Whether the highest numbers come first.
-    pub(crate) descending: bool,
+    pub(super) descending: bool,
 }
 
 impl<'e> ListReader<'e> {
     /// The entries of any of `groups`.
-    pub(crate) fn merged_cursor(
+    pub(super) fn merged_cursor(
         &self,
         groups: &[Group],
         from: Bound<&EntryKey>,
@@ -38,7 +38,7 @@ impl<'e> ListReader<'e> {
         Ok(MergedCursor { reader: *self, cursors })
     }
 
-    pub(crate) fn is_before(&self, a: &EntryKey, b: &EntryKey) -> bool {
+    pub(super) fn is_before(&self, a: &EntryKey, b: &EntryKey) -> bool {
         if self.descending { a > b } else { a < b }
     }
 
@@ -257,10 +257,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::disk::io::Disk;
+    use crate::store::disk::Disk;
     use crate::store::engine::{Batch, EngineOptions};
+    use crate::store::format::ListEntry;
     use crate::store::format::keys::List;
-    use crate::store::format::list_group::ListEntry;
     use crate::store::lists::index::IndexWrites;
     use crate::store::lists::page::GroupSelector;
 

@@ -13,8 +13,8 @@
 use crate::ids::TenantId;
 use crate::store::engine::{Batch, Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind, end_of_prefix};
-use crate::store::format::list_group::{BEFORE_ID, EntryKey, GROUP, Group, ListEntry};
-use crate::store::rows::builder::{Rows, TooLong, check_tail};
+use crate::store::format::{BEFORE_ID, EntryKey, GROUP, Group, ListEntry};
+use crate::store::rows::{Rows, TooLong, check_tail};
 
 const VERSION: u8 = 1;
 /// Size of a span, as a power of two. Numbers are microseconds, so a span is about what a busy list gets in
@@ -35,15 +35,15 @@ fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
 }
 
 /// The first number of the span of `number`.
-pub(crate) const fn span_of(number: u64) -> u64 {
+pub(super) const fn span_of(number: u64) -> u64 {
     number >> SPAN_BITS
 }
-pub(crate) const fn start_of(span: u64) -> u64 {
+pub(super) const fn start_of(span: u64) -> u64 {
     span << SPAN_BITS
 }
 
 /// The first number after the span of `number`; `None` if it is the last span.
-pub(crate) fn after_span(number: u64) -> Option<u64> {
+pub(super) fn after_span(number: u64) -> Option<u64> {
     start_of(span_of(number)).checked_add(1 << SPAN_BITS)
 }
 
@@ -53,13 +53,13 @@ fn parts(key: &[u8]) -> Result<(u64, &[u8]), EngineError> {
 }
 
 /// Number and id of a key.
-pub(crate) fn entry_of(key: &[u8]) -> Result<EntryKey, EngineError> {
+pub(super) fn entry_of(key: &[u8]) -> Result<EntryKey, EngineError> {
     let (number, id) = parts(key)?;
     Ok((number, text(id)?.to_owned()))
 }
 
 /// The number of a key.
-pub(crate) fn number_of(key: &[u8]) -> Result<u64, EngineError> {
+pub(super) fn number_of(key: &[u8]) -> Result<u64, EngineError> {
     Ok(parts(key)?.0)
 }
 

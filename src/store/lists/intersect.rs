@@ -12,7 +12,7 @@ use std::ops::Bound;
 
 use super::cursor::{ListCursor as _, ListReader, MergedCursor};
 use crate::store::engine::EngineError;
-use crate::store::format::list_group::{EntryKey, Group};
+use crate::store::format::{EntryKey, Group};
 
 /// Largest number of rows read between two skips.
 const MOST_ROWS: usize = 7;
@@ -23,7 +23,7 @@ pub(crate) struct ListScan {
     /// The entries found, in order.
     pub(crate) entries: Vec<EntryKey>,
     /// Set if the limit of entries read was reached: the entries after this one are still to be read.
-    pub(crate) goes_on_after: Option<EntryKey>,
+    pub(super) goes_on_after: Option<EntryKey>,
 }
 
 impl ListScan {

@@ -1,6 +1,10 @@
-//! Lists of resources: the list index, reading along lists, and pages of them.
+//! Lists of resources: the list index (`index.rs`), cursors along it (`cursor.rs`), entries that are in several
+//! lists (`intersect.rs`), and pages of rows (`page.rs`).
 
-pub(crate) mod cursor;
+mod cursor;
 pub(crate) mod index;
-pub(crate) mod intersect;
-pub(crate) mod page;
+mod intersect;
+mod page;
+
+pub use self::page::{GroupSelector, ListPage, ListQuery};
+pub(crate) use self::page::{PageRead, SLICE};

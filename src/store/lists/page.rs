@@ -12,8 +12,8 @@ use super::intersect::ListScan;
 use crate::ids::TenantId;
 use crate::store::engine::{Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind, Table};
-use crate::store::format::list_group::{EntryKey, Group};
-use crate::store::rows::table_rows::{get, row_body, row_key};
+use crate::store::format::{EntryKey, Group};
+use crate::store::rows::{get_row, row_body, row_key};
 
 /// Entries that an intersection reads before another organization has its turn; this takes some milliseconds.
 pub(crate) const SLICE: usize = 500;
@@ -147,7 +147,7 @@ impl PageRead {
             let more = found.entries.len() > most;
             found.entries.truncate(most);
             for (_, id) in found.entries.iter().skip(*skip) {
-                let row = get(engine, tenant, &row_key(table, id))?;
+                let row = get_row(engine, tenant, &row_key(table, id))?;
                 rows.extend(row.filter(|row| several.is_empty() || is_in(row, several)));
             }
             *skip = skip.saturating_sub(found.entries.len());

@@ -23,7 +23,7 @@ use crate::store::format::piece::{Head, Records};
 use crate::sync::Mutex;
 
 /// Size at which a page ends, in bytes.
-pub(crate) const PAGE_BYTES: usize = 128 * 1024;
+pub(super) const PAGE_BYTES: usize = 128 * 1024;
 /// Estimated bytes that a frame has beyond its record. It must not be too high: it determines how many events
 /// are expected in a page.
 const FRAME_OVERHEAD: usize = 96;

@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::page::{self, PageForm, PageSpan};
 use crate::frame::frame_page::FramePage;
 use crate::ids::{Sequence, TenantId};
-use crate::store::log::page::{self, PageForm, PageSpan};
 use crate::sync::Mutex;
 
 struct Entry<P> {

@@ -15,16 +15,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 
 use super::log_read::{LogRead, ReadError, failed};
+use super::page::{BufferPool, JsonEvents, Page, PageForm, PageReader, PageSpan};
+use super::page_cache::PageCache;
 use super::read_queue::{LaneKind, LogWaiter, ReadQueue, ReadTask, ReplyJob};
+use super::tenant_log::TenantLog;
 use crate::cursor::CursorKey;
 use crate::frame::json_page::JsonPage;
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Damage, Engine, EngineError};
+use crate::store::format::LogEntry;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::log_entry::LogEntry;
-use crate::store::log::page::{BufferPool, JsonEvents, Page, PageForm, PageReader, PageSpan};
-use crate::store::log::page_cache::PageCache;
-use crate::store::log::tenant_log::TenantLog;
 use crate::store::rows::records;
 use crate::store::stats::Stats;
 use crate::sync::RwLock;
@@ -346,7 +346,7 @@ pub(crate) enum PieceRead {
 
 /// Reads the piece that a row of the log points at into `piece`. Since the row was read, the piece may have
 /// been moved or trimmed.
-pub(crate) fn read_piece(
+pub(super) fn read_piece(
     engine: &Engine,
     key: &[u8],
     mut entry: LogEntry,
@@ -386,7 +386,7 @@ mod tests {
 
     use super::*;
     use crate::frame::tests::KEY;
-    use crate::store::format::log_counters::LogCounters;
+    use crate::store::format::LogCounters;
     use crate::store::log::page::tests::{pieces, stretches};
 
     fn reads() -> ReadPool {

@@ -42,7 +42,7 @@ pub(crate) trait Job: Send {
 
 /// A job that sends its result. It returns `None` while work remains for another slice.
 pub(crate) struct ReplyJob<T, F> {
-    pub(crate) reply: Option<oneshot::Sender<Result<T, ReadError>>>,
+    pub(super) reply: Option<oneshot::Sender<Result<T, ReadError>>>,
     pub(crate) task: F,
 }
 
@@ -67,7 +67,7 @@ impl<T: Send, F: FnMut(&Engine) -> Result<Option<T>, EngineError> + Send> Job fo
 /// A reader that waits for the events after a position.
 pub(crate) struct LogWaiter {
     pub(crate) log: Arc<TenantLog>,
-    pub(crate) reply: oneshot::Sender<Result<LogRead, ReadError>>,
+    pub(super) reply: oneshot::Sender<Result<LogRead, ReadError>>,
 }
 
 /// Which threads a read may use.
@@ -230,7 +230,7 @@ impl ReadQueue {
         Ok(())
     }
 
-    pub(crate) fn push_log(&self, after: Sequence, waiter: LogWaiter) -> Result<(), ReadError> {
+    pub(super) fn push_log(&self, after: Sequence, waiter: LogWaiter) -> Result<(), ReadError> {
         let mut waiting = self.waiting.lock();
         let waiting = waiting.open()?;
         let queue = waiting.short.queue(waiter.log.tenant());
@@ -295,7 +295,7 @@ impl ReadQueue {
 
     /// Takes every reader of `tenant` that waits before `oldest`, or from `after` up to before `last`. It is
     /// for the thread that has read that stretch.
-    pub(crate) fn take_waiters(
+    pub(super) fn take_waiters(
         &self,
         tenant: TenantId,
         oldest: Sequence,
@@ -334,7 +334,7 @@ impl WaitingReads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::format::log_counters::LogCounters;
+    use crate::store::format::LogCounters;
 
     /// A job with this many slices, which sends its number as its name, and its waiter.
     struct Sliced(u32, oneshot::Sender<()>);

@@ -1,13 +1,12 @@
 //! Recovery of a log: where it ends, and how much is in it.
 //!
-//! A counters row may be behind its log by up to [`COUNTERS_EVERY`](crate::store::format::log_counters::COUNTERS_EVERY) values. The log's last key decides, before
+//! A counters row may be behind its log by up to [`COUNTERS_EVERY`](crate::store::format::COUNTERS_EVERY) values. The log's last key decides, before
 //! the tenant's first sequence of this run is assigned. A row that is ahead of the log never lowers the end.
 
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::log_counters::LogCounters;
-use crate::store::format::log_entry::LogEntry;
+use crate::store::format::{LogCounters, LogEntry};
 
 fn damaged(what: &str) -> EngineError {
     EngineError::Engine(format!("{what} is damaged"))
@@ -70,7 +69,7 @@ fn count(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::disk::io::Disk;
+    use crate::store::disk::Disk;
     use crate::store::engine::{Batch, EngineOptions};
 
     fn engine(dir: &std::path::Path) -> Engine {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use crate::ids::{Sequence, TenantId};
-use crate::store::format::log_counters::LogCounters;
+use crate::store::format::LogCounters;
 use crate::store::format::piece::MAX_VALUE;
 
 /// Limit on events of one tenant that are appended and not yet committed. A new epoch starts this far above
@@ -51,7 +51,7 @@ pub struct TenantLog {
     pub(crate) events: AtomicU64,
     /// Bytes of the retained values with their keys. Written by the committer.
     pub(crate) bytes: AtomicU64,
-    /// Whether a tombstone ([`crate::store::commit::tombstones`]) concerns this tenant; publishers of other tenants need no
+    /// Whether a tombstone (`commit/tombstones.rs`) concerns this tenant; publishers of other tenants need no
     /// lookup. Written by the committer.
     pub(crate) tombstones: AtomicBool,
     /// Total permits, at most [`UNCOMMITTED_EVENTS`].

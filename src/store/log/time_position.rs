@@ -7,13 +7,13 @@
 
 use std::sync::atomic::Ordering::Acquire;
 
+use super::read_pool::{PieceRead, read_piece};
+use super::tenant_log::TenantLog;
 use crate::ids::Sequence;
 use crate::store::engine::{Engine, EngineError};
+use crate::store::format::LogEntry;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece::Records;
-use crate::store::log::read_pool::{PieceRead, read_piece};
-use crate::store::log::tenant_log::TenantLog;
 
 /// The position of a time in a tenant's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use crate::event::Event;
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Engine, EngineOptions};
+use crate::store::format::LogEntry;
 use crate::store::format::keys::{self, KeyKind, List};
-use crate::store::format::log_entry::LogEntry;
 use crate::store::{
     CommitCallback, CommitError, Group, IdempotencyRecord, ListEntry, LogRead, Organization, Retention, Rows,
     Store, StoreOptions, StoredResponse, Table, TenantLog, Visibility, scope,

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use crate::store::engine::{Batch, Engine, EngineError, SegmentCounts};
-use crate::store::format::log_entry::{LogEntry, piece_of};
+use crate::store::format::{LogEntry, piece_of};
 use crate::store::journal::{Change, Position, SegmentInfo};
 
 /// Bytes of records that one step reads, and the limit of what it copies. It is a part of a small segment, so

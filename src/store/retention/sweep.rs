@@ -13,10 +13,8 @@ use std::collections::VecDeque;
 
 use crate::ids::TenantId;
 use crate::store::engine::{Batch, Engine, EngineError};
-use crate::store::format::deleted_users::DeletedUsers;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::log_entry::LogEntry;
-use crate::store::format::piece;
+use crate::store::format::{DeletedUsers, LogEntry, piece};
 use crate::store::rows::records::{self, RevokedToken};
 use crate::store::stats::Stats;
 
@@ -298,7 +296,3 @@ impl UserErasure {
         Ok(outcome)
     }
 }
-
-#[cfg(test)]
-#[path = "sweep_fault_tests.rs"]
-mod fault_tests;

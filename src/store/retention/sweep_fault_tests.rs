@@ -8,15 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+use super::sweep::{SweepOutcome, Sweeper};
 use crate::ids::{Sequence, TenantId};
-use crate::store::disk::io::{Disk, Io};
+use crate::store::disk::{Disk, Io};
 use crate::store::engine::{Batch, Engine, EngineError, EngineOptions};
+use crate::store::format::LogEntry;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece::Packed;
 use crate::store::journal::Position;
 use crate::store::log::page::tests::pieces;
-use crate::store::retention::sweep::{SweepOutcome, Sweeper};
 use crate::store::stats::Stats;
 
 const TENANT: TenantId = TenantId(1);

@@ -22,11 +22,10 @@ use std::sync::atomic::Ordering::Release;
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::log_counters::{COUNTERS_EVERY, LogCounters};
-use crate::store::format::log_entry::LogEntry;
 use crate::store::format::piece::Head;
-use crate::store::log::tenant_log::TenantLog;
-use crate::store::quota::ledger::Quotas;
+use crate::store::format::{COUNTERS_EVERY, LogCounters, LogEntry};
+use crate::store::log::TenantLog;
+use crate::store::quota::Quotas;
 
 /// Values removed in one batch. It bounds how long a commit waits for a trim.
 pub(crate) const VALUES_AT_ONCE: usize = 64;
@@ -424,11 +423,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use super::*;
-    use crate::store::disk::io::{Disk, Io};
+    use crate::store::disk::{Disk, Io};
     use crate::store::engine::EngineOptions;
     use crate::store::log::page::tests::pieces;
     use crate::store::log::recover;
-    use crate::store::quota::ledger::QuotaLimits;
+    use crate::store::quota::QuotaLimits;
 
     const NO_LIMITS: QuotaLimits = QuotaLimits { bytes: 0, rows: 0, max_live_bytes: 0 };
 

@@ -7,10 +7,10 @@ use std::any::Any;
 
 use crate::ids::TenantId;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::list_group::{BEFORE_ID, ListEntry};
 use crate::store::format::piece::MAX_VALUE;
-use crate::store::quota::ledger::{Growth, Reservation};
+use crate::store::format::{BEFORE_ID, ListEntry};
 use crate::store::quota::usage::{counted_key, dedup_bytes};
+use crate::store::quota::{Growth, Reservation};
 
 /// A row cannot be stored: its key or its value is longer than the store accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -86,7 +86,7 @@ pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::disk::io::Disk;
+    use crate::store::disk::Disk;
     use crate::store::engine::{EngineOptions, SCHEMA, State, Value};
 
     fn engine(dir: &std::path::Path) -> Engine {

@@ -1,7 +1,15 @@
-//! Rows that callers hand over to be committed, and the rows of organizations and credentials.
+//! Rows: what callers hand over to be committed, and rows with a meaning of their own.
+//!
+//! `builder.rs` collects changes into [`Rows`]. The other files add methods to it and read their rows back:
+//! organizations and credentials (`records.rs`), resources (`table_rows.rs`), usage (`usage_rows.rs`), and the
+//! identity and epoch of the store (`identity.rs`).
 
-pub(crate) mod builder;
+mod builder;
 pub(crate) mod identity;
 pub(crate) mod records;
-pub(crate) mod table_rows;
+mod table_rows;
 pub(crate) mod usage_rows;
+
+pub(crate) use self::builder::{CommitGuard, PendingChange, check_tail};
+pub use self::builder::{PriorValue, Rows, TooLong};
+pub(crate) use self::table_rows::{get_row, row_body, row_key};

@@ -7,11 +7,11 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::builder::{PriorValue, Rows, TooLong};
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 use crate::store::engine::{Engine, EngineError};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
-use crate::store::rows::builder::{PriorValue, Rows, TooLong};
 
 const VERSION: u8 = 1;
 

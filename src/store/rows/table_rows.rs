@@ -63,7 +63,11 @@ impl Rows {
 }
 
 /// The content of the row under a key tail; `None` if it does not exist.
-pub(crate) fn get(engine: &Engine, tenant: TenantId, tail: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+pub(crate) fn get_row(
+    engine: &Engine,
+    tenant: TenantId,
+    tail: &[u8],
+) -> Result<Option<Vec<u8>>, EngineError> {
     let value = engine.row(&keys::key(KeyKind::Row, tenant, tail))?;
     value.map(|value| Ok(row_body(&value)?.to_vec())).transpose()
 }

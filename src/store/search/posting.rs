@@ -10,9 +10,9 @@
 
 use crate::ids::TenantId;
 use crate::store::engine::{EngineError, Value};
+use crate::store::format::Group;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::format::list_group::Group;
-use crate::store::rows::builder::{PriorValue, Rows, TooLong};
+use crate::store::rows::{PriorValue, Rows, TooLong};
 
 const VERSION: u8 = 1;
 /// Longest term, in bytes.
@@ -48,7 +48,7 @@ pub fn length_of(words: usize) -> u8 {
 }
 
 /// The approximate number of words for a byte of [`length_of`].
-pub(crate) fn words_of(length: u8) -> f32 {
+pub(super) fn words_of(length: u8) -> f32 {
     (f32::from(length) / 4.0).exp2() - 1.0
 }
 

@@ -1,7 +1,7 @@
 //! What is searched for.
 
 use super::posting::Document;
-use crate::store::format::list_group::Group;
+use crate::store::format::Group;
 
 /// A word to search for.
 #[derive(Clone, PartialEq, Eq, Debug)]

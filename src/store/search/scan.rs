@@ -140,9 +140,9 @@ mod tests {
     use super::super::posting::{PostingPayload, length_of, words_of};
     use super::super::query::QueryTerm;
     use super::*;
+    use crate::store::format::Group;
     use crate::store::format::keys::List;
-    use crate::store::format::list_group::Group;
-    use crate::store::rows::builder::{PriorValue, Rows};
+    use crate::store::rows::{PriorValue, Rows};
     use crate::store::{Hit, Store, StoreOptions};
 
     const TENANT: TenantId = TenantId(3);
@@ -255,7 +255,7 @@ mod tests {
         let (permit, permission) = std::sync::mpsc::channel::<()>();
         let permission = std::sync::Arc::new(crate::sync::Mutex::new(permission));
         let mut busy = Vec::new();
-        for _ in 0..crate::store::log::read_queue::LONG_WAITING {
+        for _ in 0..crate::store::log::LONG_WAITING {
             let (store, permission) = (store.clone(), permission.clone());
             busy.push(tokio::spawn(async move {
                 let wait = move |_: &Engine| Ok(permission.lock().recv().ok().or(Some(())));

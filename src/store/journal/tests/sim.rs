@@ -17,7 +17,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::store::disk::io::{Disk, Io};
+use crate::store::disk::{Disk, Io};
 use crate::sync::Mutex;
 
 /// The unit that is written completely or not at all.
