@@ -5,10 +5,14 @@
 
 use std::marker::PhantomData;
 
-use crate::auth::{Authorized, CredentialUse, Right, Subscribe};
+use crate::auth::{Authorized, CredentialUse, Right};
 use crate::error_response::ErrorResponse;
 
 use super::request::ApiRequest;
+
+pub(super) use crate::auth::{
+    Authenticated, Manage, Mint, Operate, Publish, Subscribe, WriteAsUser, WriteOwned,
+};
 
 /// A requirement on the caller of a route.
 pub(super) trait Access {

@@ -4,43 +4,40 @@
 //!   same shape.
 //! * Handlers authenticate first. Only [`crate::auth`] decides what a principal may do.
 //! * A handler that subscribes returns a [`GrantedSubscription`]. On HTTP/1 the socket is then taken from hyper
-//!   (`h1.rs`).
+//!   (`connection/h1.rs`).
 //!
 //! What is where:
-//! * `routes.rs`: every route, in one table; `access.rs`: what a route requires of its caller.
+//! * `routes.rs`: every route, in one table; `access.rs`: what a route requires of its caller; `dispatch.rs`:
+//!   finds the handler of a request.
 //! * `events/`, `resources/`, `admin/`, `health.rs`: the handlers. `admin_listener/` is a listener of its own.
 //! * `request/`, `response/`: what handlers read and return.
-//! * `conn.rs`, `h1.rs`, `h2.rs`, `service.rs`, `hyper_io.rs`, `socket_stream.rs`, `proxy_protocol.rs`,
-//!   `deadlines.rs`: a connection under hyper.
-//! * `api_docs/`: the OpenAPI and AsyncAPI documents, and the page that shows them.
+//! * `connection/`: a connection under hyper; `deadlines.rs`: its time limits.
+//! * `schemas/`: the parts of the API's documents that handlers name. `api_docs/`: the OpenAPI and AsyncAPI
+//!   documents, and the page that shows them.
 
 mod access;
 pub mod admin;
 pub mod admin_listener;
 mod api_docs;
-pub mod conn;
+pub mod connection;
 mod deadlines;
+mod dispatch;
 pub mod events;
-mod h1;
-pub mod h2;
 pub mod health;
-mod hyper_io;
-mod proxy_protocol;
 pub mod request;
 mod resources;
 pub mod response;
 mod routes;
-mod service;
-mod socket_stream;
+mod schemas;
 
 use http::{Method, StatusCode};
 
 use crate::connection::byte_shares::ByteClaim;
 use crate::error_response::ErrorResponse;
 
-pub use hyper_io::{HEAD_BYTES, HEADERS};
+pub use connection::hyper_io::{HEAD_BYTES, HEADERS};
+pub use connection::service::ListenerKind;
 pub use resources::users::login::LOGIN_BYTES;
-pub use service::ListenerKind;
 
 use events::subscribe::GrantedSubscription;
 use request::{ApiRequest, cors};
@@ -76,8 +73,8 @@ pub async fn handle(request: &mut ApiRequest) -> Result<Handled, ErrorResponse> 
         return Ok(cors::preflight(request).into());
     }
     let path = request.path.clone();
-    let (route, names) = routes::find(&request.method, &path)?;
-    let answer = (route.serve)(request, names).await;
+    let (route, handler, names) = dispatch::find(&request.method, &path)?;
+    let answer = handler(request, names).await;
     // A commit checks the credential itself. Any other response is sent only if the credential is still
     // valid, because the request may have waited for a lock, for the store or for events.
     let is_refusal = answer.as_ref().is_err_and(|refusal| refusal.status.is_client_error());

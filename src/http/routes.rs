@@ -1,37 +1,15 @@
 //! The table of routes: the only place that connects a method and path with its operation id, the access it
 //! needs and its handler.
 //!
-//! * Dispatch, 404, 405 and `Allow` follow from the table. So do the operations of the OpenAPI document
-//!   (`api/openapi.rs`) with their ids and scopes.
+//! * `dispatch.rs` finds the handler of a request in the table. 404, 405 and `Allow` follow from it too.
+//! * The operations of the OpenAPI document (`api_docs/openapi.rs`) follow from it, with their ids and scopes.
 //! * A handler takes what the access type of its row grants (`access.rs`).
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::LazyLock;
-
 use http::Method;
-use matchit::Router;
 
-use crate::auth::{Authenticated, Manage, Mint, Operate, Publish, Subscribe, WriteAsUser, WriteOwned};
-use crate::error_response::ErrorResponse;
+use super::access::*;
 
-use super::access::{Access, ByHandler, Needs, Public, ReadsHistory, Writes, WritesAndReads};
-use super::admin::{api_keys, connections, organizations, stats, tokens};
-use super::api_docs::serve;
-use super::events::{history, publish, subscribe};
-use super::request::ApiRequest;
-use super::resources::{agents, core_memory, memories, messages, presence, tools, users};
-use super::{Handled, health};
-
-/// Maximum of names in braces in one path.
-const NAMES: usize = 2;
-
-/// The values in a request's path for the names in the route's path. Unused ones are empty.
-pub(super) type Names<'a> = [&'a str; NAMES];
-
-type Outcome<'a> = Pin<Box<dyn Future<Output = Result<Handled, ErrorResponse>> + 'a>>;
-
-/// A row of the table.
+/// A row of the table, without its handler.
 pub(super) struct Route {
     /// Each method with the id of its operation in the OpenAPI document.
     pub(super) operations: &'static [(Method, &'static str)],
@@ -41,8 +19,6 @@ pub(super) struct Route {
     pub(super) scopes: fn() -> Option<Vec<&'static str>>,
     /// Special property of the route.
     pub(super) special: Special,
-    /// Checks the access, then runs the handler.
-    pub(super) serve: for<'a> fn(&'a mut ApiRequest, Names<'a>) -> Outcome<'a>,
 }
 
 /// A special property of a route.
@@ -153,7 +129,7 @@ macro_rules! with_routes {
 }
 pub(super) use with_routes;
 
-macro_rules! table {
+macro_rules! routes {
     ($(
         $($method:ident $id:ident)|+ $path:literal: $access:ty,
         $($handler:ident)::+ ($($name:ident),*) $($flag:ident)?;
@@ -164,20 +140,15 @@ macro_rules! table {
             path: $path,
             scopes: <$access as Access>::scopes,
             special: special!($($flag)?),
-            serve: |request, names| Box::pin(async move {
-                let granted = <$access as Access>::check(request)?;
-                let [$($name,)* ..] = names;
-                Ok(Handled::from($($handler)::+(request, granted, $($name),*).await?))
-            }),
         }),*];
     };
 }
-with_routes!(table);
+with_routes!(routes);
 
 impl Route {
     /// Returns true if a request with this method is served. `HEAD` is served like `GET` (RFC 9110 §9.3.2),
     /// except for streams.
-    fn answers(&self, method: &Method) -> bool {
+    pub(super) fn answers(&self, method: &Method) -> bool {
         let has = |wanted: &Method| self.operations.iter().any(|(method, _)| method == wanted);
         has(method) || *method == Method::HEAD && has(&Method::GET) && self.special != Special::Stream
     }
@@ -186,95 +157,5 @@ impl Route {
     pub(super) fn operation_id(&self, method: &str) -> Option<&'static str> {
         let found = self.operations.iter().find(|(served, _)| served.as_str().eq_ignore_ascii_case(method));
         found.map(|(_, id)| *id)
-    }
-}
-
-/// The routes of one path.
-#[derive(Default)]
-struct PathRoutes {
-    routes: Vec<&'static Route>,
-    /// Value of the header `Allow`.
-    allow: String,
-}
-
-/// The router is built from [`ROUTES`] only, so any test that uses it proves that it can be built.
-static ROUTER: LazyLock<Router<PathRoutes>> = LazyLock::new(router);
-
-fn router() -> Router<PathRoutes> {
-    let mut router = Router::new();
-    for (at, first) in ROUTES.iter().enumerate() {
-        if ROUTES[..at].iter().any(|earlier| earlier.path == first.path) {
-            continue; // the path was added already, with all of its methods
-        }
-        let routes: Vec<&Route> = ROUTES.iter().filter(|route| route.path == first.path).collect();
-        let operations = routes.iter().flat_map(|route| route.operations);
-        let mut methods: Vec<&str> = operations.map(|(method, _)| method.as_str()).collect();
-        if routes.iter().any(|route| route.answers(&Method::HEAD)) {
-            methods.insert(1, "HEAD");
-        }
-        let allow = methods.join(", ");
-        if let Err(error) = router.insert(first.path, PathRoutes { routes, allow }) {
-            tracing::error!(path = first.path, %error, "cannot add a route");
-        }
-    }
-    router
-}
-
-/// Finds the route of a method and path, and the values of the path's names.
-///
-/// # Errors
-/// 404 for an unknown path, 405 for a known one with another method.
-pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, Names<'p>), ErrorResponse> {
-    let found = ROUTER.at(path).map_err(|_| ErrorResponse::not_found())?;
-    let route = found.value.routes.iter().find(|route| route.answers(method));
-    let route = route.ok_or_else(|| ErrorResponse::method(&found.value.allow))?;
-    let mut names = [""; NAMES];
-    for (name, (_, value)) in names.iter_mut().zip(found.params.iter()) {
-        *name = value;
-    }
-    Ok((route, names))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_route_is_found_by_its_method_and_path() {
-        for route in ROUTES {
-            let path = route.path.replace(['{', '}'], "");
-            for (method, _) in route.operations {
-                let (found, names) = find(method, &path).expect("found");
-                assert!(std::ptr::eq(found, route), "{method} {path}");
-                let named = route.path.matches('{').count();
-                assert_eq!(names.iter().filter(|name| !name.is_empty()).count(), named, "{path}");
-            }
-        }
-    }
-
-    #[test]
-    fn other_paths_and_methods_are_refused() {
-        for path in
-            ["/", "", "/api/v1", "/api/v1/agents/", "/api/v1/agents//state", "/api/v2/agents", "//health"]
-        {
-            assert_eq!(find(&Method::GET, path).map(|_| ()).expect_err("refused").status, 404, "{path}");
-        }
-        let refusal = find(&Method::TRACE, "/api/v1/agents/a%2Fb").map(|_| ()).expect_err("refused");
-        assert_eq!((refusal.status.as_u16(), refusal.allow), (405, Some("GET, HEAD, PUT, PATCH, DELETE")));
-    }
-
-    #[test]
-    fn head_is_served_wherever_get_is_unless_that_opens_a_stream() {
-        for route in ROUTES.iter().filter(|route| route.operation_id("get").is_some()) {
-            let path = route.path.replace(['{', '}'], "");
-            let found = find(&Method::HEAD, &path);
-            match route.special == Special::Stream {
-                true => {
-                    let refusal = found.map(|_| ()).expect_err("refused");
-                    assert_eq!(refusal.allow, Some("GET"), "{path}");
-                }
-                false => assert!(std::ptr::eq(found.expect("found").0, route), "{path}"),
-            }
-        }
     }
 }

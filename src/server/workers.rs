@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::error_response::ErrorResponse;
 use crate::event_ring::Reader;
 use crate::http::ListenerKind;
-use crate::http::conn::serve;
+use crate::http::connection::serve;
 use crate::http::response::ApiResponse;
 use crate::worker::mail::Mail;
 use crate::worker::{Accepted, SharedState, Worker};

@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, KeyRow, Manage, NarrowingClaims, NewKey};
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{AdminPage, IdempotencyKey, OfOrganization};
 use crate::http::request::ApiRequest;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{AdminPage, IdempotencyKey, OfOrganization};
 use crate::store::Growth;
 use crate::time::rfc3339;
 

@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use crate::auth::{Authenticated, Authorized, Manage, Principal, Subscribe};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{AdminPage, OfConnections};
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{AdminPage, OfConnections};
 use crate::ids::TenantId;
 use crate::wake::WakeQueue;
 use crate::worker::connection_list::{

@@ -10,11 +10,11 @@ use crate::auth::{
 };
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{AdminPage, IdempotencyKey, IfMatch};
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{AdminPage, IdempotencyKey, IfMatch};
 use crate::time::rfc3339;
 
 use super::{no_parameters, parameters, unescaped};

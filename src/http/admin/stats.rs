@@ -6,9 +6,9 @@ use utoipa::ToSchema;
 
 use crate::auth::{Authorized, Manage};
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::OfOrganization;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::OfOrganization;
 
 use super::only_parameter;
 

@@ -8,11 +8,11 @@ use utoipa::ToSchema;
 use crate::auth::{Authenticated, Authorized, Manage, Mint, NarrowingClaims, NewToken};
 use crate::domain::users::{self, UserService};
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{IdempotencyKey, OfOrganization};
 use crate::http::created;
 use crate::http::request::ApiRequest;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{IdempotencyKey, OfOrganization};
 use crate::time::rfc3339;
 
 use super::{no_parameters, only_parameter, unescaped};

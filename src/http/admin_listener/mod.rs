@@ -30,8 +30,8 @@ use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
 use crate::worker::SharedState;
 
+use super::connection::hyper_io::{HEAD_BYTES, HEADERS};
 use super::health;
-use super::hyper_io::{HEAD_BYTES, HEADERS};
 use super::request::host;
 use super::response::{ApiResponse, REQUEST_ID, guard, request_id};
 

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use crate::close::CloseReason;
 use crate::event::EventKind;
+use crate::http::schemas::{self, event_name, filter_fields};
 
 use super::frames::{self, Frame};
-use super::schemas::{self, event_name, filter_fields};
 
 /// The control frames that SSE carries, each as a named event. `closing` carries an `ErrorFrame`.
 const OF_SSE: [(&str, &str); 5] = [

@@ -12,8 +12,7 @@ use crate::domain::users::EMAIL_BYTES;
 use crate::domain::{NAME_BYTES, TEXT_BYTES, messages, tools};
 use crate::event::{CHANNEL_BYTES, EventKind, ID_BYTES};
 use crate::filter::NARROWING_VALUES;
-
-use super::schemas::NO_CONTROLS;
+use crate::http::schemas::NO_CONTROLS;
 
 /// The values that a field may have.
 #[derive(Clone, Copy)]

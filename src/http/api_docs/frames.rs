@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::connection::client_frame::{PUBLISH_EVENTS, TOKEN_BYTES};
 use crate::filter::FILTER_VALUES;
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
-
-use super::schemas::{CURSOR, TIME, cursor, filter_fields, of, tagged};
+use crate::http::schemas::{CURSOR, TIME, cursor, filter_fields, of, tagged};
 
 /// A frame: the name of its schema, its `type`, and the schema.
 pub(super) struct Frame {

@@ -12,9 +12,7 @@ mod field_limits;
 mod frame_tests;
 mod frames;
 mod openapi;
-pub(super) mod parameters;
 mod responses;
-pub(super) mod schemas;
 pub(super) mod serve;
 #[cfg(test)]
 mod tests;

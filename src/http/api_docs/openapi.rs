@@ -15,8 +15,9 @@ use crate::http::events::{history, publish, subscribe};
 use crate::http::health;
 use crate::http::resources::{agents, core_memory, memories, messages, presence, tools, users};
 use crate::http::routes::{ROUTES, with_routes};
+use crate::http::schemas;
 
-use super::{examples, field_limits, responses, schemas, serve};
+use super::{examples, field_limits, responses, serve};
 
 /// Description of the API as a whole.
 const DESCRIPTION: &str = "Delivers the events of AI-agent platforms to many subscribers over WebSocket and SSE.\n\n\

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::{self, TIME};
+use crate::http::schemas::{self, TIME};
 
 /// Each error status with its codes and its description.
 const REFUSALS: &[(u16, &[&str], &str)] = &[

@@ -16,8 +16,8 @@ use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::IfNoneMatch;
 
-use super::parameters::IfNoneMatch;
 use super::{ASYNCAPI, OPENAPI};
 
 /// The content security policy of the page.

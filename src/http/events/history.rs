@@ -8,10 +8,10 @@ use crate::auth::{Authorized, Subscribe};
 use crate::error_response::ErrorResponse;
 use crate::filter::Selection;
 use crate::http::Handled;
-use crate::http::api_docs::parameters::{HistoryPage, LastEventId, SubscriptionParameters};
 use crate::http::request::ApiRequest;
-use crate::http::request::parameters::number;
+use crate::http::request::parameters::{HISTORY_EVENTS, HISTORY_WAIT_SECONDS, number};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{HistoryPage, LastEventId, SubscriptionParameters};
 use crate::tenant::start::{self, StartPosition};
 
 use super::history_reader::{
@@ -19,11 +19,7 @@ use super::history_reader::{
 };
 use super::stream_query::StreamQuery;
 
-/// Maximum of events in one response.
-pub const LIMIT: usize = 1_000;
 const DEFAULT_LIMIT: usize = 100;
-/// Longest wait, in seconds.
-pub const WAIT_SECONDS: u64 = 60;
 /// A waiting poll checks its credential, and whether the daemon is stopping, at least this often.
 const LOOK: Duration = Duration::from_secs(1);
 struct HistoryQuery {
@@ -91,8 +87,8 @@ fn history_query(request: &ApiRequest) -> Result<HistoryQuery, ErrorResponse> {
     let (filter, from) = StreamQuery::read(request, |name, value| {
         match (name, value) {
             ("limit" | "wait", "") => {}
-            ("limit", text) => limit = number("limit", text, 1, LIMIT as u64)? as usize,
-            ("wait", text) => wait = number("wait", text, 0, WAIT_SECONDS)?,
+            ("limit", text) => limit = number("limit", text, 1, HISTORY_EVENTS as u64)? as usize,
+            ("wait", text) => wait = number("wait", text, 0, HISTORY_WAIT_SECONDS)?,
             _ => return Ok(false),
         }
         Ok(true)

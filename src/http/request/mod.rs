@@ -9,7 +9,7 @@ pub(super) mod etag;
 pub(super) mod host;
 pub(super) mod idempotency;
 pub(super) mod json_error;
-pub(super) mod parameters;
+pub mod parameters;
 
 use std::borrow::Cow;
 use std::cell::RefCell;

@@ -15,6 +15,11 @@ pub(crate) const PAGE_MOST: u64 = 100;
 /// Maximum of `offset`. Clients that read further need the cursor.
 pub(crate) const OFFSET_MOST: u64 = 10_000;
 
+/// Maximum of events in one response of history.
+pub const HISTORY_EVENTS: usize = 1_000;
+/// Longest time that a request for history may wait for the first event, in seconds.
+pub const HISTORY_WAIT_SECONDS: u64 = 60;
+
 /// The error for a parameter that the request does not support.
 pub(crate) fn unknown(name: &str) -> ErrorResponse {
     ErrorResponse::bad_request(format!("{name}: no such parameter"))

@@ -12,12 +12,12 @@ use crate::domain::list_resource;
 use crate::domain::messages::{self, Message, NewMessage, Role};
 use crate::event::EventKind;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, Page};
 use crate::http::created;
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::parameters::{no_parameters, unescaped};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{IdempotencyKey, IfMatch, Page};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource};

@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Subscribe, WriteOwned};
 use crate::domain::core_memory::{self, Block, BlockContent, CoreMemoryOwner, Label};
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{ForUser, IfMatch, OfUser, Page};
 use crate::http::created;
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::parameters::{only_parameter, unescaped};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{ForUser, IfMatch, OfUser, Page};
 use crate::time::rfc3339;
 
 use super::page::{page, page_response};

@@ -9,8 +9,8 @@ use crate::domain::agents::Json;
 use crate::domain::messages::{Message, NewMessage, Role};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{IdempotencyKey, OfMessages, Page};
 use crate::http::request::ApiRequest;
+use crate::http::schemas::parameters::{IdempotencyKey, OfMessages, Page};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource, read_agent_or_user};

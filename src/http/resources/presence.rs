@@ -12,10 +12,10 @@ use crate::domain::PageStart;
 use crate::error_response::ErrorResponse;
 use crate::event::{EventKind, presence_channel};
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::OfPresence;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::OfPresence;
 use crate::time::rfc3339;
 
 use super::page::{cursor, position};

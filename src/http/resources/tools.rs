@@ -9,9 +9,9 @@ use crate::domain::list_resource;
 use crate::domain::tools::{Tool, ToolFilter, ToolPatch};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{boolean, unescaped};
+use crate::http::schemas::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource};

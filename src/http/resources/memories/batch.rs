@@ -13,13 +13,13 @@ use crate::domain::memories::NewMemory;
 use crate::domain::memories::batch::{self, BatchOutcome, ITEMS};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::IdempotencyKey;
 use crate::http::request::ApiRequest;
 use crate::http::request::json_error::JsonError;
 use crate::http::resources::write_request::{
     WriteRequest, batch_write_request, create_once, write_request_from_array,
 };
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::IdempotencyKey;
 
 /// Maximum of bytes of the field and reason reported for one item that cannot be parsed. A hundred of them,
 /// each twice, must fit into the response that is stored for an `Idempotency-Key`.

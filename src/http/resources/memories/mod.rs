@@ -14,11 +14,11 @@ use crate::domain::{AgentUserFilter, PageRequest, PageStart};
 use crate::error_response::ErrorResponse;
 use crate::event::EventKind;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{
-    IdempotencyKey, IfMatch, OfMemories, OfMessages, OfUser, Page as PageAsked,
-};
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{OFFSET_MOST, number, unescaped};
+use crate::http::schemas::parameters::{
+    IdempotencyKey, IfMatch, OfMemories, OfMessages, OfUser, Page as PageAsked,
+};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource, list_page, read_agent_or_user};

@@ -9,11 +9,11 @@ use crate::domain::memories::MemoryType;
 use crate::domain::memories::search::{self as engine, MemoryQuery};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{MemorySearch, MemoryWords};
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{boolean, fraction, no_parameters, number, unknown};
 use crate::http::resources::write_request::{HttpCaller, caller, reader};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{MemorySearch, MemoryWords};
 
 use super::{MemoryView, view};
 

@@ -18,11 +18,11 @@ use crate::auth::{Authenticated, Authorized, Manage, Organization, Principal, Ro
 use crate::domain::users::{self, User, UserPatch, UserService};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::{IfMatch, OfOrganization, Page};
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::parameters::{no_parameters, only_parameter, unescaped};
 use crate::http::response::ApiResponse;
+use crate::http::schemas::parameters::{IfMatch, OfOrganization, Page};
 use crate::time::rfc3339;
 
 use super::page::{page, page_response};

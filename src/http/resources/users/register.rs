@@ -12,12 +12,12 @@ use crate::auth::{Authorized, Manage, Organization, Password, Role};
 use crate::domain::users::{self, NewUser, User};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
-use crate::http::api_docs::parameters::IdempotencyKey;
 use crate::http::created;
 use crate::http::request::ApiRequest;
 use crate::http::request::etag::of_version;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::request::parameters::{no_parameters, unescaped};
+use crate::http::schemas::parameters::IdempotencyKey;
 
 use super::{UserView, erase_secrets, user_service, view};
 

@@ -11,10 +11,9 @@ use utoipa::openapi::{RefOr, Required, Schema};
 use crate::domain::memories::MemoryType;
 use crate::domain::memories::search::{LIMIT as MEMORIES, OFFSET as PASSED, QUERY_CHARS};
 use crate::event::EventKind;
-use crate::http::events::history::{LIMIT, WAIT_SECONDS};
-use crate::http::request::parameters::{OFFSET_MOST, PAGE_MOST};
+use crate::http::request::parameters::{HISTORY_EVENTS, HISTORY_WAIT_SECONDS, OFFSET_MOST, PAGE_MOST};
 
-use super::schemas::filter_fields;
+use super::filter_fields;
 
 /// Defines types that handlers name for the parameters they accept.
 macro_rules! parameters {
@@ -92,7 +91,7 @@ parameters! {
     }
     /// Names the user of a block.
     ForUser in Query, False {
-        "user_id": text(super::schemas::NO_CONTROLS), "The block is about this user; about all users if absent.";
+        "user_id": text(super::NO_CONTROLS), "The block is about this user; about all users if absent.";
     }
     /// Selects users in the presence list.
     OfPresence in Query, False {
@@ -102,8 +101,8 @@ parameters! {
     }
     /// Size of a page of history, and how long to wait for it.
     HistoryPage in Query, False {
-        "limit": number(1, LIMIT as u64), "Maximum of events; 100 if absent.";
-        "wait": number(0, WAIT_SECONDS), "Seconds to wait for the first event if there is none.";
+        "limit": number(1, HISTORY_EVENTS as u64), "Maximum of events; 100 if absent.";
+        "wait": number(0, HISTORY_WAIT_SECONDS), "Seconds to wait for the first event if there is none.";
     }
     /// When a publish is acknowledged.
     Ack in Query, False {

@@ -4,6 +4,16 @@
 //! * A trusted proxy may name its client, in a PROXY header before the first request or in headers of each
 //!   request (`client_address`).
 //! * The first bytes (the HTTP/2 preface) decide the protocol, so HTTP/1 has no cost for HTTP/2.
+//!
+//! `h1` and `h2` run hyper over `hyper_io`, and `service` answers each request. `proxy_protocol` parses the
+//! PROXY header.
+
+mod h1;
+pub mod h2;
+pub mod hyper_io;
+mod proxy_protocol;
+pub mod service;
+mod socket_stream;
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -13,14 +23,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connection::admission::AdmissionError;
 use crate::connection::unauthenticated::UnauthenticatedSocket;
+use crate::http::response::ApiResponse;
 use crate::worker::connect::ConnectionHandoff;
 use crate::worker::{Accepted, Worker};
 
-use super::proxy_protocol::{self, ParsedHeader};
-use super::response::ApiResponse;
-use super::service::ListenerKind;
-use super::socket_stream::SocketStream;
-use super::{h1, h2};
+use proxy_protocol::ParsedHeader;
+use service::ListenerKind;
+use socket_stream::SocketStream;
 
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -24,12 +24,12 @@ use hyper::service::service_fn;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connection::unauthenticated::UnauthenticatedSocket;
+use crate::http::deadlines::{Activity, DeadlineAction, Deadlines};
+use crate::http::response::body::WriteProgress;
 use crate::worker::Worker;
 use crate::worker::connect::ConnectionHandoff;
 
-use super::deadlines::{Activity, DeadlineAction, Deadlines};
 use super::hyper_io::{HEAD_BYTES, HyperIo};
-use super::response::body::WriteProgress;
 use super::service::{ListenerKind, ServiceResponse, respond};
 use super::socket_stream::SocketStream;
 

@@ -29,12 +29,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::connection::byte_shares::ByteShares;
 use crate::connection::unauthenticated::UnauthenticatedSocket;
 use crate::error_response::ErrorResponse;
+use crate::http::deadlines::{Activity, DeadlineAction, Deadlines};
+use crate::http::response::ApiResponse;
+use crate::http::response::body::{Body, WriteProgress};
 use crate::worker::Worker;
 
-use super::deadlines::{Activity, DeadlineAction, Deadlines};
 use super::hyper_io::{HEAD_BYTES, HyperIo};
-use super::response::ApiResponse;
-use super::response::body::{Body, WriteProgress};
 use super::service::{ListenerKind, ServiceResponse, respond};
 use super::socket_stream::SocketStream;
 

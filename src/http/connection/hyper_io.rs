@@ -12,11 +12,11 @@ use hyper::rt::ReadBufCursor;
 use hyper_util::rt::TokioIo;
 
 use crate::error_response::ErrorResponse;
+use crate::http::deadlines::Activity;
+use crate::http::response::ApiResponse;
+use crate::http::response::body::WriteProgress;
 use crate::worker::Worker;
 
-use super::deadlines::Activity;
-use super::response::ApiResponse;
-use super::response::body::WriteProgress;
 use super::socket_stream::SocketStream;
 
 /// Maximum of bytes of a request head.

@@ -1,5 +1,9 @@
 //! JSON schemas of events, for both documents. They are built from the tables that
 //! [`Event::parse`](crate::event::Event::parse) and the filter use, so the documents always match the code.
+//!
+//! `parameters` describes the parameters that requests share.
+
+pub(crate) mod parameters;
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::schema::OneOfBuilder;

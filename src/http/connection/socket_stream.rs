@@ -9,9 +9,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::http::deadlines::DeadlineAction;
 use crate::worker::Accepted;
-
-use super::deadlines::DeadlineAction;
 
 /// A TCP or Unix socket.
 pub(super) enum SocketStream {

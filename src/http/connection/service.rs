@@ -10,18 +10,17 @@ use hyper::body::Incoming;
 use crate::connection::unauthenticated::UnauthenticatedSocket;
 use crate::error_response::ErrorResponse;
 use crate::frame::chunked;
+use crate::http::Handled;
+use crate::http::events::subscribe::{self, GrantedSubscription};
+use crate::http::request::ApiRequest;
+use crate::http::request::client_address::client_address;
+use crate::http::request::cors;
+use crate::http::request::host;
+use crate::http::response::body::{Body, WriteProgress};
+use crate::http::response::{ApiResponse, REQUEST_ID, TRACEPARENT, guard, raw_head, request_id};
 use crate::transport::Transport;
 use crate::worker::Worker;
 use crate::worker::connect::ConnectionHandoff;
-
-use super::Handled;
-use super::events::subscribe::{self, GrantedSubscription};
-use super::request::ApiRequest;
-use super::request::client_address::client_address;
-use super::request::cors;
-use super::request::host;
-use super::response::body::{Body, WriteProgress};
-use super::response::{ApiResponse, REQUEST_ID, TRACEPARENT, guard, raw_head, request_id};
 
 /// What a listener serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +63,7 @@ pub(super) async fn respond(
     }
     let handled = match (host::check(request.version, request.authority.as_deref(), &request.headers), kind) {
         (Err(refusal), _) => Err(refusal),
-        (Ok(()), ListenerKind::Public) => super::handle(&mut request).await,
+        (Ok(()), ListenerKind::Public) => crate::http::handle(&mut request).await,
         (Ok(()), ListenerKind::Echo) if request.path == "/echo" => subscribe::echo(&request),
         (Ok(()), ListenerKind::Echo) => Err(ErrorResponse::not_found()),
     };
