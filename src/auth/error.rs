@@ -1,8 +1,10 @@
-//! Why a credential was refused, for the response and for the log.
+//! Why a credential, a change or the set-up was refused or failed.
 //!
 //! * The peer learns only the class (401, 403, 429): every [`CredentialError`] is the same 401, so an unknown
 //!   organization looks like a wrong signature.
 //! * No variant contains any part of a credential.
+
+use crate::store::ReadError;
 
 /// The result of a failed authentication. Only `error_response` maps it to a status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,5 +174,90 @@ pub enum AuthConfigError {
     Origin(String),
     /// The stored organizations and keys could not be read.
     #[error("organizations and keys could not be read")]
-    Records(#[source] super::records::rows::RecordsError),
+    Records(#[source] RecordsError),
+}
+
+/// Why the store failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordsError {
+    /// The commit failed. After a restart its rows may exist or not.
+    #[error("the write failed; whether it took place is unknown")]
+    Unknown,
+    /// The store cannot be read or written now. Nothing was done.
+    #[error("the store cannot be used now")]
+    Unavailable,
+    /// A row is longer than the store allows. Nothing was done.
+    #[error("too long to be stored")]
+    TooLong,
+    /// The organization has already been deleted. Nothing was done.
+    #[error("the organization was deleted")]
+    Deleted,
+    /// The stored rows cannot be read.
+    #[error("the stored rows cannot be read")]
+    Unreadable,
+}
+
+impl From<ReadError> for RecordsError {
+    fn from(error: ReadError) -> RecordsError {
+        match error {
+            ReadError::Unavailable | ReadError::Busy | ReadError::OverShare => RecordsError::Unavailable,
+            ReadError::Failed => RecordsError::Unreadable,
+        }
+    }
+}
+
+/// Why an administrative change was not made. Only `error_response` maps it to a status.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// The object does not exist or the caller may not see it: 404.
+    #[error("not found")]
+    NotFound,
+    /// The object already exists or is in use: 409.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// The object has this version, not the version that the caller named: 412.
+    #[error("it has changed: its version is {0} now")]
+    Changed(u64),
+    /// The object would have wider rights than the caller: 403.
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// A field is invalid: 400.
+    #[error("{field}: {reason}")]
+    Invalid {
+        /// The field's path, such as `scopes[1]`.
+        field: String,
+        /// What is wrong, as text for a person.
+        reason: String,
+    },
+    /// One more object would exceed a named limit: 409.
+    #[error("at most {max} {what}")]
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// The maximum number.
+        max: usize,
+    },
+    /// There is no room for one more object at the moment: 429.
+    #[error("at most {max} {what}")]
+    Full {
+        /// What is limited.
+        what: &'static str,
+        /// The maximum number.
+        max: usize,
+    },
+    /// The caller's credential has ended in the meantime: 401.
+    #[error("{0}")]
+    Ended(#[from] CredentialEnded),
+    /// The system returned no random bytes: 500.
+    #[error("the system returned no random bytes")]
+    Random,
+    /// The write failed. It is unknown whether it is on disk: 503.
+    #[error("the change could not be written")]
+    Records(#[source] RecordsError),
+}
+
+impl AdminError {
+    pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        AdminError::Invalid { field: field.into(), reason: reason.into() }
+    }
 }

@@ -1,6 +1,15 @@
 //! Authentication and authorization: from a credential to a [`Principal`], and from a principal to a right
 //! (protocol §1, §3, §4).
 //!
+//! | what | where |
+//! |---|---|
+//! | scopes, roles, principals, the proof of a right | `rights` |
+//! | JWTs and the keys that verify them | `tokens` |
+//! | API keys, tickets, passwords | `api_key`, `tickets`, `passwords` |
+//! | organizations, keys and revocations on disk and in memory | `records` |
+//! | from a request to a principal; whether it is still valid | `request` |
+//! | creating, changing, minting, revoking | `admin` |
+//!
 //! * Only this folder creates a [`Principal`] and an [`Authorized`].
 //! * [`Auth::authenticate`] does no IO and does not wait. Organizations, keys, revocations and disabled users
 //!   are in memory; they are loaded at start and updated with every change.
@@ -31,34 +40,30 @@ use std::sync::Arc;
 use ring::rand::SystemRandom;
 
 pub use admin::actor::Actor;
+pub use admin::api_keys::{IssuedKey, NewKey};
+pub use admin::change::AuthChange;
+pub use admin::delegation::NarrowingClaims;
+pub use admin::fields::NAME_BYTES;
 pub use admin::first_key::{FirstKey, FirstKeyError, pending_file as unseen_first_key};
-pub use admin::issue::{
-    IssuedKey, IssuedToken, NarrowingClaims, NewKey, NewToken, TOKEN_DEFAULT_MS, TOKEN_MAX_MS,
-};
-pub use admin::organizations::{
-    AdminError, CreatedOrganization, NAME_BYTES, NewOrganization, OrganizationChange,
-};
-pub use admin::session::{LoginAttempt, TooManyAttempts};
+pub use admin::mint::{IssuedToken, NewToken};
+pub use admin::organizations::{CreatedOrganization, NewOrganization, OrganizationChange};
 pub use api_key::PREFIX as API_KEY_PREFIX;
 pub use error::{
-    AuthConfigError, AuthError, CredentialEnded, CredentialError, ForbiddenUse, MissingScope, PublishDenied,
-    RenewError,
+    AdminError, AuthConfigError, AuthError, CredentialEnded, CredentialError, ForbiddenUse, MissingScope,
+    PublishDenied, RecordsError, RenewError,
 };
 pub use passwords::attempt_limiter::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
 pub use passwords::hash_queue::{
     HashPermit, LOGINS_PER_ADDRESS, LOGINS_WAITING, QueuePlace, SETTERS, SETTERS_PER_ORGANIZATION,
 };
-pub use passwords::password::{
-    HASHES_AT_ONCE, PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash, PasswordProof,
-    Passwords,
-};
+pub use passwords::hasher::{HASHES_AT_ONCE, PasswordProof, Passwords};
+pub use passwords::login_attempt::{LoginAttempt, TooManyAttempts};
+pub use passwords::password::{PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash};
 pub use records::directory::{
     DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
     REVOCATIONS_PER_ORGANIZATION,
 };
-pub use records::rows::{
-    CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, RecordsError, Snapshot, Visibility,
-};
+pub use records::rows::{CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, Snapshot, Visibility};
 pub use records::scope_migration::REWRITTEN_KEYS;
 pub use records::stored::StoredRecords;
 pub use request::failure_counts::ADDRESSES;
@@ -66,25 +71,26 @@ pub use request::origin::{
     ALLOW_HEADERS, ALLOW_METHODS, EXPOSE_HEADERS, OriginPolicy, PREFLIGHT_MAX_AGE_SECONDS,
 };
 pub use request::presented::{
-    COOKIE, CredentialSource, CredentialUse, PresentedCredential, QUERY_PARAMETERS, RequestContext,
-    redact_query,
+    COOKIE, CredentialUse, PresentedCredential, QUERY_PARAMETERS, RequestContext, redact_query,
 };
+pub use rights::authorized::{
+    Authenticated, Authorized, Manage, Mint, MintsTokens, NamesUsers, Operate, Publish, Right, Subscribe,
+    WriteAsUser, WriteOwned,
+};
+pub use rights::credential::{CredentialId, CredentialSource, KeyDigest};
 pub use rights::permissions::{self, Role};
-pub use rights::principal::{
-    Authenticated, Authorized, CredentialId, Manage, Mint, MintsTokens, NamesUsers, Operate, Principal,
-    Publish, Right, Subscribe, WriteAsUser, WriteOwned,
-};
+pub use rights::principal::Principal;
 pub use rights::scope::{Scope, ScopeSet};
 pub use secret::Secret;
-pub use settings::{AuthSettings, JwtKeySettings, KeySource};
-pub use tickets::ticket::{
-    ONE_SHOT_MS, RECONNECT_MS, TICKETS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT, Ticket,
-};
-pub use tokens::jwt::{CLOCK_SKEW_MS, TOKEN_BYTES};
-pub use tokens::keys::{Algorithm, KeyDigest};
+pub use settings::AuthSettings;
+pub use tickets::one_shot::{ONE_SHOT_MS, TICKETS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT};
+pub use tickets::reconnect::RECONNECT_MS;
+pub use tickets::ticket::Ticket;
+pub use tokens::configured_keys::{JwtKeySettings, KeySource};
+pub use tokens::jwt::{CLOCK_SKEW_MS, TOKEN_BYTES, TOKEN_DEFAULT_MS, TOKEN_MAX_MS};
+pub use tokens::keys::Algorithm;
 pub use tokens::own_key::OwnKey;
 
-use crate::filter::Rights;
 use crate::ids::TenantId;
 use crate::sync::{Mutex, RwLock};
 use crate::time::{CautiousClock, Clock};
@@ -93,48 +99,10 @@ use passwords::attempt_limiter::AttemptLimiter;
 use records::directory::Directory;
 use request::failure_counts::FailureCounts;
 use request::origin::RefusedOrigins;
-use tickets::ticket::{OneShotTickets, TicketError, TicketSealer};
+use tickets::one_shot::OneShotTickets;
+use tickets::reconnect::TicketSealer;
 use tokens::keys::KeySet;
-
-/// A change that can end live principals or change their rights. The hooks are called after memory was
-/// updated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AuthChange {
-    /// An API key was deleted.
-    KeyRevoked(TenantId, String),
-    /// A token was revoked.
-    TokenRevoked(TenantId, String),
-    /// A user was disabled (`true`) or enabled again (`false`).
-    UserDisabled(TenantId, String, bool),
-    /// A user's older tokens were ended: the password or role changed, or the user was deleted.
-    TokensEnded(TenantId, String),
-    /// The organization was deleted.
-    OrganizationDeleted(TenantId),
-    /// The organization's `visibility` changed: the rights of its principals must be computed again.
-    VisibilityChanged(TenantId),
-    /// The organization's presence setting changed to this value. No rights change.
-    PresenceChanged(TenantId, bool),
-    /// The verifying keys were read again: the key of any organization's tokens may have been removed.
-    KeysReloaded,
-}
-
-impl AuthChange {
-    /// The organization whose principals are affected; `None`: all organizations.
-    #[must_use]
-    pub fn tenant(&self) -> Option<TenantId> {
-        match self {
-            AuthChange::KeyRevoked(tenant, _)
-            | AuthChange::TokenRevoked(tenant, _)
-            | AuthChange::UserDisabled(tenant, ..)
-            | AuthChange::TokensEnded(tenant, _)
-            | AuthChange::OrganizationDeleted(tenant)
-            | AuthChange::PresenceChanged(tenant, _)
-            | AuthChange::VisibilityChanged(tenant) => Some(*tenant),
-            AuthChange::KeysReloaded => None,
-        }
-    }
-}
+use tokens::{configured_keys, own_key};
 
 type ChangeHook = Box<dyn Fn(&AuthChange) + Send + Sync>;
 
@@ -191,7 +159,7 @@ impl Auth {
         records: Arc<dyn Records>,
         clock: Arc<dyn Clock>,
     ) -> Result<Auth, AuthConfigError> {
-        let keys = settings::key_set(&own_key, &settings.jwt_keys, settings.max_token_ms)?;
+        let keys = configured_keys::key_set(&own_key, &settings.jwt_keys, settings.max_token_ms)?;
         let origins = OriginPolicy::new(&settings.allowed_origins).map_err(AuthConfigError::Origin)?;
         let snapshot = records.load().map_err(AuthConfigError::Records)?;
         let rewritten_keys = snapshot.rewritten_keys;
@@ -199,7 +167,7 @@ impl Auth {
             tracing::info!(keys = rewritten_keys, "{REWRITTEN_KEYS}");
         }
         let seal = TicketSealer::new(&own_key.seal).map_err(|_| AuthConfigError::KeyFile {
-            path: tokens::own_key::FILE.into(),
+            path: own_key::FILE.into(),
             reason: "cannot seal".into(),
         })?;
         Ok(Auth {
@@ -223,85 +191,6 @@ impl Auth {
             forgetting: Mutex::default(),
             changing: ChangeLocks::default(),
             rewritten_keys,
-        })
-    }
-
-    /// Finds the credential in a request. `query` is without `?`.
-    #[must_use]
-    pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> PresentedCredential<'a> {
-        request::presented::present(headers, query, self.token_in_query)
-    }
-
-    /// Authenticates a credential and returns its principal. Success uses up a one-shot ticket.
-    ///
-    /// # Errors
-    /// 401 (also without any credential), 403 for a valid credential with a disallowed origin or use, 429 if
-    /// the address has had too many failures. A valid credential is never refused because of failures.
-    pub fn authenticate(
-        &self,
-        presented: &PresentedCredential<'_>,
-        cx: &RequestContext<'_>,
-    ) -> Result<Arc<Principal>, AuthError> {
-        let now_ms = self.clock.now_ms();
-        self.verify(presented, cx, now_ms).map_err(|error| self.count_failure(error, cx.peer, now_ms))
-    }
-
-    /// Checks that a principal is still valid and returns its current read rights.
-    ///
-    /// # Errors
-    /// The reason why its credential has ended.
-    pub fn still_valid(&self, principal: &Principal) -> Result<Rights, CredentialEnded> {
-        let (now_ms, keys) = (self.clock.now_ms(), Arc::clone(&self.keys.read()));
-        self.directory.read(|table| {
-            let entry = request::verify::check_holds(table, &keys, principal, now_ms)?;
-            Ok(principal.rights(&entry.organization))
-        })
-    }
-
-    /// Returns the principal with which a live connection continues after presenting `token` (a JWT or an API
-    /// key).
-    ///
-    /// # Errors
-    /// [`RenewError::Refused`]: the old principal stays. [`RenewError::ChangedIdentity`]: the connection must
-    /// be closed.
-    pub fn renew(
-        &self,
-        current: &Principal,
-        token: &str,
-        peer: Option<std::net::IpAddr>,
-    ) -> Result<Arc<Principal>, RenewError> {
-        let now_ms = self.clock.now_ms();
-        let new = self.bearer(token, CredentialSource::Bearer, now_ms);
-        let new = new.map_err(|refusal| {
-            RenewError::Refused(self.count_failure(AuthError::Unauthorized(refusal), peer, now_ms))
-        })?;
-        match new.tenant == current.tenant && new.sub == current.sub {
-            true => Ok(Arc::new(new)),
-            false => Err(RenewError::ChangedIdentity),
-        }
-    }
-
-    /// Makes a ticket for the principal of `by`. With `reconnect` the ticket is for SSE and polling only, and
-    /// bound to `origin` (the request's `Origin`).
-    ///
-    /// # Errors
-    /// No random bytes, a narrowing that is too long for a URL, or a credential that has ended.
-    pub fn ticket(
-        &self,
-        by: &Authorized<Authenticated>,
-        origin: Option<&str>,
-        reconnect: bool,
-    ) -> Result<Ticket, AdminError> {
-        self.actor(by).confirm()?;
-        let principal = by.principal();
-        let now_ms = self.clock.now_ms();
-        let ticket = match reconnect {
-            true => self.seal.make(principal, origin, now_ms, &self.random),
-            false => self.one_shots.make(principal, now_ms, &self.random),
-        };
-        ticket.map_err(|error| match error {
-            TicketError::Unmakeable => AdminError::Conflict("the credential is too long for a ticket"),
-            TicketError::Full { what, max } => AdminError::Full { what, max },
         })
     }
 
@@ -335,28 +224,10 @@ impl Auth {
     /// # Errors
     /// The keys stay as they were.
     pub fn reload_keys(&self, settings: &[JwtKeySettings]) -> Result<(), AuthConfigError> {
-        let keys = settings::key_set(&self.own_key, settings, self.max_token_ms)?;
+        let keys = configured_keys::key_set(&self.own_key, settings, self.max_token_ms)?;
         *self.keys.write() = Arc::new(keys);
         self.notify(&AuthChange::KeysReloaded);
         Ok(())
-    }
-
-    /// Returns the current row of the organization with this number.
-    #[must_use]
-    pub fn organization(&self, tenant: TenantId) -> Option<Arc<Organization>> {
-        self.directory.read(|table| table.by_tenant.get(&tenant).map(|entry| Arc::clone(&entry.organization)))
-    }
-
-    fn count_failure(&self, error: AuthError, peer: Option<std::net::IpAddr>, now_ms: u64) -> AuthError {
-        match error {
-            AuthError::Unauthorized(refusal) if refusal != CredentialError::Absent => {
-                match self.failures.count(peer, now_ms) {
-                    Ok(()) => error,
-                    Err(retry_after) => AuthError::TooManyFailures { retry_after },
-                }
-            }
-            _ => error,
-        }
     }
 
     fn notify(&self, change: &AuthChange) {

@@ -3,7 +3,7 @@
 //! * All refused logins look the same and take the same time: unknown organization, unknown email, wrong
 //!   password, disabled user.
 //! * A user is read under their lock, and the time of their token is taken under it. A later change of the
-//!   user therefore ends the token (`auth/admin/session.rs`).
+//!   user therefore ends the token (`auth/admin/revoke.rs`).
 //! * The limits on guessing and the hashing are in `auth`.
 
 use std::net::IpAddr;
@@ -88,7 +88,7 @@ async fn find_candidate(
     let known = (1..=EMAIL_BYTES).contains(&email.len());
     let read = service.tenants.store().row(tenant, EMAILS, if known { email } else { NOBODY }).await;
     let id = read.map_err(ResourceError::Read)?.and_then(|id| String::from_utf8(id).ok());
-    // The lock keeps the user unchanged, so a token dated now matches what is read now (`auth/admin/session.rs`).
+    // The lock keeps the user unchanged, so a token dated now matches what is read now (`auth/admin/revoke.rs`).
     let _alone = service.lock(tenant, "user", id.as_deref().unwrap_or(NOBODY)).await;
     let read_ms = service.now_ms();
     let user: Option<User> =

@@ -12,8 +12,8 @@ use std::fmt;
 
 use crate::auth::Auth;
 use crate::auth::error::CredentialEnded;
-use crate::auth::request::verify;
-use crate::auth::rights::principal::{Authorized, CredentialId, Principal};
+use crate::auth::rights::authorized::Authorized;
+use crate::auth::rights::principal::Principal;
 
 /// Who commits: a caller, whose credential is checked again right before the commit, or the daemon.
 #[derive(Clone, Copy, Debug)]
@@ -59,18 +59,5 @@ impl Auth {
     #[must_use]
     pub fn actor<'a, R>(&'a self, right: &'a Authorized<R>) -> Actor<'a> {
         Actor(ActorKind::Caller { auth: self, principal: right.principal() })
-    }
-
-    /// Returns an error if the principal's credential has ended. The offline command line's never ends.
-    ///
-    /// # Errors
-    /// The reason why the credential has ended.
-    pub fn confirm(&self, principal: &Principal) -> Result<(), CredentialEnded> {
-        if principal.credential == CredentialId::Local {
-            return Ok(());
-        }
-        let now_ms = self.clock.now_ms();
-        let keys = self.keys.read();
-        self.directory.read(|table| verify::check_holds(table, &keys, principal, now_ms).map(drop))
     }
 }

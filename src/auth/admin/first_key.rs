@@ -10,9 +10,15 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::issue::IssuedKey;
-use super::organizations::AdminError;
-use crate::auth::{Auth, Organization};
+use super::actor::Actor;
+use super::api_keys::IssuedKey;
+use super::organizations::NewOrganization;
+use crate::auth::Auth;
+use crate::auth::error::AdminError;
+use crate::auth::records::directory::Organization;
+use crate::auth::records::rows::RecordChange;
+use crate::auth::rights::scope::ScopeSet;
+use crate::store::Rows;
 
 /// The file's name in the data directory.
 const FILE: &str = "first-key";
@@ -46,6 +52,36 @@ pub enum FirstKeyError {
 }
 
 impl Auth {
+    /// If the store has no organizations, creates `default` and its bootstrap key (`*` and `operator`), which
+    /// is shown once.
+    ///
+    /// # Errors
+    /// [`AdminError::Records`], [`AdminError::Random`].
+    pub async fn bootstrap(&self) -> Result<Option<(Organization, IssuedKey)>, AdminError> {
+        self.bootstrap_after(|_| true).await
+    }
+
+    /// Like [`Auth::bootstrap`], but calls `ready` before the commit. If `ready` returns false, nothing is
+    /// created.
+    async fn bootstrap_after(
+        &self,
+        ready: impl FnOnce(&IssuedKey) -> bool,
+    ) -> Result<Option<(Organization, IssuedKey)>, AdminError> {
+        let _changing = self.changing.lock().await;
+        if !self.directory.read(|table| table.by_tenant.is_empty()) {
+            return Ok(None);
+        }
+        let organization = self.new_row("default".into(), NewOrganization::default());
+        let key = self.new_key(&organization, "bootstrap".into(), ScopeSet::OPERATOR)?;
+        if !ready(&key) {
+            return Ok(None);
+        }
+        let writes =
+            vec![RecordChange::PutOrganization(organization.clone()), RecordChange::PutKey(key.row.clone())];
+        self.commit(Actor::daemon(), writes, Rows::new(), &[]).await?;
+        Ok(Some((organization, key)))
+    }
+
     /// If the store has no organizations, creates `default` and its first key, which is kept in `data_dir`
     /// until it has been shown.
     ///

@@ -7,8 +7,8 @@
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
-use super::organizations::AdminError;
 use crate::auth::Auth;
+use crate::auth::error::AdminError;
 use crate::auth::records::directory::is_expired;
 use crate::auth::records::rows::RecordChange;
 use crate::ids::TenantId;

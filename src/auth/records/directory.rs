@@ -15,8 +15,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::rows::{KeyRow, OrganizationRow, RecordChange, Snapshot};
-use crate::auth::admin::issue::TOKEN_MAX_MS;
 use crate::auth::rights::scope::Scope;
+use crate::auth::tokens::jwt::TOKEN_MAX_MS;
 use crate::ids::TenantId;
 use crate::sync::RwLock;
 
@@ -39,15 +39,15 @@ pub type Organization = OrganizationRow;
 
 /// A key, and the part of it that changes without a commit.
 #[derive(Debug)]
-pub(in crate::auth) struct Key {
+pub(in crate::auth) struct ApiKeyEntry {
     pub(in crate::auth) row: KeyRow,
     /// Unix milliseconds, 0 = never. Authentication writes it, at most once a minute.
     pub(in crate::auth) last_used_ms: AtomicU64,
 }
 
-impl Key {
-    pub(in crate::auth) fn new(row: KeyRow) -> Arc<Key> {
-        Arc::new(Key { last_used_ms: AtomicU64::new(row.last_used_ms.unwrap_or(0)), row })
+impl ApiKeyEntry {
+    pub(in crate::auth) fn new(row: KeyRow) -> Arc<ApiKeyEntry> {
+        Arc::new(ApiKeyEntry { last_used_ms: AtomicU64::new(row.last_used_ms.unwrap_or(0)), row })
     }
     /// Returns the row with the last use known in memory.
     pub(in crate::auth) fn current(&self) -> KeyRow {
@@ -62,24 +62,24 @@ impl Key {
 /// An organization's keys by id. Most organizations have one or two, and a tree would reserve room for
 /// eleven.
 #[derive(Debug, Default)]
-pub(in crate::auth) struct Keys(Vec<Arc<Key>>);
+pub(in crate::auth) struct ApiKeys(Vec<Arc<ApiKeyEntry>>);
 
-impl Keys {
+impl ApiKeys {
     fn search(&self, id: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|key| key.row.id.as_str().cmp(id))
     }
     pub(in crate::auth) fn len(&self) -> usize {
         self.0.len()
     }
-    pub(in crate::auth) fn get(&self, id: &str) -> Option<&Arc<Key>> {
+    pub(in crate::auth) fn get(&self, id: &str) -> Option<&Arc<ApiKeyEntry>> {
         self.0.get(self.search(id).ok()?)
     }
     /// Returns the keys with ids greater than `id`, in order; all keys for `None`.
-    pub(in crate::auth) fn after(&self, id: Option<&str>) -> &[Arc<Key>] {
+    pub(in crate::auth) fn after(&self, id: Option<&str>) -> &[Arc<ApiKeyEntry>] {
         let from = id.map_or(0, |id| self.search(id).map_or_else(|at| at, |at| at + 1));
         self.0.get(from..).unwrap_or_default()
     }
-    fn insert(&mut self, key: Arc<Key>) {
+    fn insert(&mut self, key: Arc<ApiKeyEntry>) {
         match self.search(&key.row.id) {
             Ok(at) => self.0[at] = key,
             Err(at) => {
@@ -102,7 +102,7 @@ impl Keys {
 #[derive(Debug)]
 pub(in crate::auth) struct OrganizationEntry {
     pub(in crate::auth) organization: Arc<Organization>,
-    pub(in crate::auth) keys: Keys,
+    pub(in crate::auth) keys: ApiKeys,
     /// Revoked `jti` → time until which it must be remembered (Unix milliseconds; `None`: for ever).
     pub(in crate::auth) revoked: BTreeMap<String, Option<u64>>,
     pub(in crate::auth) disabled: BTreeSet<String>,
@@ -180,7 +180,7 @@ pub(in crate::auth) struct DirectoryTable {
     pub(in crate::auth) by_tenant: HashMap<TenantId, OrganizationEntry>,
     /// Ordered, so lists can be paged.
     pub(in crate::auth) by_id: BTreeSet<OrgIdOrder>,
-    /// Key id → organization of the key.
+    /// ApiKeyEntry id → organization of the key.
     key_owner: HashMap<String, TenantId>,
     /// Ids of the keys with `operator`, of all organizations.
     operator_keys: BTreeSet<String>,
@@ -245,7 +245,7 @@ impl DirectoryTable {
     }
 
     /// Returns the key with this id, and its organization.
-    pub(in crate::auth) fn key(&self, key_id: &str) -> Option<(&OrganizationEntry, &Arc<Key>)> {
+    pub(in crate::auth) fn key(&self, key_id: &str) -> Option<(&OrganizationEntry, &Arc<ApiKeyEntry>)> {
         let entry = self.by_tenant.get(self.key_owner.get(key_id)?)?;
         Some((entry, entry.keys.get(key_id)?))
     }
@@ -266,7 +266,7 @@ impl DirectoryTable {
                 self.by_id.replace(OrgIdOrder(Arc::clone(&organization)));
                 let entry = self.by_tenant.entry(organization.tenant).or_insert_with(|| OrganizationEntry {
                     organization: Arc::clone(&organization),
-                    keys: Keys::default(),
+                    keys: ApiKeys::default(),
                     revoked: BTreeMap::new(),
                     disabled: BTreeSet::new(),
                     valid_since: BTreeMap::new(),
@@ -288,7 +288,7 @@ impl DirectoryTable {
                     if row.scopes.has(Scope::Operate) {
                         self.operator_keys.insert(row.id.clone());
                     }
-                    entry.keys.insert(Key::new(row));
+                    entry.keys.insert(ApiKeyEntry::new(row));
                 }
             }
             RecordChange::DeleteKey(tenant, id) => {

@@ -9,6 +9,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use crate::auth::error::RecordsError;
 use crate::auth::rights::scope::ScopeSet;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
@@ -130,26 +131,6 @@ pub struct Snapshot {
     pub disabled: Vec<(TenantId, String)>,
     /// Ends of tokens: (tenant, `sub`, since when, in Unix milliseconds).
     pub ended: Vec<(TenantId, String, u64)>,
-}
-
-/// Why the store failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RecordsError {
-    /// The commit failed. After a restart its rows may exist or not.
-    #[error("the write failed; whether it took place is unknown")]
-    Unknown,
-    /// The store cannot be read or written now. Nothing was done.
-    #[error("the store cannot be used now")]
-    Unavailable,
-    /// A row is longer than the store allows. Nothing was done.
-    #[error("too long to be stored")]
-    TooLong,
-    /// The organization has already been deleted. Nothing was done.
-    #[error("the organization was deleted")]
-    Deleted,
-    /// The stored rows cannot be read.
-    #[error("the stored rows cannot be read")]
-    Unreadable,
 }
 
 /// The future of a commit.

@@ -6,8 +6,7 @@
 //! * Rewriting a key again does not change it, so a start that was interrupted repeats the whole migration.
 //! * [`ScopeSet::of_old_key`] defines the new scopes of a key.
 
-use super::rows::RecordsError;
-use super::stored::read_error;
+use crate::auth::error::RecordsError;
 use crate::auth::rights::scope::ScopeSet;
 use crate::store::{ApiKey, Rows, Store};
 
@@ -27,7 +26,7 @@ pub const REWRITTEN_KEYS: &str = "stored API keys keep what they could do: keys 
 /// The keys could not be written. Then nothing may be served, because the next start would take new keys for
 /// old ones.
 pub(in crate::auth) fn run(store: &Store, keys: &mut [ApiKey]) -> Result<usize, RecordsError> {
-    if store.scopes_version_blocking().map_err(read_error)? >= VERSION {
+    if store.scopes_version_blocking()? >= VERSION {
         return Ok(0);
     }
     let mut rewritten = Vec::new();

@@ -5,13 +5,13 @@
 //! * A revocation without a known end is stored with the latest possible end.
 //! * Reading blocks on the disk, so it is done at start only.
 
-use super::rows::{CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, RecordsError, Snapshot};
+use super::rows::{CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, Snapshot};
 use super::scope_migration;
+use crate::auth::error::RecordsError;
 use crate::auth::rights::scope::ScopeSet;
 use crate::ids::TenantId;
 use crate::store::{
-    ApiKey, CommitError, DisabledUser, Organization, ReadError, RevokedToken, Rows, Store, TokensValidSince,
-    TooLong,
+    ApiKey, CommitError, DisabledUser, Organization, RevokedToken, Rows, Store, TokensValidSince, TooLong,
 };
 
 /// A time that never comes.
@@ -33,11 +33,11 @@ impl StoredRecords {
 
 impl Records for StoredRecords {
     fn load(&self) -> Result<Snapshot, RecordsError> {
-        let organizations = self.store.organizations_blocking().map_err(read_error)?;
-        let mut keys = self.store.api_keys_blocking().map_err(read_error)?;
+        let organizations = self.store.organizations_blocking()?;
+        let mut keys = self.store.api_keys_blocking()?;
         let rewritten_keys = scope_migration::run(&self.store, &mut keys)?;
         let next_tenant = organizations.iter().map(|row| row.tenant.0 + 1).max().unwrap_or(1);
-        let revoked = self.store.revoked_blocking().map_err(read_error)?;
+        let revoked = self.store.revoked_blocking()?;
         let until = |row: &RevokedToken| Some(row.expires_ms).filter(|end| *end != NEVER_MS);
         Ok(Snapshot {
             next_tenant,
@@ -50,11 +50,11 @@ impl Records for StoredRecords {
             keys: keys.into_iter().map(key_row).collect(),
             revocations: revoked.into_iter().map(|row| (row.tenant, row.jti.clone(), until(&row))).collect(),
             disabled: {
-                let users = self.store.disabled_users_blocking().map_err(read_error)?;
+                let users = self.store.disabled_users_blocking()?;
                 users.into_iter().map(|user| (user.tenant, user.sub)).collect()
             },
             ended: {
-                let users = self.store.users_since_blocking().map_err(read_error)?;
+                let users = self.store.users_since_blocking()?;
                 users.into_iter().map(|user| (user.tenant, user.sub, user.since_ms)).collect()
             },
         })
@@ -173,13 +173,6 @@ fn key_row(row: ApiKey) -> KeyRow {
         created_at_ms: row.created_ms,
         expires_at_ms: row.expires_ms,
         last_used_ms: row.last_used_ms,
-    }
-}
-
-pub(in crate::auth) fn read_error(error: ReadError) -> RecordsError {
-    match error {
-        ReadError::Unavailable | ReadError::Busy | ReadError::OverShare => RecordsError::Unavailable,
-        ReadError::Failed => RecordsError::Unreadable,
     }
 }
 

@@ -11,25 +11,12 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method, header};
 
+use crate::auth::rights::credential::CredentialSource;
+
 /// The cookie that carries a JWT or an API key.
 pub const COOKIE: &str = "nervewire_token";
 /// Query parameters that carry a credential.
 pub const QUERY_PARAMETERS: [&str; 2] = ["ticket", "token"];
-
-/// Where in a request the credential was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum CredentialSource {
-    /// `Authorization: Bearer`.
-    Bearer,
-    /// `X-API-Key`.
-    ApiKeyHeader,
-    /// `?ticket=`.
-    Ticket,
-    /// `?token=`.
-    Query,
-    /// The cookie.
-    Cookie,
-}
 
 /// The credential in a request, not yet verified. `None`: there is none.
 pub struct PresentedCredential<'a>(pub(in crate::auth) Option<(CredentialSource, CredentialText<'a>)>);

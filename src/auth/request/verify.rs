@@ -7,22 +7,80 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::presented::{CredentialSource, CredentialUse, PresentedCredential, RequestContext};
-use crate::auth::error::{AuthError, CredentialEnded, CredentialError, ForbiddenUse};
-use crate::auth::records::directory::{DirectoryTable, Key, OrganizationEntry};
-use crate::auth::rights::principal::{CredentialId, Principal};
+use super::presented;
+use super::presented::{CredentialUse, PresentedCredential, RequestContext};
+use super::validity::check_valid;
+use crate::auth::error::{AuthError, CredentialEnded, CredentialError, ForbiddenUse, RenewError};
+use crate::auth::records::directory::ApiKeyEntry;
+use crate::auth::rights::credential::{CredentialId, CredentialSource};
+use crate::auth::rights::principal::Principal;
 use crate::auth::rights::scope::ScopeSet;
-use crate::auth::tickets::ticket::{self, OpenedTicket};
-use crate::auth::tokens::jti::MintedBy;
-use crate::auth::tokens::keys::KeySet;
+use crate::auth::tickets::one_shot::SpendHandle;
+use crate::auth::tickets::open::{self, OpenedTicket};
+use crate::auth::tickets::ticket::TICKET_BYTES;
 use crate::auth::tokens::{jti, jwt};
-use crate::auth::{API_KEY_PREFIX, Auth, api_key};
+use crate::auth::{Auth, api_key};
 
 /// How old the recorded last use of a key may be, in milliseconds.
 const LAST_USE_MS: u64 = 60_000;
 
 impl Auth {
-    pub(in crate::auth) fn verify(
+    /// Finds the credential in a request. `query` is without `?`.
+    #[must_use]
+    pub fn present<'a>(&self, headers: &'a http::HeaderMap, query: &'a str) -> PresentedCredential<'a> {
+        presented::present(headers, query, self.token_in_query)
+    }
+
+    /// Authenticates a credential and returns its principal. Success uses up a one-shot ticket.
+    ///
+    /// # Errors
+    /// 401 (also without any credential), 403 for a valid credential with a disallowed origin or use, 429 if
+    /// the address has had too many failures. A valid credential is never refused because of failures.
+    pub fn authenticate(
+        &self,
+        presented: &PresentedCredential<'_>,
+        cx: &RequestContext<'_>,
+    ) -> Result<Arc<Principal>, AuthError> {
+        let now_ms = self.clock.now_ms();
+        self.verify(presented, cx, now_ms).map_err(|error| self.count_failure(error, cx.peer, now_ms))
+    }
+
+    /// Returns the principal with which a live connection continues after presenting `token` (a JWT or an API
+    /// key).
+    ///
+    /// # Errors
+    /// [`RenewError::Refused`]: the old principal stays. [`RenewError::ChangedIdentity`]: the connection must
+    /// be closed.
+    pub fn renew(
+        &self,
+        current: &Principal,
+        token: &str,
+        peer: Option<std::net::IpAddr>,
+    ) -> Result<Arc<Principal>, RenewError> {
+        let now_ms = self.clock.now_ms();
+        let new = self.bearer(token, CredentialSource::Bearer, now_ms);
+        let new = new.map_err(|refusal| {
+            RenewError::Refused(self.count_failure(AuthError::Unauthorized(refusal), peer, now_ms))
+        })?;
+        match new.tenant == current.tenant && new.sub == current.sub {
+            true => Ok(Arc::new(new)),
+            false => Err(RenewError::ChangedIdentity),
+        }
+    }
+
+    fn count_failure(&self, error: AuthError, peer: Option<std::net::IpAddr>, now_ms: u64) -> AuthError {
+        match error {
+            AuthError::Unauthorized(refusal) if refusal != CredentialError::Absent => {
+                match self.failures.count(peer, now_ms) {
+                    Ok(()) => error,
+                    Err(retry_after) => AuthError::TooManyFailures { retry_after },
+                }
+            }
+            _ => error,
+        }
+    }
+
+    fn verify(
         &self,
         presented: &PresentedCredential<'_>,
         cx: &RequestContext<'_>,
@@ -59,13 +117,8 @@ impl Auth {
         }
     }
 
-    pub(in crate::auth) fn bearer(
-        &self,
-        text: &str,
-        via: CredentialSource,
-        now_ms: u64,
-    ) -> Result<Principal, CredentialError> {
-        match text.starts_with(API_KEY_PREFIX) {
+    fn bearer(&self, text: &str, via: CredentialSource, now_ms: u64) -> Result<Principal, CredentialError> {
+        match text.starts_with(api_key::PREFIX) {
             true => self.api_key(text, via, now_ms),
             false => self.token(text, via, now_ms),
         }
@@ -131,7 +184,7 @@ impl Auth {
                 },
                 via,
             };
-            check_holds(table, &keys, &principal, now_ms).map_err(refusal)?;
+            check_valid(table, &keys, &principal, now_ms).map_err(refusal)?;
             Ok(principal)
         })
     }
@@ -141,12 +194,12 @@ impl Auth {
         text: &str,
         cx: &RequestContext<'_>,
         now_ms: u64,
-    ) -> Result<(Arc<Principal>, Option<ticket::SpendHandle>), AuthError> {
+    ) -> Result<(Arc<Principal>, Option<SpendHandle>), AuthError> {
         let refuse = AuthError::Unauthorized;
-        if text.len() > ticket::TICKET_BYTES {
+        if text.len() > TICKET_BYTES {
             return Err(refuse(CredentialError::TooLong));
         }
-        let read = self.seal.read(text, &self.one_shots, now_ms);
+        let read = open::open(text, &self.seal, &self.one_shots, now_ms);
         let over = |over| refuse(if over { CredentialError::Expired } else { CredentialError::Ticket });
         let (principal, spend, bound) = match read.map_err(over)? {
             OpenedTicket::OneShot(spend, principal) => (principal, Some(spend), None),
@@ -175,69 +228,13 @@ impl Auth {
         Ok((Arc::new(principal), spend))
     }
 
-    fn record_use(&self, key: &Key, now_ms: u64) {
+    fn record_use(&self, key: &ApiKeyEntry, now_ms: u64) {
         let last = key.last_used_ms.load(Ordering::Relaxed);
         let stale = last == 0 || now_ms.saturating_sub(last) >= LAST_USE_MS;
         // Relaxed: only the time is shared. If two threads store it at once, they only mark the same use
         // twice.
         if stale && key.last_used_ms.swap(now_ms, Ordering::Relaxed) == last {
             self.used.lock().insert((key.row.tenant, key.row.id.clone()));
-        }
-    }
-}
-
-/// Checks that a principal is still valid, and returns its organization.
-pub(in crate::auth) fn check_holds<'t>(
-    table: &'t DirectoryTable,
-    keys: &KeySet,
-    principal: &Principal,
-    now_ms: u64,
-) -> Result<&'t OrganizationEntry, CredentialEnded> {
-    let entry = table.by_tenant.get(&principal.tenant).ok_or(CredentialEnded::OrganizationDeleted)?;
-    match &principal.credential {
-        CredentialId::Key { key_id, issued_at_ms } => {
-            let key = entry.keys.get(key_id.as_ref());
-            if key.is_none() || entry.has_ended(principal.sub.as_deref(), *issued_at_ms) {
-                return Err(CredentialEnded::Revoked);
-            }
-        }
-        CredentialId::Token { key, jti, issued_at_ms, .. } => {
-            let key = keys.recorded(*key).ok_or(CredentialEnded::Revoked)?;
-            let revoked = jti.as_ref().is_some_and(|jti| entry.revoked.contains_key(jti.as_ref()));
-            let ended = entry.has_ended(principal.sub.as_deref(), *issued_at_ms);
-            let maker = jti.as_deref().filter(|_| key.is_own()).and_then(jti::maker);
-            let unmade = maker.is_some_and(|maker| has_ended(table, entry, keys, &maker, *issued_at_ms));
-            if revoked || ended || unmade || !key.allows_organization(&principal.org_id) {
-                return Err(CredentialEnded::Revoked);
-            }
-        }
-        CredentialId::Local => return Err(CredentialEnded::Revoked),
-    }
-    if principal.sub.as_ref().is_some_and(|sub| entry.disabled.contains(sub.as_ref())) {
-        return Err(CredentialEnded::Disabled);
-    }
-    match principal.expires_at_ms.is_some_and(|end| end <= now_ms) {
-        true => Err(CredentialEnded::Expired),
-        false => Ok(entry),
-    }
-}
-
-/// Returns true if the credential that minted a token has ended: its API key was deleted, its verifying key
-/// was removed, its user was disabled, or the user's tokens of that time were ended.
-fn has_ended(
-    table: &DirectoryTable,
-    entry: &OrganizationEntry,
-    keys: &KeySet,
-    maker: &MintedBy<'_>,
-    issued_at_ms: u64,
-) -> bool {
-    match maker {
-        // An operator's key may mint for other organizations than its own.
-        MintedBy::Key(id) => table.key(id).is_none(),
-        MintedBy::Token(key, sub) => {
-            let user_ended =
-                |sub: &str| entry.disabled.contains(sub) || entry.has_ended(Some(sub), issued_at_ms);
-            keys.recorded(*key).is_none() || sub.as_deref().is_some_and(user_ended)
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The permissions of each role, in one table.
 //!
 //! * A token without scopes has those of its roles ([`Role::scopes`]), and a handler requires a permission
-//!   through a right (`principal.rs`). Both come from [`PERMISSIONS`], so they cannot disagree.
+//!   through a right (`authorized.rs`). Both come from [`PERMISSIONS`], so they cannot disagree.
 //! * A permission says which action is allowed at all. Whose data it may touch is checked separately: by
-//!   `Rights` for reading and by [`super::principal::Authorized::check`] for writing.
+//!   `Rights` for reading and by [`super::authorized::Authorized::check`] for writing.
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,12 @@ impl Role {
     pub fn scopes(self) -> ScopeSet {
         let given = PERMISSIONS.iter().filter(|permission| permission.roles.contains(&self));
         given.map(|permission| ScopeSet::from(permission.gives)).collect()
+    }
+
+    /// Returns the scopes of the role with this name; `None` for an unknown role.
+    #[must_use]
+    pub fn scopes_of(name: &str) -> Option<ScopeSet> {
+        Role::named(name).map(Role::scopes)
     }
 }
 
@@ -152,6 +158,11 @@ mod tests {
         assert_eq!(Role::Admin.scopes(), ScopeSet::ORGANIZATION);
         assert_eq!(Role::User.scopes(), ScopeSet::MINTABLE);
         assert_eq!(Role::Viewer.scopes(), Scope::Subscribe.into());
+        assert_eq!(Role::scopes_of("admin"), Some(ScopeSet::ORGANIZATION));
+        assert_eq!(Role::scopes_of("user"), Some(ScopeSet::MINTABLE));
+        assert_eq!(Role::scopes_of("readonly"), Role::scopes_of("viewer"));
+        assert_eq!(Role::scopes_of("Admin"), None);
+        assert_eq!(Role::scopes_of("root"), None);
     }
 
     #[test]

@@ -8,8 +8,6 @@
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
-use super::permissions::Role;
-
 /// One scope (protocol §3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u16)]
@@ -197,12 +195,6 @@ impl ScopeSet {
     pub fn from_request(name: &str) -> Option<ScopeSet> {
         Some(ScopeSet::from_claim(name)).filter(|set| *set != ScopeSet::NONE)
     }
-
-    /// The scopes of a role; `None` for an unknown role.
-    #[must_use]
-    pub fn of_role(role: &str) -> Option<ScopeSet> {
-        Role::named(role).map(Role::scopes)
-    }
 }
 
 impl From<Scope> for ScopeSet {
@@ -251,15 +243,6 @@ mod tests {
         assert!(!star.has(Scope::Operate));
         assert_eq!(ScopeSet::from_claim("operator"), ScopeSet::NONE);
         assert_eq!(ScopeSet::from_request("operator"), None);
-    }
-
-    #[test]
-    fn roles_stand_for_their_defaults_and_unknown_ones_for_nothing() {
-        assert_eq!(ScopeSet::of_role("admin"), Some(ScopeSet::ORGANIZATION));
-        assert_eq!(ScopeSet::of_role("user"), Some(ScopeSet::MINTABLE));
-        assert_eq!(ScopeSet::of_role("readonly"), ScopeSet::of_role("viewer"));
-        assert_eq!(ScopeSet::of_role("Admin"), None);
-        assert_eq!(ScopeSet::of_role("root"), None);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! guesses.
 
 use super::*;
-use crate::auth::passwords::password::PasswordProof;
 
 /// The proof that the password of a user of `acme` was verified.
 fn proven(world: &World, sub: &str) -> PasswordProof {

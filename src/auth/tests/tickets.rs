@@ -2,9 +2,6 @@
 //! from.
 
 use super::*;
-use crate::auth::tickets::ticket::{
-    ONE_SHOT_MS, RECONNECT_MS, TICKETS_PER_ORGANIZATION, TICKETS_PER_SUBJECT,
-};
 
 const PAGE: &str = "https://app.example";
 

@@ -9,11 +9,13 @@
 //! * Anybody can invent a `jti`; that only revokes a token that does not exist. A maker is trusted only after
 //!   the token's signature was verified.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
-use super::keys::KeyDigest;
-use crate::auth::rights::principal::{CredentialId, Principal};
+use crate::auth::rights::credential::{CredentialId, KeyDigest};
+use crate::auth::rights::principal::Principal;
 use crate::auth::rights::scope::ScopeSet;
 use crate::filter::Narrowing;
 
@@ -41,7 +43,7 @@ pub(in crate::auth) fn of(
     narrowing: &Narrowing,
     expires_at_ms: u64,
     random: &str,
-    maker: Option<&str>,
+    maker: Option<&MintedBy<'_>>,
 ) -> String {
     let prefix = if session { SESSION_PREFIX } else { MINTED_PREFIX };
     let extent = if narrowing.is_none() { WHOLE } else { NARROWED };
@@ -58,19 +60,58 @@ pub(in crate::auth) enum MintedBy<'j> {
     Token(KeyDigest, Option<String>),
 }
 
-/// Returns the maker, as text, of tokens that `issuer` mints; `None` for the command line, which does not
-/// end.
-pub(in crate::auth) fn minted_by(issuer: &Principal) -> Option<String> {
-    match &issuer.credential {
-        CredentialId::Key { key_id, .. } => Some(format!("{BY_KEY}{key_id}")),
-        CredentialId::Token { key, jti, .. } => {
-            let handed_on = jti.as_deref().and_then(|jti| jti.split_once('.')).map(|(_, maker)| maker);
-            let by_key = handed_on.filter(|maker| maker.starts_with(BY_KEY)).map(str::to_owned);
-            let sub = issuer.sub.as_deref().filter(|sub| sub.len() <= MAKER_SUB_BYTES);
-            let sub = sub.map(|sub| format!(".{}", BASE64.encode(sub))).unwrap_or_default();
-            by_key.or_else(|| Some(format!("{BY_TOKEN}{:x}{sub}", key.number())))
+impl fmt::Display for MintedBy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MintedBy::Key(key_id) => write!(f, "{BY_KEY}{key_id}"),
+            MintedBy::Token(key, sub) => {
+                write!(f, "{BY_TOKEN}{:x}", key.number())?;
+                match sub.as_deref().filter(|sub| sub.len() <= MAKER_SUB_BYTES) {
+                    Some(sub) => write!(f, ".{}", BASE64.encode(sub)),
+                    None => Ok(()),
+                }
+            }
         }
-        CredentialId::Local => None,
+    }
+}
+
+impl Principal {
+    /// Returns the maker of tokens that this principal mints; `None` for the command line, which does not
+    /// end.
+    pub(in crate::auth) fn as_maker(&self) -> Option<MintedBy<'_>> {
+        match &self.credential {
+            CredentialId::Key { key_id, .. } => Some(MintedBy::Key(key_id)),
+            CredentialId::Token { key, .. } => match self.maker() {
+                Some(by_key @ MintedBy::Key(_)) => Some(by_key),
+                _ => Some(MintedBy::Token(*key, self.sub.as_deref().map(str::to_owned))),
+            },
+            CredentialId::Local => None,
+        }
+    }
+
+    /// The API key that minted the token, or that minted the token's own maker. The token ends with it.
+    #[must_use]
+    pub fn made_by_key(&self) -> Option<&str> {
+        match self.maker()? {
+            MintedBy::Key(key_id) => Some(key_id),
+            MintedBy::Token(..) => None,
+        }
+    }
+
+    /// The user whose token minted this one. This token ends when that user's tokens end.
+    #[must_use]
+    pub fn made_by_user(&self) -> Option<String> {
+        match self.maker()? {
+            MintedBy::Key(_) => None,
+            MintedBy::Token(_, sub) => sub,
+        }
+    }
+
+    fn maker(&self) -> Option<MintedBy<'_>> {
+        match &self.credential {
+            CredentialId::Token { jti, .. } => jti.as_deref().and_then(maker),
+            CredentialId::Key { .. } | CredentialId::Local => None,
+        }
     }
 }
 

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::{Algorithm, KeySet, KeyWithDigest, VerifyingKey};
 use super::own_key::AUDIENCE;
 use crate::auth::error::CredentialError;
+use crate::auth::rights::permissions::Role;
 use crate::auth::rights::scope::ScopeSet;
 use crate::event::ID_BYTES;
 use crate::filter::Narrowing;
@@ -30,6 +31,10 @@ use crate::ids::is_org_id;
 /// Maximum length of a token, in bytes. It fits into a request head and limits the work that a forged token
 /// causes.
 pub const TOKEN_BYTES: usize = 8 * 1024;
+/// Default lifetime of a token, in milliseconds: 24 hours.
+pub const TOKEN_DEFAULT_MS: u64 = 24 * 3_600_000;
+/// Maximum lifetime of a token, in milliseconds: 30 days.
+pub const TOKEN_MAX_MS: u64 = 30 * 24 * 3_600_000;
 /// The value of `scopes_version`, which tokens minted here carry beside `scopes`. A token without it was
 /// minted before `write`, `agents` and `mint` were scopes of their own. The last of those expires 30 days
 /// after the upgrade.
@@ -246,7 +251,7 @@ fn check(raw: RawClaims, key: &VerifyingKey, now_ms: u64) -> Result<Claims, Cred
             let set: ScopeSet = names.iter().map(|name| ScopeSet::from_claim(name)).collect();
             if key.is_own() && raw.scopes_version.is_none() { set.of_old_token() } else { set }
         }
-        None => roles.iter().filter_map(|role| ScopeSet::of_role(role)).collect(),
+        None => roles.iter().filter_map(|role| Role::scopes_of(role)).collect(),
     };
     let narrowing =
         Narrowing::new(raw.agents, raw.channels, raw.types).map_err(|_| CredentialError::Claims)?;

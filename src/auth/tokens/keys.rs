@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 use ring::{digest, hmac};
-use serde::{Deserialize, Serialize};
+
+use crate::auth::rights::credential::KeyDigest;
 
 /// Maximum number of keys that a daemon verifies with, including those of JWKS files.
 pub(in crate::auth) const KEYS: usize = 1_024;
@@ -125,23 +126,6 @@ impl fmt::Debug for Material {
     }
 }
 
-/// Identifies a verifying key by its `kid`, material, issuer and audience. A session records it to find the
-/// key again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct KeyDigest(u64); // 8 bytes, because every session of a token holds one
-
-impl KeyDigest {
-    /// The digest as a number, for use in text.
-    pub(in crate::auth) const fn number(self) -> u64 {
-        self.0
-    }
-    /// Returns the digest for a value of [`KeyDigest::number`].
-    pub(in crate::auth) const fn of_number(number: u64) -> KeyDigest {
-        KeyDigest(number)
-    }
-}
-
 /// Adds a field with its length, so that two adjacent fields cannot be confused with others.
 fn field(context: &mut digest::Context, bytes: &[u8]) {
     context.update(&(bytes.len() as u64).to_be_bytes());
@@ -183,7 +167,8 @@ impl VerifyingKey {
             field(&mut context, name.as_deref().unwrap_or_default().as_bytes());
         }
         let digest = context.finish();
-        KeyDigest(digest.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte)))
+        let first = digest.as_ref().iter().take(8);
+        KeyDigest::of_number(first.fold(0, |number, byte| number << 8 | u64::from(*byte)))
     }
 
     pub(in crate::auth) fn allows_organization(&self, org_id: &str) -> bool {
