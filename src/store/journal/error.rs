@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Position;
-use super::record::MAX_RECORD;
+use super::{MAX_RECORD, VERSION};
 
 /// Why the journal refused or failed an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +29,7 @@ pub(crate) enum JournalError {
         file: PathBuf,
     },
     /// A newer version wrote the journal.
-    #[error("the journal has records or segments of version {0}, this program reads version {known}: run the newer program", known = super::record::VERSION)]
+    #[error("the journal has records or segments of version {0}, this program reads version {known}: run the newer program", known = VERSION)]
     Newer(u32),
     /// Segment files that must exist are missing.
     #[error("{} has no segment with positions {from} to {to}: restore the data directory from a backup", dir.display())]

@@ -39,12 +39,17 @@ pub(crate) use self::error::JournalError;
 pub(crate) use self::record::{Change, NewRecord, Record, RecordKind, crc};
 
 use self::handles::Handles;
-use self::record::{HeaderCrc, MAX_RECORD};
+use self::record::HeaderCrc;
 use self::scan::Scan;
 use self::segment::offset;
 use self::writer::Writer;
 use crate::store::disk::Io;
 use crate::sync::{Mutex, RwLock};
+
+/// Limit of a record's length in bytes, which bounds what a reader holds in memory.
+pub(crate) const MAX_RECORD: u64 = 64 << 20;
+/// The version of records and segments that this program reads and writes.
+const VERSION: u8 = 1;
 
 /// A position in the journal: bytes of records since it was created. Headers of segments do not count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]

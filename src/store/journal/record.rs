@@ -11,14 +11,10 @@ use std::path::Path;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::{JournalError, Piece, Position};
+use super::{JournalError, MAX_RECORD, Piece, Position, VERSION};
 
 /// Length of a record's header in bytes.
 pub(super) const HEADER: usize = 48;
-/// Limit of a record's length in bytes, which bounds what a reader holds in memory.
-pub(crate) const MAX_RECORD: u64 = 64 << 20;
-/// The version of records and segments that this program reads and writes.
-pub(crate) const VERSION: u8 = 1;
 /// A record's first bytes. 0xff occurs in no UTF-8 text, so text cannot be taken for the start of a record.
 pub(super) const MAGIC: [u8; 4] = *b"\xffNWR";
 /// Records start and end at multiples of this.

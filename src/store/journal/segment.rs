@@ -11,7 +11,8 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use super::record::{self, VERSION, take};
+use super::VERSION;
+use super::record::{self, take};
 use super::{JournalError, Position};
 use crate::store::disk::Io;
 
