@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 
-use crate::auth::{Authorized, CredentialUse, Right};
+use crate::auth::{Authorized, CredentialUse, Right, ScopeSet};
 use crate::error_response::ErrorResponse;
 
 use super::request::ApiRequest;
@@ -19,9 +19,9 @@ pub(super) trait Access {
     /// The proof that the handler receives.
     type Granted;
 
-    /// The inner list names scopes of which one is required. An empty list means that any valid credential is
-    /// enough; `None` means that no credential is required.
-    fn scopes() -> Option<Vec<&'static str>>;
+    /// One of these scopes is required. An empty set means that any valid credential is enough; `None` means
+    /// that no credential is required.
+    const SCOPES: Option<ScopeSet>;
 
     /// Checks the caller of the request.
     ///
@@ -35,10 +35,7 @@ pub(super) enum Public {}
 
 impl Access for Public {
     type Granted = ();
-
-    fn scopes() -> Option<Vec<&'static str>> {
-        None
-    }
+    const SCOPES: Option<ScopeSet> = None;
 
     fn check(_: &ApiRequest) -> Result<(), ErrorResponse> {
         Ok(())
@@ -50,10 +47,7 @@ pub(super) struct Needs<R>(PhantomData<R>);
 
 impl<R: Right> Access for Needs<R> {
     type Granted = Authorized<R>;
-
-    fn scopes() -> Option<Vec<&'static str>> {
-        Some(R::ANY_OF.names())
-    }
+    const SCOPES: Option<ScopeSet> = Some(R::ANY_OF);
 
     fn check(request: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
         request.authorized()
@@ -66,10 +60,7 @@ pub(super) struct Writes<R>(PhantomData<R>);
 
 impl<R: Right> Access for Writes<R> {
     type Granted = Authorized<R>;
-
-    fn scopes() -> Option<Vec<&'static str>> {
-        Some(R::ANY_OF.names())
-    }
+    const SCOPES: Option<ScopeSet> = Some(R::ANY_OF);
 
     fn check(request: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
         request.shared().serving()?;
@@ -83,10 +74,7 @@ pub(super) struct WritesAndReads<R>(PhantomData<R>);
 
 impl<R: Right> Access for WritesAndReads<R> {
     type Granted = Authorized<R>;
-
-    fn scopes() -> Option<Vec<&'static str>> {
-        Some(R::ANY_OF.names())
-    }
+    const SCOPES: Option<ScopeSet> = Some(R::ANY_OF);
 
     fn check(request: &ApiRequest) -> Result<Authorized<R>, ErrorResponse> {
         let right = Writes::<R>::check(request)?;
@@ -100,10 +88,7 @@ pub(super) enum ReadsHistory {}
 
 impl Access for ReadsHistory {
     type Granted = Authorized<Subscribe>;
-
-    fn scopes() -> Option<Vec<&'static str>> {
-        Some(Subscribe::ANY_OF.names())
-    }
+    const SCOPES: Option<ScopeSet> = Some(Subscribe::ANY_OF);
 
     fn check(request: &ApiRequest) -> Result<Authorized<Subscribe>, ErrorResponse> {
         Ok(request.principal(CredentialUse::Stream)?.authorize()?)
@@ -117,10 +102,7 @@ pub(super) struct ByHandler<R>(PhantomData<R>);
 
 impl<R: Right> Access for ByHandler<R> {
     type Granted = ();
-
-    fn scopes() -> Option<Vec<&'static str>> {
-        Some(R::ANY_OF.names())
-    }
+    const SCOPES: Option<ScopeSet> = Some(R::ANY_OF);
 
     fn check(_: &ApiRequest) -> Result<(), ErrorResponse> {
         Ok(())

@@ -8,6 +8,7 @@
 use http::Method;
 
 use super::access::*;
+use crate::auth::ScopeSet;
 
 /// A row of the table, without its handler.
 pub(super) struct Route {
@@ -16,7 +17,7 @@ pub(super) struct Route {
     /// The path, with names in braces.
     pub(super) path: &'static str,
     /// Scopes of which one is required; `None` if no credential is required.
-    pub(super) scopes: fn() -> Option<Vec<&'static str>>,
+    pub(super) scopes: Option<ScopeSet>,
     /// Special property of the route.
     pub(super) special: Special,
 }
@@ -138,7 +139,7 @@ macro_rules! routes {
         pub(super) static ROUTES: &[Route] = &[$(Route {
             operations: &[$((Method::$method, stringify!($id))),+],
             path: $path,
-            scopes: <$access as Access>::scopes,
+            scopes: <$access as Access>::SCOPES,
             special: special!($($flag)?),
         }),*];
     };

@@ -8,6 +8,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use crate::auth::ScopeSet;
 use crate::domain::core_memory::Label;
 use crate::domain::memories::batch::ITEMS;
 use crate::http::admin::{api_keys, connections, organizations, stats, tokens};
@@ -172,7 +173,7 @@ fn complete(path: &str, method: &str, operation: &mut Value, document: &Value) {
     let mut routes = ROUTES.iter().filter(|route| route.path == path);
     if let Some((route, id)) = routes.find_map(|route| Some((route, route.operation_id(method)?))) {
         operation["operationId"] = json!(id);
-        match (route.scopes)().as_deref() {
+        match route.scopes.map(ScopeSet::names).as_deref() {
             None => operation["security"] = json!([]),
             Some([]) => {}
             Some(scopes) => operation["x-scopes"] = json!(scopes),
