@@ -2,8 +2,8 @@
 
 use clap::{ArgGroup, Args};
 
-use super::args::RemoteArgs;
 use super::parse::{ack, json_value};
+use super::remote_args::RemoteArgs;
 
 /// Flags of `publish`.
 #[derive(Debug, Args)]

@@ -26,6 +26,7 @@ mod org;
 mod output;
 mod parse;
 mod publish;
+mod remote_args;
 mod rest;
 mod restore;
 mod serve;

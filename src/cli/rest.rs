@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::args::RemoteArgs;
 use super::backend::{
     AdminBackend, CreatedKey, KeyInfo, MintedToken, NewKey, NewOrganization, NewToken, Organization,
 };
 use super::exit::{CliError, Exit, Listener};
 use super::non_empty;
+use super::remote_args::RemoteArgs;
 use std::time::Duration;
 
 /// The address used if none is given.

@@ -4,9 +4,9 @@ use http::Method;
 use nervewire_client::Request;
 use serde_json::Value;
 
-use super::args::RemoteArgs;
 use super::exit::CliError;
 use super::output;
+use super::remote_args::RemoteArgs;
 use super::rest::Rest;
 
 pub(super) fn run(remote: &RemoteArgs) -> Result<(), CliError> {
