@@ -4,7 +4,7 @@
 use std::fmt::Display;
 
 use super::key::{Key, KeyType};
-use super::raw::RawValue;
+use super::raw::{RawValue, expects};
 use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
 /// Most addresses that one daemon listens on. It catches typing errors; real setups use a few.
@@ -43,18 +43,6 @@ pub(super) fn apply(key: &Key, value: &RawValue, config: &mut Config) -> Result<
         KeyType::JwtKeys => config.auth.jwt_keys = jwt_keys::from_raw(value)?,
     }
     Ok(())
-}
-
-/// `expects X, got Y`, where Y is a short value or the type of a long one.
-pub(super) fn expects(what: &str, got: &RawValue) -> String {
-    /// Longer texts are not repeated in the error; their type is named instead.
-    const SHOWN: usize = 64;
-    match got {
-        RawValue::Int(number) => format!("expects {what}, got {number}"),
-        RawValue::Bool(flag) => format!("expects {what}, got {flag}"),
-        RawValue::Str(text) if text.len() <= SHOWN => format!("expects {what}, got {text:?}"),
-        other => format!("expects {what}, got {}", other.type_name()),
-    }
 }
 
 /// The range as text: `an integer from 1 to 3600`, `… or 0 (no limit)`.

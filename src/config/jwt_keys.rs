@@ -10,9 +10,8 @@
 
 use std::path::PathBuf;
 
-use super::apply::expects;
 use super::nearest::nearest;
-use super::raw::RawValue;
+use super::raw::{RawValue, expects};
 use super::secret::{REDACTED, Secret};
 use super::values::words;
 

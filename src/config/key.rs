@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::raw::RawValue;
-use super::table::KEYS;
 use super::{Config, ListenAddr, TrustedProxies, jwt_keys};
 
 /// One key of the configuration.
@@ -104,12 +103,47 @@ pub enum KeyType {
     JwtKeys,
 }
 
-impl Key {
-    /// Finds the key with this name.
-    pub fn find(name: &str) -> Option<&'static Self> {
-        KEYS.iter().find(|key| key.name == name)
+impl KeyType {
+    /// Parses the text of a variable or flag for a key of this type. Text that does not fit stays text, so
+    /// that the error of the key says what it expects.
+    pub(super) fn parse(&self, text: &str) -> RawValue {
+        let text = text.trim();
+        let json = || {
+            serde_json::from_str(text).map_or_else(|_| RawValue::Str(text.to_owned()), RawValue::from_json)
+        };
+        match self {
+            KeyType::Int { .. } | KeyType::Size { .. } => {
+                text.replace('_', "").parse().map_or_else(|_| RawValue::Str(text.to_owned()), RawValue::Int)
+            }
+            KeyType::Bool { .. } => {
+                text.parse().map_or_else(|_| RawValue::Str(text.to_owned()), RawValue::Bool)
+            }
+            KeyType::Listens { .. } | KeyType::WebOrigins { .. } | KeyType::Proxies { .. }
+                if text.starts_with('[') && json_list(text) =>
+            {
+                json()
+            }
+            KeyType::Listens { .. } | KeyType::WebOrigins { .. } | KeyType::Proxies { .. } => RawValue::List(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(|item| RawValue::Str(item.to_owned()))
+                    .collect(),
+            ),
+            KeyType::JwtKeys => json(),
+            KeyType::Listen { .. } | KeyType::Path { .. } | KeyType::Word { .. } => {
+                RawValue::Str(text.to_owned())
+            }
+        }
     }
+}
 
+/// Whether the text is a JSON list. `[::1]:8080` starts like one, but is not.
+fn json_list(text: &str) -> bool {
+    serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok()
+}
+
+impl Key {
     /// The environment variable of the key, such as `NERVEWIRE_LIMITS__RING_SLOTS`.
     pub fn variable(&self) -> String {
         format!("NERVEWIRE_{}", self.name.to_ascii_uppercase().replace('.', "__"))

@@ -1,8 +1,9 @@
 //! The `limits.*` rows of the key table: limits of memory, sizes, connections and rates.
 
 use super::key::{Key, KeyType};
-use super::table::{KIB, MIB};
 
+pub(super) const KIB: usize = 1 << 10;
+pub(super) const MIB: usize = 1 << 20;
 /// Largest allowed event. Its encoded form and its key must fit one stored value of 64 KiB
 /// (docs/architecture.md, store).
 pub(super) const EVENT_BYTES_MAX: usize = 64 * KIB;

@@ -36,7 +36,6 @@ pub use error::{ConfigError, Origin, Problem};
 pub use jwt_keys::{JwtAlgorithm, JwtKey, JwtKeyMaterial};
 pub use key::{Key, KeyType};
 pub use listen::{ListenAddr, ListenAddrError};
-pub use nearest::{levenshtein, nearest};
 pub use print::{print, reference};
 pub use proxies::TrustedProxies;
 pub use secret::Secret;

@@ -3,8 +3,6 @@
 
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::key::KeyType;
-
 /// An untyped value. Integers are wide enough that an error can show every number that is out of range.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum RawValue {
@@ -56,15 +54,13 @@ impl RawValue {
         )
     }
 
-    fn from_json(value: serde_json::Value) -> Self {
+    pub(super) fn from_json(value: serde_json::Value) -> Self {
         match value {
             serde_json::Value::Null => Self::Other("null"),
             serde_json::Value::Bool(value) => Self::Bool(value),
-            serde_json::Value::Number(number) => match (number.as_i64(), number.as_u64()) {
-                (Some(n), _) => Self::Int(i128::from(n)),
-                (None, Some(n)) => Self::Int(i128::from(n)),
-                (None, None) => Self::Other("a fraction"),
-            },
+            serde_json::Value::Number(number) => {
+                number.as_i128().map_or(Self::Other("a fraction"), Self::Int)
+            }
             serde_json::Value::String(text) => Self::Str(text),
             serde_json::Value::Array(items) => Self::List(items.into_iter().map(Self::from_json).collect()),
             serde_json::Value::Object(map) => {
@@ -72,38 +68,16 @@ impl RawValue {
             }
         }
     }
-
-    /// Parses the text of a variable or flag for a key of this kind. Text that does not fit stays text, so
-    /// that the error of the key says what it expects.
-    pub(super) fn from_text(kind: &KeyType, text: &str) -> Self {
-        let text = text.trim();
-        let json = || serde_json::from_str(text).map_or_else(|_| Self::Str(text.to_owned()), Self::from_json);
-        match kind {
-            KeyType::Int { .. } | KeyType::Size { .. } => {
-                text.replace('_', "").parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Int)
-            }
-            KeyType::Bool { .. } => text.parse().map_or_else(|_| Self::Str(text.to_owned()), Self::Bool),
-            KeyType::Listens { .. } | KeyType::WebOrigins { .. } | KeyType::Proxies { .. }
-                if text.starts_with('[') && json_list(text) =>
-            {
-                json()
-            }
-            KeyType::Listens { .. } | KeyType::WebOrigins { .. } | KeyType::Proxies { .. } => Self::List(
-                text.split(',')
-                    .map(str::trim)
-                    .filter(|item| !item.is_empty())
-                    .map(|item| Self::Str(item.to_owned()))
-                    .collect(),
-            ),
-            KeyType::JwtKeys => json(),
-            KeyType::Listen { .. } | KeyType::Path { .. } | KeyType::Word { .. } => {
-                Self::Str(text.to_owned())
-            }
-        }
-    }
 }
 
-/// Whether the text is a JSON list. `[::1]:8080` starts like one, but is not.
-fn json_list(text: &str) -> bool {
-    serde_json::from_str::<Vec<serde_json::Value>>(text).is_ok()
+/// `expects X, got Y`, where Y is a short value or the type of a long one.
+pub(super) fn expects(what: &str, got: &RawValue) -> String {
+    /// Longer texts are not repeated in the error; their type is named instead.
+    const SHOWN: usize = 64;
+    match got {
+        RawValue::Int(number) => format!("expects {what}, got {number}"),
+        RawValue::Bool(flag) => format!("expects {what}, got {flag}"),
+        RawValue::Str(text) if text.len() <= SHOWN => format!("expects {what}, got {text:?}"),
+        other => format!("expects {what}, got {}", other.type_name()),
+    }
 }

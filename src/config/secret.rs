@@ -3,19 +3,19 @@
 use std::fmt;
 
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
 /// The word that a printed configuration shows instead of a secret. It is refused when loaded.
 pub(super) const REDACTED: &str = "(redacted)";
 
 /// The bytes of a secret. [`Secret::expose`] is the only access to them, so a text search finds every use.
 #[derive(Clone)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// Takes ownership of the bytes. If the caller keeps a copy, the caller has to wipe it.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
+        Self(Zeroizing::new(bytes.into()))
     }
 
     /// The bytes, for signing and verifying.
@@ -37,12 +37,6 @@ impl PartialEq for Secret {
 }
 
 impl Eq for Secret {}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
 
 #[cfg(test)]
 mod tests {

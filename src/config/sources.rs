@@ -117,7 +117,7 @@ impl Sources {
                 continue;
             };
             let value = match flag.values.as_slice() {
-                [one] => RawValue::from_text(&key.kind, one),
+                [one] => key.kind.parse(one),
                 many => RawValue::List(many.iter().cloned().map(RawValue::Str).collect()),
             };
             settings.push(Setting { key, value, origin });
@@ -198,7 +198,7 @@ fn from_variable(name: &str, value: &str, settings: &mut Vec<Setting>, problems:
     }
     let origin = Origin::Env(name.to_owned());
     match KEYS.iter().find(|key| key.variable() == name) {
-        Some(key) => settings.push(Setting { key, value: RawValue::from_text(&key.kind, value), origin }),
+        Some(key) => settings.push(Setting { key, value: key.kind.parse(value), origin }),
         None => {
             let dotted = suffix.to_ascii_lowercase().replace("__", ".");
             let meant = nearest(&dotted, KEYS.iter().map(|key| key.name)).and_then(Key::find);

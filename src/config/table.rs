@@ -4,11 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::key::{Key, KeyType};
-use super::limits::LIMITS;
+use super::limits::{KIB, LIMITS, MIB};
 use super::values::{Durability, FanoutSubmission, LogFormat, LogLevel};
 
-pub(super) const KIB: usize = 1 << 10;
-pub(super) const MIB: usize = 1 << 20;
 const GIB: usize = 1 << 30;
 const YEAR_SECONDS: u64 = 366 * 24 * 3600;
 
@@ -18,6 +16,13 @@ const fn local(port: u16) -> SocketAddr {
 
 /// Every key, in the order of the documentation.
 pub static KEYS: &[Key] = &join::<{ GENERAL.len() + LIMITS.len() + LOG.len() }>([GENERAL, LIMITS, LOG]);
+
+impl Key {
+    /// Finds the key with this name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+}
 
 const fn join<const N: usize>(parts: [&[Key]; 3]) -> [Key; N] {
     let mut joined = [GENERAL[0]; N];
