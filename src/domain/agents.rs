@@ -312,7 +312,7 @@ pub async fn exists<N: CommitWaiter>(
     if caller.tenant.is_known(&lock) {
         return Ok(());
     }
-    let _alone = caller.lock(lock).await;
+    let _guard = caller.lock(lock).await;
     find_live(caller, id).await?;
     caller.tenant.remember_known(lock);
     Ok(())

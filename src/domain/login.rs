@@ -88,8 +88,9 @@ async fn find_candidate(
     let known = (1..=EMAIL_BYTES).contains(&email.len());
     let read = service.tenants.store().row(tenant, EMAILS, if known { email } else { NOBODY }).await;
     let id = read.map_err(ResourceError::Read)?.and_then(|id| String::from_utf8(id).ok());
-    // The lock keeps the user unchanged, so a token dated now matches what is read now (`auth/admin/revoke.rs`).
-    let _alone = service.lock(tenant, "user", id.as_deref().unwrap_or(NOBODY)).await;
+    // The lock keeps the user unchanged, so a token dated now matches what is read now
+    // (`auth/admin/revoke.rs`).
+    let _guard = service.lock(tenant, "user", id.as_deref().unwrap_or(NOBODY)).await;
     let read_ms = service.now_ms();
     let user: Option<User> =
         record::get(service.tenants.store(), tenant, id.as_deref().unwrap_or(NOBODY)).await?;

@@ -142,7 +142,7 @@ fn lock_key(kind: &str, id: &str) -> [u8; 32] {
     scope(&[kind.as_bytes(), id.as_bytes()])
 }
 
-/// Checks that `asked`, if the request named a version, is the current one.
+/// Checks that `expected`, if the request named a version, is the current one.
 fn check_version(expected: Option<u64>, own: u64) -> Result<(), ResourceError> {
     match expected {
         Some(expected) if expected != own => Err(ResourceError::Changed(own)),

@@ -10,8 +10,8 @@ use super::ResourceError;
 use crate::auth::{Principal, Scope};
 use crate::event::check_id;
 
-/// Returns the owner of a new resource whose request names `asked`. A field that is left out differs from
-/// `null`.
+/// Returns the owner of a new resource whose request names the owner `requested`. A field that is left out
+/// differs from `null`.
 pub(super) fn of_new(
     principal: &Principal,
     requested: Option<Option<String>>,

@@ -147,8 +147,9 @@ impl UserOwned for Memory {
     }
 }
 
-/// Erases records of a group, about `budget` changes. Returns true if none is left. The records are locked and
-/// read again, so a concurrent change of one comes either before or after and cannot leave anything behind.
+/// Erases records of a group, about `budget` changes. Returns true if none is left. The records are locked
+/// and read again, so a concurrent change of one comes either before or after and cannot leave anything
+/// behind.
 async fn rows_of<R: UserOwned>(
     tenants: &Tenants,
     tenant: TenantId,
@@ -163,9 +164,9 @@ async fn rows_of<R: UserOwned>(
         }
         // All locks are acquired at once and in order. Acquiring them one after the other could deadlock with
         // another request.
-        let alone = tenants.lock_keys(tenant, found.iter().map(UserOwned::lock).collect()).await;
+        let guard = tenants.lock_keys(tenant, found.iter().map(UserOwned::lock).collect()).await;
         let mut rows = Rows::new();
-        rows.hold_until_commit(alone.clone());
+        rows.hold_until_commit(guard.clone());
         for one in &found {
             if let Some(now) = record::get::<R>(tenants.store(), tenant, one.id()).await? {
                 now.remove(&mut rows, tenant);
@@ -173,7 +174,7 @@ async fn rows_of<R: UserOwned>(
             if rows.len() >= CHANGES {
                 *budget = budget.saturating_sub(rows.len());
                 write(tenants, std::mem::take(&mut rows)).await?;
-                rows.hold_until_commit(alone.clone());
+                rows.hold_until_commit(guard.clone());
             }
         }
         *budget = budget.saturating_sub(rows.len());

@@ -4,7 +4,8 @@
 //!   it to the user's id.
 //! * Every change of a user's rights (password, role, deletion) ends the tokens issued before it, in the same
 //!   commit.
-//! * No event reports a user. `user_erasure.rs` erases the data of deleted users, and `login.rs` has the logins.
+//! * No event reports a user. `user_erasure.rs` erases the data of deleted users, and `login.rs` has the
+//!   logins.
 
 use std::sync::Arc;
 
@@ -162,7 +163,7 @@ impl UserService<'_> {
     }
 }
 
-/// Registers a user. `kept` returns rows to add to the commit.
+/// Registers a user. `response_rows` returns rows to add to the commit.
 ///
 /// # Errors
 /// [`UserError`]; `Conflict` if a user has this email already.
@@ -171,7 +172,7 @@ pub async fn register(
     by: &Authorized<Manage>,
     org_id: Option<&str>,
     new: NewUser,
-    kept: impl FnOnce(&User, &Organization) -> Rows,
+    response_rows: impl FnOnce(&User, &Organization) -> Rows,
 ) -> Result<(User, Arc<Organization>), UserError> {
     let organization = service.target(by, org_id)?;
     let tenant = organization.tenant;
@@ -203,7 +204,7 @@ pub async fn register(
         updated_ms: now_ms,
         version: 1,
     };
-    let mut rows = kept(&user, &organization);
+    let mut rows = response_rows(&user, &organization);
     rows.hold_until_commit(guard);
     record::put(&mut rows, tenant, None, &user)?;
     rows.put_row(tenant, EMAILS, &user.email, user.id.as_bytes()).map_err(ResourceError::TooLarge)?;
@@ -315,7 +316,7 @@ pub async fn set_disabled(
     disabled: bool,
 ) -> Result<(), UserError> {
     let tenant = service.target(by, org_id)?.tenant;
-    let _alone = service.lock(tenant, "user", id).await; // the lock keeps the user's role unchanged
+    let _guard = service.lock(tenant, "user", id).await; // the lock keeps the user's role unchanged
     let user: Option<User> = record::get(service.tenants.store(), tenant, id).await?;
     Ok(service.auth.set_disabled(by, org_id, id, user.map(|user| user.role), disabled).await?)
 }

@@ -3,13 +3,14 @@
 //! * Every response has `x-request-id`, and CORS headers if the origin is allowed. All error bodies have the
 //!   same shape.
 //! * Handlers authenticate first. Only [`crate::auth`] decides what a principal may do.
-//! * A handler that subscribes returns a [`GrantedSubscription`]. On HTTP/1 the socket is then taken from hyper
-//!   (`connection/h1.rs`).
+//! * A handler that subscribes returns a [`GrantedSubscription`]. On HTTP/1 the socket is then taken from
+//!   hyper (`connection/h1.rs`).
 //!
 //! What is where:
 //! * `routes.rs`: every route, in one table; `access.rs`: what a route requires of its caller; `dispatch.rs`:
 //!   finds the handler of a request.
-//! * `events/`, `resources/`, `admin/`, `health.rs`: the handlers. `admin_listener/` is a listener of its own.
+//! * `events/`, `resources/`, `admin/`, `health.rs`: the handlers. `admin_listener/` is a listener of its
+//!   own.
 //! * `request/`, `response/`: what handlers read and return.
 //! * `connection/`: a connection under hyper; `deadlines.rs`: its time limits.
 //! * `schemas/`: the parts of the API's documents that handlers name. `api_docs/`: the OpenAPI and AsyncAPI

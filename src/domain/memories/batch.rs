@@ -77,9 +77,9 @@ impl BatchWrites {
         caller: &Caller<'_, N>,
         right: &Authorized<WriteAsUser>,
         operation: Operation,
-        kept: impl FnOnce(&BatchOutcome) -> Rows,
+        response_rows: impl FnOnce(&BatchOutcome) -> Rows,
     ) -> Result<BatchOutcome, ResourceError> {
-        let mut rows = kept(&self.outcome);
+        let mut rows = response_rows(&self.outcome);
         rows.extend(self.rows);
         let events: Vec<Event<'_>> = self.memories.iter().map(|memory| memory.as_event(operation)).collect();
         if !(rows.is_empty() && events.is_empty()) {
@@ -89,8 +89,8 @@ impl BatchWrites {
     }
 }
 
-/// Creates memories. An item that could not even be parsed is given as its error. `kept` returns rows to add
-/// to the commit.
+/// Creates memories. An item that could not even be parsed is given as its error. `response_rows` returns
+/// rows to add to the commit.
 ///
 /// # Errors
 /// [`ResourceError`] of the whole request. Nothing was created then, unless the commit failed.
@@ -98,7 +98,7 @@ pub async fn create<N: CommitWaiter>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
     items: Vec<Result<NewMemory, ResourceError>>,
-    kept: impl FnOnce(&BatchOutcome) -> Rows,
+    response_rows: impl FnOnce(&BatchOutcome) -> Rows,
 ) -> Result<BatchOutcome, ResourceError> {
     let (mut written, mut is_full) = (BatchWrites::default(), false);
     for (index, item) in items.into_iter().enumerate() {
@@ -118,10 +118,10 @@ pub async fn create<N: CommitWaiter>(
         }
         tokio::task::yield_now().await; // splitting a long text takes a while, and other tasks can run here
     }
-    written.commit(caller, right, Operation::Create, kept).await
+    written.commit(caller, right, Operation::Create, response_rows).await
 }
 
-/// Deletes memories by their ids. `kept` returns rows to add to the commit.
+/// Deletes memories by their ids. `response_rows` returns rows to add to the commit.
 ///
 /// # Errors
 /// [`ResourceError`] of the whole request. Nothing was deleted then, unless the commit failed.
@@ -129,7 +129,7 @@ pub async fn delete<N: CommitWaiter>(
     caller: &Caller<'_, N>,
     right: &Authorized<WriteAsUser>,
     ids: Vec<String>,
-    kept: impl FnOnce(&BatchOutcome) -> Rows,
+    response_rows: impl FnOnce(&BatchOutcome) -> Rows,
 ) -> Result<BatchOutcome, ResourceError> {
     let locks = ids.iter().map(|id| Memory::lock(id)).collect();
     let guard = caller.tenants.lock_keys(caller.tenant.id(), locks).await;
@@ -152,5 +152,5 @@ pub async fn delete<N: CommitWaiter>(
         }
     }
     written.rows.hold_until_commit(guard);
-    written.commit(caller, right, Operation::Delete, kept).await
+    written.commit(caller, right, Operation::Delete, response_rows).await
 }

@@ -9,7 +9,7 @@ use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{AdminPage, IdempotencyKey, OfOrganization};
+use crate::http::schemas::parameters::{AdminPageParameters, IdempotencyKey, OrganizationParameter};
 use crate::store::Growth;
 use crate::time::rfc3339;
 
@@ -110,11 +110,11 @@ fn view<'a>(request: &ApiRequest, key: &'a KeyRow) -> ApiKeyView<'a> {
     request_body = NewApiKeyBody,
     responses((status = 201, description = "The new key, with its secret.", body = CreatedApiKeyView), (status = 404))
 )]
-pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Manage>) -> HandlerResult {
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<Manage>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (NewApiKeyBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
-    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
+    let guard = match idempotency::begin(&shared, request, &right, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
@@ -126,8 +126,8 @@ pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Manage>) -> 
         expires_at_ms: body.expires_in_seconds.map(|s| now_ms.saturating_add(s.saturating_mul(1_000))),
     };
     let tenant = match body.org_id.as_deref() {
-        None => by.principal().tenant,
-        Some(id) => shared.auth.find_organization(&by, Some(id))?.tenant,
+        None => right.principal().tenant,
+        Some(id) => shared.auth.find_organization(&right, Some(id))?.tenant,
     };
     let growth = Growth { rows: 0, bytes: (bytes.len() + KEY_ROW_BYTES) as i64 };
     let room = shared.tenants.store().reserve(tenant, growth)?;
@@ -136,7 +136,7 @@ pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Manage>) -> 
         rows.hold_reservation(room);
         rows
     };
-    let issued = shared.auth.create_key_with(&by, body.org_id.as_deref(), new, rows).await?;
+    let issued = shared.auth.create_key_with(&right, body.org_id.as_deref(), new, rows).await?;
     let made = CreatedApiKeyView { key: view(request, &issued.row), api_key: issued.api_key.expose() };
     Ok(ApiResponse::data(StatusCode::CREATED, made))
 }
@@ -146,13 +146,13 @@ pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Manage>) -> 
     get,
     path = "/api/v1/api-keys",
     tag = "credentials",
-    params(AdminPage, OfOrganization),
+    params(AdminPageParameters, OrganizationParameter),
     responses((status = 200, description = "A page of API keys.", body = Vec<ApiKeyView>))
 )]
-pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> HandlerResult {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Manage>) -> HandlerResult {
     let page = parameters(request, &["cursor", "offset", "limit", "org_id"])?;
     let keys =
-        request.shared().auth.keys(&by, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
+        request.shared().auth.keys(&right, page.org_id.as_deref(), page.after.as_deref(), page.reach())?;
     let rows: Vec<ApiKeyView<'_>> = keys.iter().map(|key| view(request, key)).collect();
     Ok(super::list(&rows, &page, |row| row.key_id))
 }
@@ -162,11 +162,11 @@ pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> Handle
     delete,
     path = "/api/v1/api-keys/{id}",
     tag = "credentials",
-    params(OfOrganization),
+    params(OrganizationParameter),
     responses((status = 204, description = "The key is no longer valid."), (status = 409))
 )]
-pub(crate) async fn delete(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<Manage>, id: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
-    request.shared().auth.delete_key(&by, org_id.as_deref(), &unescaped(id)?).await?;
+    request.shared().auth.delete_key(&right, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(ApiResponse::empty())
 }

@@ -12,7 +12,7 @@ use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{AdminPage, OfConnections};
+use crate::http::schemas::parameters::{AdminPageParameters, ConnectionParameters};
 use crate::ids::TenantId;
 use crate::wake::WakeQueue;
 use crate::worker::connection_list::{
@@ -50,7 +50,7 @@ fn visible(principal: &Arc<Principal>) -> ConnectionSelector {
     get,
     path = "/api/v1/connections",
     tag = "connections",
-    params(AdminPage),
+    params(AdminPageParameters),
     responses((status = 200, description = "A page of connections.", body = Vec<ConnectionInfo>))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
@@ -128,16 +128,12 @@ async fn describe(
     tag = "connections",
     responses((status = 204, description = "The connection is closed."))
 )]
-pub(crate) async fn kick_one(
-    request: &ApiRequest,
-    right: Authorized<Authenticated>,
-    id: &str,
-) -> HandlerResult {
+pub(crate) async fn close(request: &ApiRequest, right: Authorized<Authenticated>, id: &str) -> HandlerResult {
     let principal = right.principal().clone();
     no_parameters(request)?;
     let mut which = visible(&principal);
     which.id = Some(connection_id(&unescaped(id)?).ok_or_else(ErrorResponse::not_found)?);
-    match close(request, &which).await? {
+    match close_selected(request, &which).await? {
         0 => Err(ErrorResponse::not_found()),
         _ => Ok(ApiResponse::empty()),
     }
@@ -148,10 +144,10 @@ pub(crate) async fn kick_one(
     delete,
     path = "/api/v1/connections",
     tag = "connections",
-    params(OfConnections),
+    params(ConnectionParameters),
     responses((status = 200, description = "The number of connections that were closed.", body = ClosedConnections))
 )]
-pub(crate) async fn kick_all(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
+pub(crate) async fn close_all(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
     let principal = right.principal().clone();
     let mut which = visible(&principal);
     let own = which.user.is_some() || which.key.is_some();
@@ -173,10 +169,13 @@ pub(crate) async fn kick_all(request: &ApiRequest, right: Authorized<Authenticat
     if !named {
         return Err(ErrorResponse::bad_request("name a connection, or give user= or key="));
     }
-    Ok(ApiResponse::data(StatusCode::OK, ClosedConnections { closed: close(request, &which).await? }))
+    Ok(ApiResponse::data(
+        StatusCode::OK,
+        ClosedConnections { closed: close_selected(request, &which).await? },
+    ))
 }
 
-async fn close(request: &ApiRequest, which: &ConnectionSelector) -> Result<usize, ErrorResponse> {
+async fn close_selected(request: &ApiRequest, which: &ConnectionSelector) -> Result<usize, ErrorResponse> {
     let ask = |mail: &WakeQueue<Mail>| {
         let (reply, answer) = oneshot::channel();
         mail.push(Mail::Close(which.clone(), reply));

@@ -14,7 +14,7 @@ use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{AdminPage, IdempotencyKey, IfMatch};
+use crate::http::schemas::parameters::{AdminPageParameters, IdempotencyKey, IfMatch};
 use crate::time::rfc3339;
 
 use super::{no_parameters, parameters, unescaped};
@@ -55,12 +55,12 @@ fn organization_response(status: StatusCode, organization: &Organization) -> Api
     get,
     path = "/api/v1/organizations",
     tag = "organizations",
-    params(AdminPage),
+    params(AdminPageParameters),
     responses((status = 200, description = "A page of organizations.", body = Vec<OrganizationView>))
 )]
-pub(crate) async fn list(request: &ApiRequest, by: Authorized<Operate>) -> HandlerResult {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Operate>) -> HandlerResult {
     let page = parameters(request, &["cursor", "offset", "limit"])?;
-    let found = request.shared().auth.organizations(&by, page.after.as_deref(), page.reach());
+    let found = request.shared().auth.organizations(&right, page.after.as_deref(), page.reach());
     let rows: Vec<OrganizationView<'_>> = found.iter().map(|organization| view(organization)).collect();
     Ok(super::list(&rows, &page, |row| row.id))
 }
@@ -105,11 +105,11 @@ struct OrganizationPatchBody {
     request_body = NewOrganizationBody,
     responses((status = 201, description = "The new organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Operate>) -> HandlerResult {
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<Operate>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (NewOrganizationBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
-    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
+    let guard = match idempotency::begin(&shared, request, &right, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
@@ -123,7 +123,7 @@ pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Operate>) ->
     let rows = |made: &Organization| {
         idempotency::response_rows(guard.as_ref(), || organization_response(StatusCode::CREATED, made))
     };
-    let made = shared.auth.create_organization_with(&by, new, rows).await?;
+    let made = shared.auth.create_organization_with(&right, new, rows).await?;
     Ok(organization_response(StatusCode::CREATED, &made.organization))
 }
 
@@ -134,9 +134,9 @@ pub(crate) async fn create(request: &mut ApiRequest, by: Authorized<Operate>) ->
     tag = "organizations",
     responses((status = 200, description = "The organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Manage>, id: &str) -> HandlerResult {
     no_parameters(request)?;
-    let found = request.shared().auth.find_organization(&by, Some(&unescaped(id)?))?;
+    let found = request.shared().auth.find_organization(&right, Some(&unescaped(id)?))?;
     Ok(organization_response(StatusCode::OK, &found))
 }
 
@@ -149,7 +149,7 @@ pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>, id: &str) 
     request_body = OrganizationPatchBody,
     responses((status = 200, description = "The updated organization.", body = OrganizationView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn change(request: &mut ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
+pub(crate) async fn update(request: &mut ApiRequest, right: Authorized<Manage>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let body: OrganizationPatchBody = request.json().await?;
     if body.id.is_some() {
@@ -158,7 +158,7 @@ pub(crate) async fn change(request: &mut ApiRequest, by: Authorized<Manage>, id:
     let change = OrganizationChange { name: body.name, visibility: body.visibility, presence: body.presence };
     let version = if_match(request)?;
     let changed =
-        request.shared().auth.change_organization(&by, Some(&unescaped(id)?), version, change).await?;
+        request.shared().auth.change_organization(&right, Some(&unescaped(id)?), version, change).await?;
     Ok(organization_response(StatusCode::OK, &changed))
 }
 
@@ -169,8 +169,8 @@ pub(crate) async fn change(request: &mut ApiRequest, by: Authorized<Manage>, id:
     tag = "organizations",
     responses((status = 204, description = "The organization is deleted."), (status = 409))
 )]
-pub(crate) async fn delete(request: &ApiRequest, by: Authorized<Operate>, id: &str) -> HandlerResult {
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<Operate>, id: &str) -> HandlerResult {
     no_parameters(request)?;
-    request.shared().auth.delete_organization(&by, &unescaped(id)?).await?;
+    request.shared().auth.delete_organization(&right, &unescaped(id)?).await?;
     Ok(ApiResponse::empty())
 }

@@ -8,7 +8,7 @@ use crate::auth::{Authorized, Manage};
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::OfOrganization;
+use crate::http::schemas::parameters::OrganizationParameter;
 
 use super::only_parameter;
 
@@ -70,12 +70,12 @@ struct TimesBucketView {
     get,
     path = "/api/v1/stats",
     tag = "organizations",
-    params(OfOrganization),
+    params(OrganizationParameter),
     responses((status = 200, description = "The statistics.", body = StatsView))
 )]
-pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>) -> HandlerResult {
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Manage>) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
-    let organization = request.shared().auth.find_organization(&by, org_id.as_deref())?;
+    let organization = request.shared().auth.find_organization(&right, org_id.as_deref())?;
     let tenant = request.shared().tenants.open(organization.tenant).await?;
     let log = tenant.log();
     let cursors = request.shared().tenants.cursors();

@@ -12,7 +12,7 @@ use crate::http::created;
 use crate::http::request::ApiRequest;
 use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{IdempotencyKey, OfOrganization};
+use crate::http::schemas::parameters::{IdempotencyKey, OrganizationParameter};
 use crate::time::rfc3339;
 
 use super::{no_parameters, only_parameter, unescaped};
@@ -70,11 +70,11 @@ struct TokenView<'a> {
     request_body = TokenBody,
     responses((status = 201, description = "The new token.", body = TokenView), (status = 404))
 )]
-pub(crate) async fn mint(request: &mut ApiRequest, by: Authorized<Mint>) -> HandlerResult {
+pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<Mint>) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (TokenBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
-    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
+    let guard = match idempotency::begin(&shared, request, &right, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
@@ -85,8 +85,8 @@ pub(crate) async fn mint(request: &mut ApiRequest, by: Authorized<Mint>) -> Hand
         narrowing: NarrowingClaims { agents: body.agents, channels: body.channels, types: body.types },
         expires_in_ms: body.expires_in_seconds.map(|s| s.saturating_mul(1_000)),
     };
-    let issued = shared.auth.mint_token(&by, body.org_id.as_deref(), &new)?;
-    idempotency::record_secret_response(&shared, &by, guard.as_ref(), &issued.jti).await?;
+    let issued = shared.auth.mint_token(&right, body.org_id.as_deref(), &new)?;
+    idempotency::record_secret_response(&shared, &right, guard.as_ref(), &issued.jti).await?;
     let expires_at = rfc3339(issued.expires_at_ms);
     Ok(created(TokenView { token: issued.token.expose(), jti: &issued.jti, expires_at }))
 }
@@ -98,12 +98,12 @@ pub(crate) async fn mint(request: &mut ApiRequest, by: Authorized<Mint>) -> Hand
     delete,
     path = "/api/v1/tokens/{jti}",
     tag = "credentials",
-    params(OfOrganization),
+    params(OrganizationParameter),
     responses((status = 204, description = "The token is no longer valid."), (status = 409))
 )]
-pub(crate) async fn revoke(request: &ApiRequest, by: Authorized<Manage>, jti: &str) -> HandlerResult {
+pub(crate) async fn revoke(request: &ApiRequest, right: Authorized<Manage>, jti: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
-    request.shared().auth.revoke_token(&by, org_id.as_deref(), &unescaped(jti)?).await?;
+    request.shared().auth.revoke_token(&right, org_id.as_deref(), &unescaped(jti)?).await?;
     Ok(ApiResponse::empty())
 }
 
@@ -131,20 +131,20 @@ struct DisabledView<'a> {
     put,
     path = "/api/v1/users/{sub}/disabled",
     tag = "users",
-    params(OfOrganization),
+    params(OrganizationParameter),
     request_body = DisabledBody,
     responses((status = 200, description = "The new setting.", body = DisabledView), (status = 409))
 )]
 pub(crate) async fn set_disabled(
     request: &mut ApiRequest,
-    by: Authorized<Manage>,
+    right: Authorized<Manage>,
     sub: &str,
 ) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     let body: DisabledBody = request.json().await?;
     let sub = unescaped(sub)?;
     let service = UserService { tenants: &request.shared().tenants, auth: &request.shared().auth };
-    users::set_disabled(service, &by, org_id.as_deref(), &sub, body.disabled).await?;
+    users::set_disabled(service, &right, org_id.as_deref(), &sub, body.disabled).await?;
     Ok(ApiResponse::data(StatusCode::OK, DisabledView { sub: &sub, disabled: body.disabled }))
 }
 
@@ -184,23 +184,26 @@ struct TicketView<'a> {
     request_body = TicketBody,
     responses((status = 201, description = "The new ticket.", body = TicketView))
 )]
-pub(crate) async fn make_ticket(request: &mut ApiRequest, by: Authorized<Authenticated>) -> HandlerResult {
+pub(crate) async fn create_ticket(
+    request: &mut ApiRequest,
+    right: Authorized<Authenticated>,
+) -> HandlerResult {
     no_parameters(request)?;
     let (body, bytes): (TicketBody, _) = request.json_and_bytes().await?;
     let shared = request.shared().clone();
-    let guard = match idempotency::begin(&shared, request, &by, &bytes).await? {
+    let guard = match idempotency::begin(&shared, request, &right, &bytes).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let origin = request.header(http::header::ORIGIN);
     let ticket = match &body.sub {
         Some(sub) => {
-            let user = shared.auth.principal_for_ticket(&by.principal().authorize::<Mint>()?, sub)?;
+            let user = shared.auth.principal_for_ticket(&right.principal().authorize::<Mint>()?, sub)?;
             shared.auth.ticket(&user.authorize()?, origin, body.reconnect)?
         }
-        None => shared.auth.ticket(&by, origin, body.reconnect)?,
+        None => shared.auth.ticket(&right, origin, body.reconnect)?,
     };
-    idempotency::record_secret_response(&shared, &by, guard.as_ref(), "").await?; // a ticket has no id besides its own value
+    idempotency::record_secret_response(&shared, &right, guard.as_ref(), "").await?; // a ticket has no id besides its own value
     let expires_at = rfc3339(ticket.expires_at_ms);
     Ok(created(TicketView { ticket: ticket.ticket.expose(), expires_at }))
 }

@@ -1,9 +1,9 @@
 //! HTTP/2 connections through hyper, and the limits that hyper leaves to its users: responses that the peer
 //! does not read, and connections without requests.
 //!
-//! * hyper starts a task for each stream, which [`StreamExecutor`] runs. If the bytes of a response make no progress
-//!   for `write_timeout_ms`, the task is dropped, which resets the stream. If hyper has handed all bytes to
-//!   the connection already, there is no stream to reset, and the connection is closed.
+//! * hyper starts a task for each stream, which [`StreamExecutor`] runs. If the bytes of a response make no
+//!   progress for `write_timeout_ms`, the task is dropped, which resets the stream. If hyper has handed all
+//!   bytes to the connection already, there is no stream to reset, and the connection is closed.
 //! * h2 bounds floods of frames. Its limits are set here, so that an update of the library cannot change
 //!   them.
 
@@ -87,8 +87,8 @@ pub(super) async fn serve(
                 match answer.await {
                     ServiceResponse::Whole(response) if head => Ok(without_content(response)),
                     ServiceResponse::Whole(response) => Ok::<_, Infallible>(response),
-                    // Only HTTP/1 sockets are taken from hyper: `response` answers HTTP/2 subscriptions with a
-                    // body.
+                    // Only HTTP/1 sockets are taken from hyper: `response` answers HTTP/2 subscriptions with
+                    // a body.
                     ServiceResponse::TakeOver(_) => {
                         let refusal = ApiResponse::error(&ErrorResponse::internal(), &*worker.shared.clock);
                         Ok(refusal.into_response(|body| Body::whole(body, None, &flow)))

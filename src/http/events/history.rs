@@ -11,7 +11,7 @@ use crate::http::Handled;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{HISTORY_EVENTS, HISTORY_WAIT_SECONDS, number};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{HistoryPage, LastEventId, SubscriptionParameters};
+use crate::http::schemas::parameters::{HistoryParameters, LastEventId, SubscriptionParameters};
 use crate::tenant::start::{self, StartPosition};
 
 use super::history_reader::{
@@ -37,10 +37,10 @@ struct HistoryQuery {
     get,
     path = "/api/v1/events",
     tag = "events",
-    params(SubscriptionParameters, HistoryPage, LastEventId),
+    params(SubscriptionParameters, HistoryParameters, LastEventId),
     responses((status = 200, description = "Events, and the cursor of the next page.", body = EventPageTail))
 )]
-pub async fn get(request: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Handled, ErrorResponse> {
+pub async fn list(request: &mut ApiRequest, right: Authorized<Subscribe>) -> Result<Handled, ErrorResponse> {
     let request = &*request;
     let principal = right.principal().clone();
     let query = history_query(request)?;

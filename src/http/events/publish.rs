@@ -14,7 +14,7 @@ use crate::http::request::idempotency::idempotency_key;
 use crate::http::request::parameters::unknown;
 use crate::http::response::{ApiResponse, REPLAYED};
 use crate::http::schemas::NewEventOrBatch;
-use crate::http::schemas::parameters::{Ack, IdempotencyKey};
+use crate::http::schemas::parameters::{AckParameter, IdempotencyKey};
 use crate::tenant::body_reader::{BodyFormat, BodyReader};
 use crate::tenant::draft::Draft;
 use crate::tenant::idempotency::{DedupKey, Digest, PublishOptions};
@@ -34,7 +34,7 @@ struct Published {
     post,
     path = "/api/v1/events",
     tag = "events",
-    params(IdempotencyKey, Ack),
+    params(IdempotencyKey, AckParameter),
     request_body(content(
         (NewEventOrBatch = "application/json"),
         (String = "application/x-ndjson"),
@@ -42,7 +42,7 @@ struct Published {
     )),
     responses((status = 201, description = "The events are published, and on disk unless `ack=memory` was set.", body = Published))
 )]
-pub async fn post(request: &mut ApiRequest, right: Authorized<Publish>) -> HandlerResult {
+pub async fn publish(request: &mut ApiRequest, right: Authorized<Publish>) -> HandlerResult {
     let principal = right.principal().clone();
     let durable = wants_durable(request)?;
     let format =

@@ -19,7 +19,9 @@ use crate::http::Handled;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::boolean;
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{LastEventId, OfSse, OfWebSocket, SubscriptionParameters, Upgrade};
+use crate::http::schemas::parameters::{
+    LastEventId, SseParameters, SubscriptionParameters, Upgrade, WebSocketParameters,
+};
 use crate::tenant::Tenant;
 use crate::tenant::start::{self, StartPosition};
 use crate::transport::Transport;
@@ -68,7 +70,7 @@ struct TransportOptions {
     get,
     path = "/api/v1/ws",
     tag = "subscriptions",
-    params(SubscriptionParameters, OfWebSocket, Upgrade),
+    params(SubscriptionParameters, WebSocketParameters, Upgrade),
     responses((status = 101, description = "The connection is a WebSocket now. `/api-docs/asyncapi.json` describes its frames."), (status = 426))
 )]
 pub async fn ws(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorResponse> {
@@ -121,7 +123,7 @@ pub fn echo(request: &ApiRequest) -> Result<Handled, ErrorResponse> {
     get,
     path = "/api/v1/sse",
     tag = "subscriptions",
-    params(SubscriptionParameters, OfSse, LastEventId),
+    params(SubscriptionParameters, SseParameters, LastEventId),
     responses(
         (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
         (status = 406),
@@ -139,7 +141,7 @@ pub async fn sse(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorRespon
     get,
     path = "/api/v1/sse/llm",
     tag = "subscriptions",
-    params(SubscriptionParameters, OfSse, LastEventId),
+    params(SubscriptionParameters, SseParameters, LastEventId),
     responses(
         (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
         (status = 406),

@@ -26,8 +26,8 @@ pub(super) const DISCARD_BYTES: u64 = 64 * 1024;
 /// How long an answer waits for those bytes.
 const DISCARD_TIME: Duration = Duration::from_millis(250);
 
-/// Reads what is left of the body of a request that is answered, and drops it. Returns false if some is left: it is longer than
-/// [`DISCARD_BYTES`], it did not come within [`DISCARD_TIME`], or it broke off.
+/// Reads what is left of the body of a request that is answered, and drops it. Returns false if some is left:
+/// it is longer than [`DISCARD_BYTES`], it did not come within [`DISCARD_TIME`], or it broke off.
 pub(super) async fn discard(mut body: Incoming) -> bool {
     if body.size_hint().lower() > DISCARD_BYTES {
         return false;
@@ -63,7 +63,8 @@ pub(super) struct IncomingBody {
 }
 
 impl IncomingBody {
-    /// Reads `body`, of which at most `limit` bytes are read. It counts against the share of `tenant`, together with `head` bytes.
+    /// Reads `body`, of which at most `limit` bytes are read. It counts against the share of `tenant`,
+    /// together with `head` bytes.
     pub(super) fn new(
         body: Incoming,
         shared: &Arc<SharedState>,

@@ -109,8 +109,8 @@ pub(crate) fn secret_response_rows(guard: Option<&IdempotencyGuard>, id: &str) -
     guard.map_or_else(Rows::new, |guard| guard.rows(store::StoredResponse::Withheld { id: id.to_owned() }))
 }
 
-/// Commits the rows of [`secret_response_rows`]. This is for results that are not stored, so that the row is all there is
-/// to commit.
+/// Commits the rows of [`secret_response_rows`]. This is for results that are not stored, so that the row is
+/// all there is to commit.
 ///
 /// # Errors
 /// 503.

@@ -188,10 +188,11 @@ impl ApiRequest {
     /// Reads the whole body, at most `limit` bytes.
     ///
     /// # Errors
-    /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming for
-    /// `body_timeout_ms` or takes longer than [`Config::receive_time`](crate::config::Config::receive_time) in whole;
-    /// 400 when it breaks off; 401 when the credential ended before all of it came. Each of these is answered at once,
-    /// before the rest of the body arrives.
+    /// 413 over the limit; 429 over the organization's share of bodies on their way; 408 when it stops coming
+    /// for `body_timeout_ms` or takes longer than
+    /// [`Config::receive_time`](crate::config::Config::receive_time) in whole; 400 when it breaks off; 401
+    /// when the credential ended before all of it came. Each of these is answered at once, before the rest of
+    /// the body arrives.
     pub async fn body_within(&mut self, limit: usize) -> Result<Bytes, ErrorResponse> {
         self.begin_body(limit)?;
         let mut first = Bytes::new();
@@ -219,7 +220,8 @@ impl ApiRequest {
     pub fn begin_body(&mut self, limit: usize) -> Result<usize, ErrorResponse> {
         let Some(body) = self.body.take() else { return Ok(0) };
         let tenant = self.tenant_id();
-        // A request without a verified credential counts with its head: many may wait on one HTTP/2 connection.
+        // A request without a verified credential counts with its head: many may wait on one HTTP/2
+        // connection.
         let head = if tenant.is_none() { self.head_bytes() } else { 0 };
         let mut incoming = IncomingBody::new(body, self.shared(), limit, tenant, head);
         let (admitted, expected) = (incoming.admit(), incoming.expected());
@@ -273,9 +275,9 @@ impl ApiRequest {
         }
     }
 
-    /// Ends the body before the answer is sent. Returns true if none of it is left, so that the next request can follow on an
-    /// HTTP/1 connection: a short rest is read and dropped, unless `waits` is
-    /// false or the client waits for `100 Continue`.
+    /// Ends the body before the answer is sent. Returns true if none of it is left, so that the next request
+    /// can follow on an HTTP/1 connection: a short rest is read and dropped, unless `waits` is false or the
+    /// client waits for `100 Continue`.
     pub(super) async fn discard_body(&mut self, waits: bool) -> bool {
         let began = self.incoming.is_some();
         let body = self.incoming.take().map(IncomingBody::into_rest).or_else(|| self.body.take());

@@ -17,7 +17,7 @@ use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::parameters::{no_parameters, unescaped};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{IdempotencyKey, IfMatch, Page};
+use crate::http::schemas::parameters::{IdempotencyKey, IfMatch, PageParameters};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource};
@@ -98,7 +98,7 @@ impl HttpResource for Agent {
     get,
     path = "/api/v1/agents",
     tag = "agents",
-    params(Page),
+    params(PageParameters),
     responses((status = 200, description = "A page of agents.", body = Vec<AgentView>))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
@@ -138,12 +138,12 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: 
     request_body = AgentPatch,
     responses((status = 200, description = "The updated agent.", body = AgentView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn change(
+pub(crate) async fn update(
     request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> HandlerResult {
-    handlers::change::<Agent>(request, right, id).await
+    handlers::update::<Agent>(request, right, id).await
 }
 
 /// Deletes an agent. Its messages stay. Publishes `agent_update` with the status `deleted`.

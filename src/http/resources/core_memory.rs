@@ -12,7 +12,7 @@ use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::parameters::{only_parameter, unescaped};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{ForUser, IfMatch, OfUser, Page};
+use crate::http::schemas::parameters::{BlockUserParameter, IfMatch, PageParameters, UserParameter};
 use crate::time::rfc3339;
 
 use super::page::{page, page_response};
@@ -63,7 +63,7 @@ fn view<'a>(org_id: &'a str, block: &'a Block) -> BlockView<'a> {
     get,
     path = "/api/v1/agents/{id}/core-memory",
     tag = "core memory",
-    params(Page, OfUser),
+    params(PageParameters, UserParameter),
     responses((status = 200, description = "All of these blocks.", body = Vec<BlockView>))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {
@@ -87,7 +87,7 @@ pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>, id:
     get,
     path = "/api/v1/agents/{id}/core-memory/{label}",
     tag = "core memory",
-    params(OfUser),
+    params(UserParameter),
     responses((status = 200, description = "The block.", body = BlockView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
 pub(crate) async fn get(
@@ -108,7 +108,7 @@ pub(crate) async fn get(
     put,
     path = "/api/v1/agents/{id}/core-memory/{label}",
     tag = "core memory",
-    params(ForUser, IfMatch),
+    params(BlockUserParameter, IfMatch),
     request_body = BlockContent,
     responses(
         (status = 200, description = "The replaced block.", body = BlockView, headers(("ETag" = String, description = "Version of the resource."))),
@@ -139,7 +139,7 @@ pub(crate) async fn put(
     delete,
     path = "/api/v1/agents/{id}/core-memory/{label}",
     tag = "core memory",
-    params(OfUser, IfMatch),
+    params(UserParameter, IfMatch),
     responses((status = 204, description = "The block is deleted."))
 )]
 pub(crate) async fn delete(

@@ -92,7 +92,7 @@ pub(super) async fn get<R: HttpResource>(
 }
 
 /// Changes the fields of a resource that the body has.
-pub(super) async fn change<R: HttpResource + PatchResource<Patch: DeserializeOwned>>(
+pub(super) async fn update<R: HttpResource + PatchResource<Patch: DeserializeOwned>>(
     request: &mut ApiRequest,
     right: Authorized<R::WriteRight>,
     id: &str,

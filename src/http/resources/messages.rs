@@ -10,7 +10,7 @@ use crate::domain::messages::{Message, NewMessage, Role};
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
-use crate::http::schemas::parameters::{IdempotencyKey, OfMessages, Page};
+use crate::http::schemas::parameters::{IdempotencyKey, MessageParameters, PageParameters};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource, read_agent_or_user};
@@ -70,7 +70,7 @@ impl HttpResource for Message {
     get,
     path = "/api/v1/messages",
     tag = "messages",
-    params(Page, OfMessages),
+    params(PageParameters, MessageParameters),
     responses((status = 200, description = "A page of messages.", body = Vec<MessageView>))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {

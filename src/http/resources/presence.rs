@@ -15,7 +15,7 @@ use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{PAGE_DEFAULT, PAGE_MOST, number, unknown};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::OfPresence;
+use crate::http::schemas::parameters::PresenceParameters;
 use crate::time::rfc3339;
 
 use super::page::{cursor, position};
@@ -65,7 +65,7 @@ struct PresenceQuery {
     get,
     path = "/api/v1/presence",
     tag = "presence",
-    params(OfPresence),
+    params(PresenceParameters),
     responses((status = 200, description = "A page of users.", body = PresenceList))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {

@@ -11,7 +11,7 @@ use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{boolean, unescaped};
-use crate::http::schemas::parameters::{IdempotencyKey, IfMatch, OfTools, Page};
+use crate::http::schemas::parameters::{IdempotencyKey, IfMatch, PageParameters, ToolParameters};
 use crate::time::rfc3339;
 
 use super::handlers::{self, HttpResource};
@@ -88,7 +88,7 @@ impl HttpResource for Tool {
     get,
     path = "/api/v1/tools",
     tag = "tools",
-    params(Page, OfTools),
+    params(PageParameters, ToolParameters),
     responses((status = 200, description = "A page of tools.", body = Vec<ToolView>))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
@@ -128,12 +128,12 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: 
     request_body = ToolPatch,
     responses((status = 200, description = "The updated tool.", body = ToolView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn change(
+pub(crate) async fn update(
     request: &mut ApiRequest,
     right: Authorized<WriteOwned>,
     id: &str,
 ) -> HandlerResult {
-    handlers::change::<Tool>(request, right, id).await
+    handlers::update::<Tool>(request, right, id).await
 }
 
 /// Deletes a tool.

@@ -1,5 +1,6 @@
 //! Response bodies: a complete one, one that is produced part by part, or the reading end of a subscriber's
-//! queue. [`WriteProgress`] tracks which bytes of the responses of one connection or stream are not written yet.
+//! queue. [`WriteProgress`] tracks which bytes of the responses of one connection or stream are not written
+//! yet.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};

@@ -33,48 +33,48 @@ macro_rules! parameters {
 
 parameters! {
     /// A page of a list.
-    Page in Query, False {
+    PageParameters in Query, False {
         "limit": number(1, PAGE_MOST), "Maximum of rows; 50 if absent.";
         "cursor": page_cursor(), "`next_cursor` of the previous page.";
         "offset": number(0, OFFSET_MOST), "Rows to skip. Cannot be combined with `cursor`.";
         "order": one_of(&["asc", "desc", ""]), "`asc`: oldest first; `desc`, the default: newest first.";
     }
     /// A page of a list of the administration.
-    AdminPage in Query, False {
+    AdminPageParameters in Query, False {
         "limit": number(1, PAGE_MOST), "Maximum of rows; 50 if absent.";
         "cursor": any(), "`next_cursor` of the previous page.";
         "offset": number(0, OFFSET_MOST), "Rows to skip. Cannot be combined with `cursor`.";
     }
     /// Selects messages.
-    OfMessages in Query, False {
+    MessageParameters in Query, False {
         "agent_id": any(), "Only messages of this agent.";
         "user_id": any(), "Only messages of this user. Without `read:all` only your own are visible.";
     }
     /// Selects tools.
-    OfTools in Query, False {
+    ToolParameters in Query, False {
         "tags": text(&list_of("[^,]*[^,\\s][^,]*")), "Comma-separated tags: only tools with one of them.";
         "match_all": flag(), "Only tools with all of the tags.";
     }
     /// Selects an organization.
-    OfOrganization in Query, False {
+    OrganizationParameter in Query, False {
         "org_id": any(), "Organization. Only the operator may name another than its own.";
     }
     /// Selects connections.
-    OfConnections in Query, False {
+    ConnectionParameters in Query, False {
         "user": any(), "Connections of this user. Give this or `key`.";
         "key": any(), "Connections of the API key with this id.";
     }
     /// Paging and order of memories, for older clients.
-    OfMemories in Query, False {
+    MemoryPageParameters in Query, False {
         "page": number(0, OFFSET_MOST), "Number of the page, from 0. Cannot be combined with `cursor` or `offset`.";
         "sort_by": one_of(&["created_at", ""]), "Only `created_at` is supported.";
     }
     /// The words of a search.
-    MemoryWords in Query, True {
+    MemoryWordsParameter in Query, True {
         "query": words(), "Words, at least one of which a memory contains. A word that ends with `*` matches every word that begins with it.";
     }
     /// Selects memories in a search.
-    MemorySearch in Query, False {
+    MemorySearchParameters in Query, False {
         "prefix": flag(), "The last word matches every word that begins with it.";
         "agent_id": any(), "Only memories of this agent.";
         "user_id": any(), "Only memories of this user.";
@@ -86,35 +86,35 @@ parameters! {
         "offset": whole(0, PASSED), "Results to skip.";
     }
     /// Selects blocks by user.
-    OfUser in Query, False {
+    UserParameter in Query, False {
         "user_id": any(), "The blocks about this user; about all users if absent.";
     }
     /// Names the user of a block.
-    ForUser in Query, False {
+    BlockUserParameter in Query, False {
         "user_id": text(super::NO_CONTROLS), "The block is about this user; about all users if absent.";
     }
     /// Selects users in the presence list.
-    OfPresence in Query, False {
+    PresenceParameters in Query, False {
         "limit": number(1, PAGE_MOST), "Maximum of rows; 50 if absent.";
         "cursor": page_cursor(), "`next_cursor` of the previous page.";
         "user_id": any(), "Comma-separated users: only these.";
     }
     /// Size of a page of history, and how long to wait for it.
-    HistoryPage in Query, False {
+    HistoryParameters in Query, False {
         "limit": number(1, HISTORY_EVENTS as u64), "Maximum of events; 100 if absent.";
         "wait": number(0, HISTORY_WAIT_SECONDS), "Seconds to wait for the first event if there is none.";
     }
     /// When a publish is acknowledged.
-    Ack in Query, False {
+    AckParameter in Query, False {
         "ack": one_of(&["memory", "durable", ""]), "`memory`: acknowledge before the events are on disk; `durable`, the default: after.";
     }
     /// Options of a WebSocket.
-    OfWebSocket in Query, False {
+    WebSocketParameters in Query, False {
         "subscribe": one_of(&["none", ""]), "`none`: open the connection for publishing only.";
         "echo": one_of(&["true", "false", "1", "0", ""]), "`false`: do not deliver events that this connection published.";
     }
     /// Options of an event stream.
-    OfSse in Query, False {
+    SseParameters in Query, False {
         "heartbeat": one_of(&["event", "comment", ""]), "`event`: every heartbeat is an event with the cursor.";
     }
     /// Makes a request safe to repeat.

@@ -165,8 +165,8 @@ pub(crate) async fn create(request: &mut ApiRequest, right: Authorized<WriteAsUs
     let WriteRequest { request, right, caller, bytes, body } =
         batch_write_request(request, right, count).await?;
     let items = body.memories.iter().map(|json| item(json)).collect();
-    create_once(request, &right, &bytes, batch_response, async |kept| {
-        batch::create(&caller, &right, items, kept).await
+    create_once(request, &right, &bytes, batch_response, async |response_rows| {
+        batch::create(&caller, &right, items, response_rows).await
     })
     .await
 }
@@ -185,8 +185,8 @@ pub(crate) async fn delete(request: &mut ApiRequest, right: Authorized<WriteAsUs
     let WriteRequest { request, right, caller, bytes, body } =
         write_request_from_array(request, right, count).await?;
     let ids = body.ids().to_vec();
-    create_once(request, &right, &bytes, batch_response, async |kept| {
-        batch::delete(&caller, &right, ids, kept).await
+    create_once(request, &right, &bytes, batch_response, async |response_rows| {
+        batch::delete(&caller, &right, ids, response_rows).await
     })
     .await
 }

@@ -17,7 +17,7 @@ use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{OFFSET_MOST, number, unescaped};
 use crate::http::schemas::parameters::{
-    IdempotencyKey, IfMatch, OfMemories, OfMessages, OfUser, Page as PageAsked,
+    IdempotencyKey, IfMatch, MemoryPageParameters, MessageParameters, PageParameters, UserParameter,
 };
 use crate::time::rfc3339;
 
@@ -129,7 +129,7 @@ impl HttpResource for Memory {
     get,
     path = "/api/v1/memories",
     tag = "memories",
-    params(PageAsked, OfMessages, OfMemories),
+    params(PageParameters, MessageParameters, MemoryPageParameters),
     responses((status = 200, description = "A page of memories.", body = Vec<MemoryView>))
 )]
 pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {
@@ -144,7 +144,7 @@ pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> 
     get,
     path = "/api/v1/agents/{id}/memories",
     tag = "memories",
-    params(PageAsked, OfUser, OfMemories),
+    params(PageParameters, UserParameter, MemoryPageParameters),
     responses((status = 200, description = "A page of memories.", body = Vec<MemoryView>))
 )]
 pub(crate) async fn list_of_agent(
@@ -195,12 +195,12 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: 
     request_body = MemoryPatch,
     responses((status = 200, description = "The updated memory.", body = MemoryView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn change(
+pub(crate) async fn update(
     request: &mut ApiRequest,
     right: Authorized<WriteAsUser>,
     id: &str,
 ) -> HandlerResult {
-    handlers::change::<Memory>(request, right, id).await
+    handlers::update::<Memory>(request, right, id).await
 }
 
 /// Deletes a memory. Publishes `memory_update` with the operation `deleted`.
@@ -254,7 +254,7 @@ fn version_view(version: &Version) -> VersionView<'_> {
     get,
     path = "/api/v1/memories/{id}/history",
     tag = "memories",
-    params(PageAsked),
+    params(PageParameters),
     responses((status = 200, description = "A page of versions.", body = Vec<VersionView>))
 )]
 pub(crate) async fn history(request: &ApiRequest, right: Authorized<Subscribe>, id: &str) -> HandlerResult {

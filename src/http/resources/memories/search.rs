@@ -13,7 +13,7 @@ use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{boolean, fraction, no_parameters, number, unknown};
 use crate::http::resources::write_request::{HttpCaller, caller, reader};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{MemorySearch, MemoryWords};
+use crate::http::schemas::parameters::{MemorySearchParameters, MemoryWordsParameter};
 
 use super::{MemoryView, view};
 
@@ -81,7 +81,7 @@ pub(crate) async fn by_body(request: &mut ApiRequest, right: Authorized<Subscrib
     get,
     path = "/api/v1/memories/search",
     tag = "memories",
-    params(MemoryWords, MemorySearch),
+    params(MemoryWordsParameter, MemorySearchParameters),
     responses((status = 200, description = "The memories that match.", body = FoundView))
 )]
 pub(crate) async fn by_query(request: &ApiRequest, right: Authorized<Subscribe>) -> HandlerResult {

@@ -22,7 +22,7 @@ use crate::http::request::ApiRequest;
 use crate::http::request::etag::{if_match, of_version};
 use crate::http::request::parameters::{no_parameters, only_parameter, unescaped};
 use crate::http::response::ApiResponse;
-use crate::http::schemas::parameters::{IfMatch, OfOrganization, Page};
+use crate::http::schemas::parameters::{IfMatch, OrganizationParameter, PageParameters};
 use crate::time::rfc3339;
 
 use super::page::{page, page_response};
@@ -110,7 +110,7 @@ pub(crate) async fn me(request: &ApiRequest, right: Authorized<Authenticated>) -
     request_body = UserPatch,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))), (status = 404))
 )]
-pub(crate) async fn change_me(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
+pub(crate) async fn update_me(request: &mut ApiRequest, right: Authorized<WriteAsUser>) -> HandlerResult {
     no_parameters(request)?;
     let patch: UserPatch = request.json().await?;
     let request = &*request;
@@ -123,10 +123,10 @@ pub(crate) async fn change_me(request: &mut ApiRequest, right: Authorized<WriteA
     get,
     path = "/api/v1/users",
     tag = "users",
-    params(Page, OfOrganization),
+    params(PageParameters, OrganizationParameter),
     responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
-pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> HandlerResult {
+pub(crate) async fn list(request: &ApiRequest, right: Authorized<Manage>) -> HandlerResult {
     let mut org_id = None;
     let page = page(request, |name, value| {
         if name == "org_id" && !value.is_empty() {
@@ -134,7 +134,7 @@ pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> Handle
         }
         Ok(name == "org_id")
     })?;
-    listing(request, &by, org_id.as_deref(), &page).await
+    listing(request, &right, org_id.as_deref(), &page).await
 }
 
 /// Lists the users of an organization, newest first.
@@ -142,21 +142,21 @@ pub(crate) async fn list(request: &ApiRequest, by: Authorized<Manage>) -> Handle
     get,
     path = "/api/v1/organizations/{id}/members",
     tag = "users",
-    params(Page),
+    params(PageParameters),
     responses((status = 200, description = "A page of users.", body = Vec<UserView>))
 )]
-pub(crate) async fn list_members(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
+pub(crate) async fn list_members(request: &ApiRequest, right: Authorized<Manage>, id: &str) -> HandlerResult {
     let page = page(request, |_, _| Ok(false))?;
-    listing(request, &by, Some(&unescaped(id)?), &page).await
+    listing(request, &right, Some(&unescaped(id)?), &page).await
 }
 
 async fn listing(
     request: &ApiRequest,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     page: &crate::domain::PageRequest,
 ) -> HandlerResult {
-    let ((found, next), organization) = users::list(user_service(request), by, org_id, page).await?;
+    let ((found, next), organization) = users::list(user_service(request), right, org_id, page).await?;
     let views: Vec<UserView<'_>> = found.iter().map(|user| view(request, &organization, user)).collect();
     Ok(page_response(&views, next.as_ref()))
 }
@@ -166,13 +166,13 @@ async fn listing(
     get,
     path = "/api/v1/users/{sub}",
     tag = "users",
-    params(OfOrganization),
+    params(OrganizationParameter),
     responses((status = 200, description = "The user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
+pub(crate) async fn get(request: &ApiRequest, right: Authorized<Manage>, id: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
     let (user, organization) =
-        users::get(user_service(request), &by, org_id.as_deref(), &unescaped(id)?).await?;
+        users::get(user_service(request), &right, org_id.as_deref(), &unescaped(id)?).await?;
     Ok(user_response(request, &organization, &user))
 }
 
@@ -181,12 +181,13 @@ pub(crate) async fn get(request: &ApiRequest, by: Authorized<Manage>, id: &str) 
     delete,
     path = "/api/v1/users/{sub}",
     tag = "users",
-    params(OfOrganization, IfMatch),
+    params(OrganizationParameter, IfMatch),
     responses((status = 204, description = "The user is deleted."))
 )]
-pub(crate) async fn delete(request: &ApiRequest, by: Authorized<Manage>, id: &str) -> HandlerResult {
+pub(crate) async fn delete(request: &ApiRequest, right: Authorized<Manage>, id: &str) -> HandlerResult {
     let org_id = only_parameter(request, "org_id")?;
-    users::delete(user_service(request), &by, org_id.as_deref(), &unescaped(id)?, if_match(request)?).await?;
+    users::delete(user_service(request), &right, org_id.as_deref(), &unescaped(id)?, if_match(request)?)
+        .await?;
     Ok(ApiResponse::empty())
 }
 
@@ -208,9 +209,9 @@ struct RoleBody {
     request_body = RoleBody,
     responses((status = 200, description = "The updated user.", body = UserView, headers(("ETag" = String, description = "Version of the resource."))))
 )]
-pub(crate) async fn change_member(
+pub(crate) async fn set_member_role(
     request: &mut ApiRequest,
-    by: Authorized<Manage>,
+    right: Authorized<Manage>,
     id: &str,
     sub: &str,
 ) -> HandlerResult {
@@ -219,7 +220,7 @@ pub(crate) async fn change_member(
     let request = &*request;
     let (id, sub) = (unescaped(id)?, unescaped(sub)?);
     let changed =
-        users::set_role(user_service(request), &by, Some(&id), &sub, if_match(request)?, body.role).await;
+        users::set_role(user_service(request), &right, Some(&id), &sub, if_match(request)?, body.role).await;
     let (user, organization) = changed?;
     Ok(user_response(request, &organization, &user))
 }
@@ -234,12 +235,12 @@ pub(crate) async fn change_member(
 )]
 pub(crate) async fn remove_member(
     request: &ApiRequest,
-    by: Authorized<Manage>,
+    right: Authorized<Manage>,
     id: &str,
     sub: &str,
 ) -> HandlerResult {
     no_parameters(request)?;
-    users::delete(user_service(request), &by, Some(&unescaped(id)?), &unescaped(sub)?, if_match(request)?)
+    users::delete(user_service(request), &right, Some(&unescaped(id)?), &unescaped(sub)?, if_match(request)?)
         .await?;
     Ok(ApiResponse::empty())
 }

@@ -75,7 +75,7 @@ pub(crate) async fn add_member(
 /// Registers a user in the organization that the path or the body names, otherwise in the caller's.
 async fn register_user(
     request: &mut ApiRequest,
-    by: Authorized<Manage>,
+    right: Authorized<Manage>,
     organization: Option<String>,
 ) -> HandlerResult {
     no_parameters(request)?;
@@ -95,19 +95,19 @@ async fn register_user(
         timezone: body.timezone,
         role: body.role,
     };
-    let digest = recognizable(request, &by, org_id.as_deref(), &new).await?;
-    let guard = match idempotency::begin(request.shared(), request, &by, &digest).await? {
+    let digest = recognizable(request, &right, org_id.as_deref(), &new).await?;
+    let guard = match idempotency::begin(request.shared(), request, &right, &digest).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
     };
     let answer = |user: &User, organization: &Organization| {
         of_version(created(view(request, organization, user)), user.version)
     };
-    let kept = |user: &User, organization: &Organization| {
+    let response_rows = |user: &User, organization: &Organization| {
         idempotency::response_rows(guard.as_ref(), || answer(user, organization))
     };
     let (user, organization) =
-        users::register(user_service(request), &by, org_id.as_deref(), new, kept).await?;
+        users::register(user_service(request), &right, org_id.as_deref(), new, response_rows).await?;
     Ok(answer(&user, &organization))
 }
 
@@ -115,16 +115,17 @@ async fn register_user(
 /// password it has a digest that is as hard to invert as the password's hash. Empty if there is no key.
 async fn recognizable(
     request: &ApiRequest,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     new: &NewUser,
 ) -> Result<Vec<u8>, ErrorResponse> {
     let Some(key) = idempotency::idempotency_key(request)? else { return Ok(Vec::new()) };
     new.password.check_new().map_err(|reason| ErrorResponse::invalid("password", &reason))?;
-    let subject = by.principal().subject();
-    let salt = crate::store::scope(&[by.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
+    let subject = right.principal().subject();
+    let salt =
+        crate::store::scope(&[right.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
     let passwords = request.shared().auth.passwords();
-    let place = passwords.setter(by.principal().tenant)?;
+    let place = passwords.setter(right.principal().tenant)?;
     let password = passwords.digest(&place, new.password.clone(), salt).await?;
     let rest = (&new.email, &new.name, &new.timezone, new.role, org_id, password);
     Ok(serde_json::to_vec(&rest).unwrap_or_default()) // texts and numbers: this cannot fail
