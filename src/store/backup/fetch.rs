@@ -12,8 +12,9 @@ use std::io::{self, Read as _};
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use super::manifest::{self, Manifest, ROWS, journal_of};
-use super::{BESIDE, BackupError, BackupStart, ProgressSink, private_file};
+use super::error::{BackupError, ProgressSink};
+use super::files::{BESIDE, private_file};
+use super::manifest::{self, BackupStart, Manifest, ROWS, journal_of};
 use crate::store::disk::{Disk, Io, private_dir, sync_dir};
 use crate::store::journal::{self, Extent, JournalError, Position, Visit};
 

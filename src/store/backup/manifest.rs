@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::BackupError;
+use super::error::{BackupError, FORMAT};
+use super::files::private_file;
 use crate::store::disk::sync_dir;
 use crate::store::journal::{self, Position};
 
@@ -22,8 +23,15 @@ pub(super) const ROWS: &str = "state.rows";
 pub(super) const JOURNAL: &str = "journal";
 /// Largest size of a manifest in bytes: some hundred thousand segments.
 const MOST_BYTES: u64 = 64 << 20;
-/// The backup format that this program writes and reads.
-pub(super) const FORMAT: u32 = 1;
+
+/// The part of the journal to add to an existing backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BackupStart {
+    /// The journal's id, hexadecimal.
+    pub(crate) journal: String,
+    /// Where the existing backup ends.
+    pub(crate) position: Position,
+}
 
 /// The contents of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,7 +93,7 @@ impl Manifest {
         let failed = |error| BackupError::io(dir, &error);
         let line = serde_json::to_string(self).unwrap_or_default(); // numbers and texts cannot fail
         let new = dir.join("manifest.new");
-        let mut file = super::private_file(&new).map_err(failed)?;
+        let mut file = private_file(&new).map_err(failed)?;
         file.write_all(format!("{line}\n{:08x}\n", journal::crc(line.as_bytes())).as_bytes())
             .map_err(failed)?;
         file.sync_all().map_err(failed)?;

@@ -16,9 +16,11 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::error::{BackupError, ProgressSink};
 use super::fetch::{copy, copy_segments};
+use super::files::{BESIDE, hex, private_file};
 use super::manifest::{Manifest, ROWS, journal_of};
-use super::{BESIDE, BackupError, ProgressSink, private_file, rows_file};
+use super::rows_file;
 use crate::store::data_dir::{UNFINISHED, lock_any};
 use crate::store::disk::{Disk, Io, private_dir, sync_dir};
 use crate::store::engine::{self, LiveBytes, LiveBytesChange, State, Value, position_key, position_row};
@@ -258,7 +260,7 @@ pub(super) fn replay(
     }
     let (id, _) = checked?;
     let damaged = |what: &str| BackupError::Damaged { file: journal.to_owned(), what: what.into() };
-    if super::hex(&id) != manifest.journal {
+    if hex(&id) != manifest.journal {
         return Err(damaged("it is another journal than the manifest names"));
     }
     if !begins_here {

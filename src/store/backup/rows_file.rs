@@ -10,7 +10,8 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::BackupError;
+use super::error::BackupError;
+use super::files::private_file;
 use crate::store::journal::crc;
 
 const MAGIC: [u8; 8] = *b"\xffNWROWS\n";
@@ -34,7 +35,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn create(path: &Path) -> io::Result<Writer> {
-        let mut out = BufWriter::new(super::private_file(path)?);
+        let mut out = BufWriter::new(private_file(path)?);
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION.to_le_bytes())?;
         Ok(Writer { out, block: Vec::with_capacity(BLOCK), in_block: 0, rows: 0 })

@@ -6,20 +6,20 @@
 //!   [`KEPT`], when the store closes, and when the store is opened.
 
 use std::fs;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{BackupError, BackupSource, BackupStart, ProgressSink, make};
+use super::error::{BackupError, ProgressSink};
+use super::files::{STAGE, clear_stage};
+use super::make::{BackupSource, make};
+use super::manifest::BackupStart;
 use crate::store::commit::StoreInner;
 use crate::store::disk::StoreState;
 use crate::sync::{Condvar, Mutex};
 
-/// The directory's name in a data directory.
-pub(super) const NAME: &str = "backup";
 /// How long a finished backup waits. Its links keep the space of removed segments in use.
 const KEPT: Duration = Duration::from_secs(60 * 60);
 /// How often the thread checks whether the store has closed.
@@ -64,14 +64,6 @@ struct Inner {
     status: StageStatus,
     /// Whether the backup is no longer needed.
     dropped: bool,
-}
-
-/// Removes what is left of an earlier backup.
-pub(crate) fn clear_stage(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir.join(NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 impl Stage {
@@ -134,7 +126,7 @@ impl Job<'_> {
         let is_made = made.is_ok();
         let outcome = match made.and_then(|()| self.check()) {
             Ok(()) => {
-                let path = dir.join(NAME);
+                let path = dir.join(STAGE);
                 StageStatus::Ready { dir: fs::canonicalize(&path).unwrap_or(path) }
             }
             Err(error) => {

@@ -12,10 +12,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::error::{BackupError, ProgressSink};
+use super::files::hex;
 use super::manifest::{self, Manifest, journal_of};
 use super::restore::{Until, replay, take_rows};
+use super::row_check;
 use super::view::View;
-use super::{BackupError, ProgressSink, row_check};
 use crate::ids::{Sequence, TenantId};
 use crate::store::data_dir::take_lock;
 use crate::store::disk::{Disk, Io};
@@ -161,7 +163,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -
     };
     let (id, end) = journal::check(&journal, &disk(), extent, visit)?;
     if let Some(own) = own.filter(|own| *own != id && !firsts.is_empty()) {
-        let (dir, own, id) = (journal.display(), super::hex(&own), super::hex(&id));
+        let (dir, own, id) = (journal.display(), hex(&own), hex(&id));
         found.problem(format!("{dir}: it is the journal {id} of another store; the state belongs to {own}"));
         return Ok(()); // what it holds says nothing of these rows
     }
@@ -468,7 +470,7 @@ fn disagreement(tenant: TenantId, log: &Log) -> Option<String> {
 /// Formats a key for people: its kind, its organization, the rest in hexadecimal.
 fn name(key: &[u8]) -> String {
     match keys::parse(key) {
-        Ok((kind, tenant, tail)) => format!("{kind:?} {} {}", tenant.0, super::hex(tail)),
-        Err(_) => super::hex(key),
+        Ok((kind, tenant, tail)) => format!("{kind:?} {} {}", tenant.0, hex(tail)),
+        Err(_) => hex(key),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::BackupError;
+use super::error::BackupError;
 use super::rows_file::TakeRow;
 use crate::store::engine::{EngineError, State};
 use crate::store::journal::{Change, JournalError, Record};

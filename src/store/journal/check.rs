@@ -8,10 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::error::JournalError;
+use super::layout::Position;
 use super::record::{HeaderCrc, Record};
 use super::scan::{self, Scan};
-use super::segment::{self, offset};
-use super::{JournalError, Position, SegmentInfo, first_positions};
+use super::segment::{self, SegmentInfo, first_positions, offset};
 use crate::store::disk::Io;
 
 /// What the reader finds.

@@ -3,8 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Position;
-use super::{MAX_RECORD, VERSION};
+use super::layout::{MAX_RECORD, Position, VERSION};
 
 /// Why the journal refused or failed an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

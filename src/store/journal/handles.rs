@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use super::Position;
+use super::layout::Position;
 use crate::sync::Mutex;
 
 /// Number of segment files that are kept open for readers.

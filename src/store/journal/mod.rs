@@ -17,7 +17,9 @@ mod check;
 mod error;
 mod handles;
 pub mod harness;
+mod layout;
 mod newest;
+mod options;
 mod record;
 mod recover;
 mod scan;
@@ -27,93 +29,26 @@ mod tests;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
 pub(crate) use self::check::{Extent, Visit, begin, check, cut, file_of};
 pub(crate) use self::error::JournalError;
+pub(crate) use self::layout::{Piece, Position};
+pub(crate) use self::options::Options;
 pub(crate) use self::record::{Change, NewRecord, Record, RecordKind, crc};
+pub(crate) use self::segment::{SegmentInfo, first_positions};
 
 use self::handles::Handles;
+use self::layout::MAX_RECORD;
 use self::record::HeaderCrc;
 use self::scan::Scan;
-use self::segment::offset;
+use self::segment::{Segment, offset};
 use self::writer::Writer;
-use crate::store::disk::Io;
 use crate::sync::{Mutex, RwLock};
-
-/// Limit of a record's length in bytes, which bounds what a reader holds in memory.
-pub(crate) const MAX_RECORD: u64 = 64 << 20;
-/// The version of records and segments that this program reads and writes.
-const VERSION: u8 = 1;
-
-/// A position in the journal: bytes of records since it was created. Headers of segments do not count.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
-pub(crate) struct Position(pub(crate) u64);
-
-impl fmt::Display for Position {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// The location of stored bytes in the journal.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Piece {
-    /// Position of the first byte.
-    pub(crate) position: Position,
-    /// Length in bytes.
-    pub(crate) len: u32,
-    /// CRC32C of the bytes.
-    pub(crate) crc: u32,
-}
-
-impl Piece {
-    /// The position after its last byte.
-    pub(crate) fn end(&self) -> Position {
-        Position(self.position.0.saturating_add(u64::from(self.len)))
-    }
-}
-
-/// Options for opening a journal.
-pub(crate) struct Options {
-    /// The directory of the segments; created if absent, but its parent must exist.
-    pub(crate) dir: PathBuf,
-    /// Size of a segment in bytes, reserved on disk from the start. A long record may make one longer.
-    pub(crate) segment_bytes: u64,
-    /// Where the journal ends, if known. Records after it are cut like a torn tail, even if they are sound.
-    pub(crate) end: Option<Position>,
-    /// The journal's id, if known. The journal of another store is refused.
-    pub(crate) id: Option<[u8; 16]>,
-    /// The disk.
-    pub(crate) io: Arc<dyn Io>,
-}
-
-/// One segment, as [`Journal::segments`] lists it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SegmentInfo {
-    /// Position of its first record.
-    pub(crate) first: Position,
-    /// Where the segment ends; for the last one, where the journal ends.
-    pub(crate) end: Position,
-    /// Whether nothing will be appended to it.
-    pub(crate) is_sealed: bool,
-    /// Bytes that it takes on disk.
-    pub(crate) bytes: u64,
-}
-
-/// What is known about a segment.
-#[derive(Clone, Copy)]
-struct Segment {
-    /// `None` for the last segment, which ends where the journal does.
-    end: Option<Position>,
-    /// Bytes on disk.
-    bytes: u64,
-}
 
 /// An open journal, shared by one writer and any number of readers.
 pub(crate) struct Journal {
@@ -328,23 +263,6 @@ impl Drop for Journal {
         let mut writer = self.writer.lock();
         self.truncate_to_durable(&mut writer);
     }
-}
-
-/// The first position of every segment in `dir`, in order; empty if there is no such directory.
-///
-/// # Errors
-/// The error of reading the directory.
-pub(crate) fn first_positions(dir: &Path) -> io::Result<Vec<Position>> {
-    let mut found = Vec::new();
-    let entries = match std::fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        entries => entries?,
-    };
-    for entry in entries {
-        found.extend(entry?.file_name().to_str().and_then(segment::first_of));
-    }
-    found.sort_unstable();
-    Ok(found)
 }
 
 /// Reads records in order. It is not an `Iterator`, because a record borrows the reader's buffer.

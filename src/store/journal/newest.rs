@@ -9,8 +9,9 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
+use super::layout::Position;
 use super::record::{self, take};
-use super::{Position, segment};
+use super::segment;
 use crate::store::disk::Io;
 
 /// Its name in the journal's directory.

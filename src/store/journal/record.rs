@@ -11,7 +11,8 @@ use std::path::Path;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::{JournalError, MAX_RECORD, Piece, Position, VERSION};
+use super::error::JournalError;
+use super::layout::{MAX_RECORD, Piece, Position, VERSION};
 
 /// Length of a record's header in bytes.
 pub(super) const HEADER: usize = 48;

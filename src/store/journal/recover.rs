@@ -22,10 +22,13 @@ use std::sync::Arc;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
+use super::error::JournalError;
+use super::layout::Position;
+use super::newest;
+use super::options::Options;
 use super::record::{HeaderCrc, Record};
 use super::scan::{self, HEADERS_CHUNK, Scan};
-use super::segment::{self, offset};
-use super::{JournalError, Options, Position, Segment, newest};
+use super::segment::{self, Segment, offset};
 
 /// Bytes that are rewritten at once.
 const REWRITE: usize = 1 << 20;

@@ -8,9 +8,10 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::error::JournalError;
+use super::layout::Position;
 use super::record::{self, ALIGN, HEADER, HeaderCrc, MAGIC, Record};
 use super::segment::{self, offset, read_full};
-use super::{JournalError, Position};
 use crate::store::disk::Io;
 
 /// Bytes read at once if whole records are needed.

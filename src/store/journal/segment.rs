@@ -1,4 +1,4 @@
-//! One segment file: its name, its header, and its creation.
+//! Segment files: names, headers, creation, and listing them.
 //!
 //! * A segment gets its name only after its header is durable, and nothing is written into it before its name
 //!   is durable too.
@@ -11,9 +11,9 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use super::VERSION;
+use super::error::JournalError;
+use super::layout::{Position, VERSION};
 use super::record::{self, take};
-use super::{JournalError, Position};
 use crate::store::disk::Io;
 
 /// Length of a segment's header in bytes.
@@ -24,6 +24,28 @@ const MAGIC: [u8; 8] = *b"\xffNWJSEG\n";
 const SUFFIX: &str = ".seg";
 /// The name of a segment that is being created.
 const TEMPORARY: &str = "next.new";
+
+/// One segment, as [`Journal::segments`](super::Journal::segments) lists it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentInfo {
+    /// Position of its first record.
+    pub(crate) first: Position,
+    /// Where the segment ends; for the last one, where the journal ends.
+    pub(crate) end: Position,
+    /// Whether nothing will be appended to it.
+    pub(crate) is_sealed: bool,
+    /// Bytes that it takes on disk.
+    pub(crate) bytes: u64,
+}
+
+/// What is known about a segment.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    /// `None` for the last segment, which ends where the journal does.
+    pub(super) end: Option<Position>,
+    /// Bytes on disk.
+    pub(super) bytes: u64,
+}
 
 /// The header of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -206,4 +228,21 @@ pub(super) fn read_full(io: &dyn Io, file: &File, buf: &mut [u8], at: u64) -> io
         }
     }
     Ok(filled)
+}
+
+/// The first position of every segment in `dir`, in order; empty if there is no such directory.
+///
+/// # Errors
+/// The error of reading the directory.
+pub(crate) fn first_positions(dir: &Path) -> io::Result<Vec<Position>> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        found.extend(entry?.file_name().to_str().and_then(first_of));
+    }
+    found.sort_unstable();
+    Ok(found)
 }

@@ -13,9 +13,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Release;
 
+use super::Journal;
+use super::error::JournalError;
+use super::layout::Position;
+use super::newest;
 use super::record::{NewRecord, RecordKind};
-use super::segment::{self, offset};
-use super::{Journal, JournalError, Position, Segment, newest};
+use super::segment::{self, Segment, offset};
 
 /// Where the next record goes.
 pub(super) struct Writer {

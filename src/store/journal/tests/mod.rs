@@ -9,7 +9,7 @@ mod sim;
 use std::path::Path;
 
 use super::*;
-use crate::store::disk::Disk;
+use crate::store::disk::{Disk, Io};
 
 /// A disk that does not sync, for tests that open many journals and cut no power.
 #[derive(Default)]
