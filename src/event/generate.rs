@@ -1,11 +1,12 @@
-//! Writes what other places take from the table of events: a section of `docs/protocol.md`.
-//! `UPDATE_DOCS=1 cargo test --locked --lib event::generate` writes it; otherwise the test compares.
+//! Writes what other places take from the table of events: the section of `docs/protocol.md` and the events of
+//! the Rust client. `UPDATE_DOCS=1 cargo test --locked --lib event::generate` writes them, otherwise the tests
+//! compare.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use super::EventKind;
-use super::field::{Field, FieldType, Requirement};
+use super::field::{Choices, Field, FieldType, Requirement};
 
 /// Compares the part of a file between two lines, or writes it if `UPDATE_DOCS=1`.
 fn is_written(file: &str, start: &str, end: &str, part: &str) {
@@ -44,12 +45,12 @@ fn the_protocol_document_has_every_type_and_field() {
     for kind in EventKind::ALL {
         let (name, description) = (kind.name(), kind.description());
         let _ = writeln!(part, "\n**`{name}`**: {description}\n");
-        part += "| field | | value | meaning |\n|---|---|---|---|\n";
+        part += "| field | given | value | meaning |\n|---|---|---|---|\n";
         for field in kind.fields() {
             let given = match field.requirement {
                 Requirement::Required => "required",
                 Requirement::Generated => "made if absent",
-                Requirement::Optional => "",
+                Requirement::Optional => "optional",
             };
             let _ =
                 writeln!(part, "| `{}` | {given} | {} | {} |", field.name, values(field), field.description);
@@ -58,4 +59,93 @@ fn the_protocol_document_has_every_type_and_field() {
     }
     let start = "<!-- events: generated from src/event/table.rs -->\n";
     is_written("docs/protocol.md", start, "\n<!-- end of events -->", &part);
+}
+
+/// The struct of an event in the Rust client.
+fn client_name(kind: EventKind) -> String {
+    match kind {
+        EventKind::Error => "ErrorEvent".into(), // the client's own errors are called `Error`
+        other => format!("{other:?}"),
+    }
+}
+
+fn client_type(field: &Field) -> &'static str {
+    match field.field_type {
+        FieldType::Id(_) | FieldType::Text | FieldType::Time | FieldType::Channel(_) => "String",
+        FieldType::Choice(choices) => choices.name,
+        FieldType::Flag => "bool",
+        FieldType::Count => "u64",
+        FieldType::Json => "Value",
+        FieldType::Object(_) => "Metadata",
+    }
+}
+
+/// `in_use` becomes `InUse`.
+fn camel_case(text: &str) -> String {
+    let capitalized = |word: &str| word[..1].to_uppercase() + &word[1..];
+    text.split('_').map(capitalized).collect()
+}
+
+const CLIENT_ENUM: &str = "
+/// One event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = \"type\", rename_all = \"snake_case\")]
+#[non_exhaustive]
+pub enum Event {
+";
+const CLIENT_ENUM_END: &str =
+    "    /// An event that this version does not know, with its `type` and all other fields.
+    #[serde(untagged)]
+    Other(Map<String, Value>),
+}
+";
+const CLIENT_ID: &str = "        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+";
+
+fn client_variant(kind: EventKind) -> String {
+    format!("    /// {}\n    {kind:?}({}),\n", kind.description(), client_name(kind))
+}
+
+fn client_field(field: &&Field) -> String {
+    format!("        /// {}\n        {}: {},\n", field.description, field.name, client_type(field))
+}
+
+fn client_struct(kind: EventKind) -> String {
+    let (required, optional): (Vec<&Field>, Vec<&Field>) =
+        kind.fields().iter().partition(|field| field.requirement == Requirement::Required);
+    let lines = |fields: Vec<&Field>| fields.iter().map(client_field).collect::<String>();
+    let (name, kind) = (client_name(kind), kind.name());
+    let (required, optional) = (lines(required), lines(optional));
+    format!(
+        "\nwire! {{\n    /// Event of type `{kind}`.\n    {name} {{\n{required}    }} maybe {{\n{CLIENT_ID}{optional}    }}\n}}\n"
+    )
+}
+
+fn client_choices(choices: &Choices) -> String {
+    let word =
+        |(text, meaning): &(&str, &str)| format!("        /// {meaning}\n        {},\n", camel_case(text));
+    let words: String = choices.texts.iter().map(word).collect();
+    let (name, description) = (choices.name, choices.description);
+    format!("\nwords! {{\n    \"snake_case\"\n    /// {description}\n    {name} {{\n{words}    }}\n}}\n")
+}
+
+#[test]
+fn the_rust_client_has_every_type_and_field() {
+    let mut choices: Vec<&Choices> = Vec::new();
+    for field in EventKind::ALL.into_iter().flat_map(EventKind::fields) {
+        match field.field_type {
+            FieldType::Choice(of_field) if !choices.contains(&of_field) => choices.push(of_field),
+            _ => {}
+        }
+    }
+    let part = [
+        CLIENT_ENUM.into(),
+        EventKind::ALL.map(client_variant).concat(),
+        CLIENT_ENUM_END.into(),
+        EventKind::ALL.map(client_struct).concat(),
+        choices.into_iter().map(client_choices).collect(),
+    ];
+    let start = "// Generated from src/event/table.rs of the daemon.\n";
+    is_written("clients/rust/src/event/types.rs", start, "// End.\n", &part.concat());
 }

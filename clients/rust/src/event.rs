@@ -3,9 +3,13 @@
 //! * What this version does not know (a new type, or a known type with another shape) is [`Event::Other`]
 //!   with all its fields, so a newer daemon does not break an older client.
 //! * An absent field is omitted, because the daemon reads `null` as a value.
+//! * The types and fields are in `event/types.rs`, which is generated.
 
-use serde::{Deserialize, Serialize};
+mod types;
+
 use serde_json::{Map, Value};
+
+pub use types::*;
 
 /// Free data of an event.
 pub type Metadata = Map<String, Value>;
@@ -27,158 +31,6 @@ macro_rules! wire {
 }
 pub(super) use wire;
 
-/// One event.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Event {
-    /// A message between a user and an agent.
-    Message(Message),
-    /// The new state of an agent.
-    AgentUpdate(AgentUpdate),
-    /// A change of a memory.
-    MemoryUpdate(MemoryUpdate),
-    /// A piece of a stream of text.
-    StreamChunk(StreamChunk),
-    /// An error, for people or for a stream.
-    Error(ErrorEvent),
-    /// Application data on a channel.
-    Custom(Custom),
-    /// An event that this version does not know, with its `type` and all other fields.
-    #[serde(untagged)]
-    Other(Map<String, Value>),
-}
-
-wire! {
-    /// Event of type `message`.
-    Message {
-        /// The agent that sends or receives it.
-        agent_id: String,
-        /// The text.
-        content: String,
-    } maybe {
-        /// The user who sends or receives it; absent: everybody.
-        user_id: String,
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// RFC 3339. The daemon sets it if absent.
-        timestamp: String,
-        /// Identifies the message for 24 hours, so that a repeated one is dropped. Generated if absent.
-        message_id: String,
-        /// The role of the sender.
-        role: Role,
-        /// Free data.
-        metadata: Metadata,
-    }
-}
-
-wire! {
-    /// Event of type `agent_update`.
-    AgentUpdate {
-        /// The agent.
-        agent_id: String,
-        /// Its new state.
-        status: AgentStatus,
-    } maybe {
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// RFC 3339. The daemon sets it if absent.
-        timestamp: String,
-        /// Why the agent is in state `error`.
-        error_message: String,
-        /// Free data.
-        metadata: Metadata,
-    }
-}
-
-wire! {
-    /// Event of type `memory_update`.
-    MemoryUpdate {
-        /// The memory.
-        memory_id: String,
-        /// The agent that the memory belongs to.
-        agent_id: String,
-        /// What happened to the memory.
-        operation: Operation,
-    } maybe {
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// RFC 3339. The daemon sets it if absent.
-        timestamp: String,
-        /// The user whom the memory is about.
-        user_id: String,
-        /// Free data.
-        metadata: Metadata,
-    }
-}
-
-wire! {
-    /// Event of type `stream_chunk`.
-    StreamChunk {
-        /// The stream that the chunk belongs to.
-        request_id: String,
-        /// The text; may be empty.
-        chunk: String,
-        /// Whether it is the last chunk of the stream.
-        is_final: bool,
-    } maybe {
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// RFC 3339. The daemon sets it if absent.
-        timestamp: String,
-        /// Its number in the stream.
-        index: u64,
-        /// If several chunks were merged, the number of the first.
-        first_index: u64,
-        /// The agent that writes the text.
-        agent_id: String,
-        /// The user who receives it.
-        user_id: String,
-        /// Free data.
-        metadata: Metadata,
-    }
-}
-
-wire! {
-    /// Event of type `error`.
-    ErrorEvent {
-        /// Error code, for programs.
-        code: String,
-        /// Error text, for people.
-        message: String,
-    } maybe {
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// RFC 3339. The daemon sets it if absent.
-        timestamp: String,
-        /// The agent that it concerns.
-        agent_id: String,
-        /// The user who receives it.
-        user_id: String,
-        /// The stream that it concerns.
-        request_id: String,
-    }
-}
-
-wire! {
-    /// Event of type `custom`.
-    Custom {
-        /// Channel name, up to 200 bytes, with levels separated by `/`.
-        channel: String,
-        /// Any JSON.
-        data: Value,
-    } maybe {
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// RFC 3339. The daemon sets it if absent.
-        timestamp: String,
-        /// The user who receives it; absent: the whole organization.
-        user_id: String,
-        /// The agent that it concerns.
-        agent_id: String,
-    }
-}
-
 /// Defines an enum of known words that also accepts words added later.
 macro_rules! words {
     ($case:literal $(#[$about:meta])* $name:ident { $(#[$first_about:meta])* $first:ident, $($(#[$one:meta])* $word:ident,)* }) => {
@@ -196,55 +48,6 @@ macro_rules! words {
     };
 }
 pub(super) use words;
-
-words! {
-    "lowercase"
-    /// The role of a message's sender.
-    Role {
-        /// A person.
-        User,
-        /// The agent.
-        Assistant,
-        /// The party that configured the agent.
-        System,
-        /// A tool that the agent used.
-        Tool,
-    }
-}
-
-words! {
-    "lowercase"
-    /// The state of an agent.
-    AgentStatus {
-        /// It is idle.
-        Idle,
-        /// It is thinking.
-        Thinking,
-        /// It is using a tool.
-        Executing,
-        /// It is waiting for somebody.
-        Waiting,
-        /// It has failed.
-        Error,
-        /// It was created.
-        Created,
-        /// It was deleted.
-        Deleted,
-    }
-}
-
-words! {
-    "lowercase"
-    /// What happened to a memory.
-    Operation {
-        /// It was created.
-        Created,
-        /// It was changed.
-        Updated,
-        /// It was deleted.
-        Deleted,
-    }
-}
 
 impl Event {
     /// Creates a message between a user and an agent.

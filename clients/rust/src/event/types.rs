@@ -1,0 +1,211 @@
+//! The types of events and their fields. Do not edit the generated part: it is written from the daemon's table of
+//! events (`src/event/table.rs`), by `just api-docs`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Metadata, wire, words};
+
+// Generated from src/event/table.rs of the daemon.
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A chat message.
+    Message(Message),
+    /// An agent was created, changed or deleted, or has a new status.
+    AgentUpdate(AgentUpdate),
+    /// A memory was created, changed or deleted.
+    MemoryUpdate(MemoryUpdate),
+    /// A chunk of an LLM's output.
+    StreamChunk(StreamChunk),
+    /// Something failed.
+    Error(ErrorEvent),
+    /// Anything else, on a named channel.
+    Custom(Custom),
+    /// An event that this version does not know, with its `type` and all other fields.
+    #[serde(untagged)]
+    Other(Map<String, Value>),
+}
+
+wire! {
+    /// Event of type `message`.
+    Message {
+        /// The agent that the event is about.
+        agent_id: String,
+        /// The text of the message.
+        content: String,
+    } maybe {
+        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+        /// The message's id. If you set it, the message is published only once within 24 hours.
+        message_id: String,
+        /// The user who may see the event. If absent, everyone in the organization may.
+        user_id: String,
+        /// The author's role.
+        role: Role,
+        /// Any JSON object.
+        metadata: Metadata,
+        /// When it happened. Defaults to the time of receipt.
+        timestamp: String,
+    }
+}
+
+wire! {
+    /// Event of type `agent_update`.
+    AgentUpdate {
+        /// The agent that the event is about.
+        agent_id: String,
+        /// The agent's status.
+        status: AgentStatus,
+    } maybe {
+        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+        /// Why the agent failed.
+        error_message: String,
+        /// Any JSON object.
+        metadata: Metadata,
+        /// When it happened. Defaults to the time of receipt.
+        timestamp: String,
+    }
+}
+
+wire! {
+    /// Event of type `memory_update`.
+    MemoryUpdate {
+        /// The memory.
+        memory_id: String,
+        /// The agent that the event is about.
+        agent_id: String,
+        /// What happened to the memory.
+        operation: Operation,
+    } maybe {
+        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+        /// The user who may see the event. If absent, everyone in the organization may.
+        user_id: String,
+        /// Any JSON object.
+        metadata: Metadata,
+        /// When it happened. Defaults to the time of receipt.
+        timestamp: String,
+    }
+}
+
+wire! {
+    /// Event of type `stream_chunk`.
+    StreamChunk {
+        /// The stream.
+        request_id: String,
+        /// The next piece of text. May be empty.
+        chunk: String,
+        /// True for the last chunk of the stream.
+        is_final: bool,
+    } maybe {
+        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+        /// The chunk's position in the stream.
+        index: u64,
+        /// The index of the first of several merged chunks; `index` is that of the last.
+        first_index: u64,
+        /// The agent that the event is about.
+        agent_id: String,
+        /// The user who may see the event. If absent, everyone in the organization may.
+        user_id: String,
+        /// Any JSON object.
+        metadata: Metadata,
+        /// When it happened. Defaults to the time of receipt.
+        timestamp: String,
+    }
+}
+
+wire! {
+    /// Event of type `error`.
+    ErrorEvent {
+        /// A code for programs.
+        code: String,
+        /// A message for people.
+        message: String,
+    } maybe {
+        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+        /// The agent that the event is about.
+        agent_id: String,
+        /// The user who may see the event. If absent, everyone in the organization may.
+        user_id: String,
+        /// The stream that failed.
+        request_id: String,
+        /// When it happened. Defaults to the time of receipt.
+        timestamp: String,
+    }
+}
+
+wire! {
+    /// Event of type `custom`.
+    Custom {
+        /// Names separated by single slashes, without `*`.
+        channel: String,
+        /// Any JSON.
+        data: Value,
+    } maybe {
+        /// The event's id, which is also its cursor. The daemon sets it.
+        id: String,
+        /// The user who may see the event. If absent, everyone in the organization may.
+        user_id: String,
+        /// The agent that the event is about.
+        agent_id: String,
+        /// When it happened. Defaults to the time of receipt.
+        timestamp: String,
+    }
+}
+
+words! {
+    "snake_case"
+    /// The role of a message's author.
+    Role {
+        /// A person.
+        User,
+        /// The agent.
+        Assistant,
+        /// The party that configured the agent.
+        System,
+        /// A tool that the agent used.
+        Tool,
+    }
+}
+
+words! {
+    "snake_case"
+    /// The status of an agent.
+    AgentStatus {
+        /// It is idle.
+        Idle,
+        /// It is thinking.
+        Thinking,
+        /// It is using a tool.
+        Executing,
+        /// It is waiting for somebody.
+        Waiting,
+        /// It has failed.
+        Error,
+        /// It was created.
+        Created,
+        /// It was deleted.
+        Deleted,
+    }
+}
+
+words! {
+    "snake_case"
+    /// What happened to a memory.
+    Operation {
+        /// It was created.
+        Created,
+        /// It was changed.
+        Updated,
+        /// It was deleted.
+        Deleted,
+    }
+}
+// End.
