@@ -140,8 +140,12 @@ impl UserService<'_> {
     }
 
     /// The organization that a manager names: its own, or any for the operator.
-    fn target(&self, by: &Authorized<Manage>, org_id: Option<&str>) -> Result<Arc<Organization>, UserError> {
-        Ok(self.auth.find_organization(by, org_id)?)
+    fn target(
+        &self,
+        right: &Authorized<Manage>,
+        org_id: Option<&str>,
+    ) -> Result<Arc<Organization>, UserError> {
+        Ok(self.auth.find_organization(right, org_id)?)
     }
 
     pub(super) async fn lock(&self, tenant: TenantId, kind: &str, id: &str) -> Arc<KeyGuards> {
@@ -169,15 +173,15 @@ impl UserService<'_> {
 /// [`UserError`]; `Conflict` if a user has this email already.
 pub async fn register(
     service: UserService<'_>,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     new: NewUser,
     response_rows: impl FnOnce(&User, &Organization) -> Rows,
 ) -> Result<(User, Arc<Organization>), UserError> {
-    let organization = service.target(by, org_id)?;
+    let organization = service.target(right, org_id)?;
     let tenant = organization.tenant;
-    within(by, new.role)?;
-    by.principal().check_lasting()?;
+    check_role(right, new.role)?;
+    right.principal().check_lasting()?;
     let (email, name) = (email(&new.email)?, name(new.name)?);
     let timezone = check_name("timezone", new.timezone)?;
     new.password.check_new().map_err(|reason| UserError::invalid("password", reason))?;
@@ -187,7 +191,7 @@ pub async fn register(
     if read.map_err(ResourceError::Read)?.is_some() {
         return Err(ResourceError::Conflict("a user with this email exists".into()).into());
     }
-    let place = service.auth.passwords().setter(by.principal().tenant)?;
+    let place = service.auth.passwords().setter(right.principal().tenant)?;
     let password = service.auth.passwords().hash(&place, new.password).await?;
     drop(place);
     let now_ms = service.now_ms();
@@ -210,7 +214,7 @@ pub async fn register(
     rows.put_row(tenant, EMAILS, &user.email, user.id.as_bytes()).map_err(ResourceError::TooLarge)?;
     let room = service.tenants.store().reserve(tenant, rows.growth()).map_err(PublishError::from);
     rows.hold_reservation(room.map_err(ResourceError::Publish)?);
-    service.commit(service.auth.actor(by), rows).await?;
+    service.commit(service.auth.actor(right), rows).await?;
     Ok((user, organization))
 }
 
@@ -256,27 +260,27 @@ pub async fn change_me(
 /// [`ResourceError::Changed`].
 pub async fn set_role(
     service: UserService<'_>,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     id: &str,
     version: Option<u64>,
     role: Role,
 ) -> Result<(User, Arc<Organization>), UserError> {
-    let organization = service.target(by, org_id)?;
+    let organization = service.target(right, org_id)?;
     let guard = service.lock(organization.tenant, "user", id).await;
     let old = service.user(organization.tenant, id).await?;
     check_version(version, old.version)?;
-    within(by, role)?;
-    within(by, old.role)?;
+    check_role(right, role)?;
+    check_role(right, old.role)?;
     if !old.role.scopes().covers(role.scopes()) {
-        by.principal().check_lasting()?;
+        right.principal().check_lasting()?;
     }
     if old.role == role {
-        service.auth.actor(by).confirm().map_err(AdminError::Ended)?;
+        service.auth.actor(right).confirm().map_err(AdminError::Ended)?;
         return Ok((old, organization));
     }
     let user =
-        end(service, service.auth.actor(by), organization.tenant, &old, guard, |user| user.role = role)
+        end(service, service.auth.actor(right), organization.tenant, &old, guard, |user| user.role = role)
             .await?;
     Ok((user, organization))
 }
@@ -310,15 +314,15 @@ pub(super) async fn end(
 /// The same as [`Auth::set_disabled`].
 pub async fn set_disabled(
     service: UserService<'_>,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     id: &str,
     disabled: bool,
 ) -> Result<(), UserError> {
-    let tenant = service.target(by, org_id)?.tenant;
+    let tenant = service.target(right, org_id)?.tenant;
     let _guard = service.lock(tenant, "user", id).await; // the lock keeps the user's role unchanged
     let user: Option<User> = record::get(service.tenants.store(), tenant, id).await?;
-    Ok(service.auth.set_disabled(by, org_id, id, user.map(|user| user.role), disabled).await?)
+    Ok(service.auth.set_disabled(right, org_id, id, user.map(|user| user.role), disabled).await?)
 }
 
 /// Deletes a user. Their password and tokens are no longer valid, and their data is erased soon.
@@ -327,16 +331,16 @@ pub async fn set_disabled(
 /// `Forbidden` if the role exceeds the caller's own rights; `NotFound`; [`ResourceError::Changed`].
 pub async fn delete(
     service: UserService<'_>,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     id: &str,
     version: Option<u64>,
 ) -> Result<(), UserError> {
-    let tenant = service.target(by, org_id)?.tenant;
+    let tenant = service.target(right, org_id)?.tenant;
     let guard = service.lock(tenant, "user", id).await;
     let user = service.user(tenant, id).await?;
     check_version(version, user.version)?;
-    within(by, user.role)?;
+    check_role(right, user.role)?;
     service.writable()?;
     let since_ms = service.auth.next_valid_since(tenant, id).max(user.good_since_ms.saturating_add(1));
     let mut rows = Rows::new();
@@ -347,7 +351,7 @@ pub async fn delete(
     rows.delete_row(tenant, EMAILS, &user.email);
     rows.erase_user(tenant, id).map_err(ResourceError::TooLarge)?;
     PendingUserErasure::begin(&mut rows, tenant, id, service.now_ms())?;
-    service.auth.end_tokens(service.auth.actor(by), tenant, id, since_ms, rows).await?;
+    service.auth.end_tokens(service.auth.actor(right), tenant, id, since_ms, rows).await?;
     if let Some(tenant) = service.tenants.get(tenant) {
         // connections that are behind read the log from now on, where the user's events are being erased
         service.tenants.forget_frames(&tenant);
@@ -361,11 +365,11 @@ pub async fn delete(
 /// `NotFound`.
 pub async fn get(
     service: UserService<'_>,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     id: &str,
 ) -> Result<(User, Arc<Organization>), UserError> {
-    let organization = service.target(by, org_id)?;
+    let organization = service.target(right, org_id)?;
     Ok((service.user(organization.tenant, id).await?, organization))
 }
 
@@ -378,19 +382,19 @@ pub type UserPage = (Vec<User>, Option<PageStart>);
 /// `NotFound` for the organization.
 pub async fn list(
     service: UserService<'_>,
-    by: &Authorized<Manage>,
+    right: &Authorized<Manage>,
     org_id: Option<&str>,
     page: &PageRequest,
 ) -> Result<(UserPage, Arc<Organization>), UserError> {
-    let organization = service.target(by, org_id)?;
+    let organization = service.target(right, org_id)?;
     let store = service.tenants.store();
     Ok((record::list(store, organization.tenant, Group::new(List::AllUsers, &[]), page).await?, organization))
 }
 
 /// Checks that a role does not exceed the caller's rights: no one may grant or take away more than they have.
 /// Users are not narrowed, so a narrowed credential may not create or change any.
-fn within(by: &Authorized<Manage>, role: Role) -> Result<(), UserError> {
-    let own = by.principal();
+fn check_role(right: &Authorized<Manage>, role: Role) -> Result<(), UserError> {
+    let own = right.principal();
     if !own.narrowing.is_none() {
         return Err(ResourceError::Forbidden("a narrowed credential cannot give or take roles").into());
     }

@@ -49,7 +49,7 @@ pub(super) fn of_query(query: &str, prefix: bool) -> Vec<QueryTerm> {
     for piece in query.split_whitespace() {
         let mut ends = None;
         read(piece, |found| {
-            if found.place == Place::Tail {
+            if found.position == WordPosition::Tail {
                 return; // its pairs are more specific
             }
             let known = words.iter().position(|word| word.term == found.text);
@@ -57,7 +57,7 @@ pub(super) fn of_query(query: &str, prefix: bool) -> Vec<QueryTerm> {
             if known.is_none() {
                 words.push(QueryTerm { term: found.text.to_owned(), prefix: false });
             }
-            words[at].prefix |= found.place == Place::Alone;
+            words[at].prefix |= found.position == WordPosition::Alone;
             ends = Some(at);
         });
         if let Some(at) = ends {
@@ -73,7 +73,7 @@ pub(super) fn of_query(query: &str, prefix: bool) -> Vec<QueryTerm> {
 
 /// Position of a word in its run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum WordPosition {
     /// A word, or a pair of characters.
     Whole,
     /// The last character of a run of pairs.
@@ -84,7 +84,7 @@ enum Place {
 
 struct Found<'a> {
     text: &'a str,
-    place: Place,
+    position: WordPosition,
 }
 
 /// Calls `each` for every word of `text`, in order. A word is cut at [`TERM_BYTES`].
@@ -99,14 +99,17 @@ fn read(text: &str, mut each: impl FnMut(Found<'_>)) {
         let unspaced = is_word && is_unspaced(c);
         if let Some((before, paired)) = run {
             if unspaced {
-                each(Found { text: [before, c].iter().collect::<String>().as_str(), place: Place::Whole });
+                each(Found {
+                    text: [before, c].iter().collect::<String>().as_str(),
+                    position: WordPosition::Whole,
+                });
             } else {
-                let place = if paired { Place::Tail } else { Place::Alone };
-                each(Found { text: before.encode_utf8(&mut utf8), place });
+                let position = if paired { WordPosition::Tail } else { WordPosition::Alone };
+                each(Found { text: before.encode_utf8(&mut utf8), position });
             }
         }
         if (unspaced || !is_word) && !word.is_empty() {
-            each(Found { text: &word, place: Place::Whole });
+            each(Found { text: &word, position: WordPosition::Whole });
             word.clear();
         }
         run = unspaced.then_some((c, run.is_some()));

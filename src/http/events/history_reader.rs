@@ -198,17 +198,17 @@ impl Progress {
 
     /// Calls [`Progress::take`] for a whole page, without examining each event if all of them match.
     fn take_page(&mut self, reader: &HistoryReader, page: &Page) -> bool {
-        let (whole, places) = page.whole();
+        let (whole, indexes) = page.whole();
         if !reader.selection.matches_all(whole.has_users()) {
             return self.take_frames(reader, page.frames().iter(), usize::MAX);
         }
         let events =
-            places.clone().filter_map(|at| Some((whole.events().sequence(at)?, Some(whole.json(at)))));
+            indexes.clone().filter_map(|at| Some((whole.events().sequence(at)?, Some(whole.json(at)))));
         // Framing an event takes more than a comma, so there is room for all of them.
         let left = reader.limit.saturating_sub(self.found);
         self.part
             .tail
-            .reserve(whole.bytes_of(places.start..places.end.min(places.start.saturating_add(left))));
+            .reserve(whole.bytes_of(indexes.start..indexes.end.min(indexes.start.saturating_add(left))));
         self.take(reader.limit, events, usize::MAX)
     }
 
@@ -219,14 +219,14 @@ impl Progress {
         if self.bytes == 0 && left > 0 {
             count = count.max(1);
         }
-        let places = *from..from.saturating_add(count).min(page.events().len());
-        if let Some(last) = places.end.checked_sub(1).filter(|last| last >= from) {
-            self.part.push_slice(page.json(places.clone(), self.found > 0));
-            self.bytes += page.json_len(places.clone());
-            self.found += places.len();
+        let indexes = *from..from.saturating_add(count).min(page.events().len());
+        if let Some(last) = indexes.end.checked_sub(1).filter(|last| last >= from) {
+            self.part.push_slice(page.json(indexes.clone(), self.found > 0));
+            self.bytes += page.json_len(indexes.clone());
+            self.found += indexes.len();
             self.position = page.events().sequence(last).unwrap_or(self.position);
         }
-        places.end == page.events().len()
+        indexes.end == page.events().len()
     }
 
     fn take_frames<'f>(

@@ -95,7 +95,7 @@ async fn register_user(
         timezone: body.timezone,
         role: body.role,
     };
-    let digest = recognizable(request, &right, org_id.as_deref(), &new).await?;
+    let digest = request_digest(request, &right, org_id.as_deref(), &new).await?;
     let guard = match idempotency::begin(request.shared(), request, &right, &digest).await? {
         KeyedRequest::First(guard) => guard,
         KeyedRequest::Repeat(answer) => return Ok(answer),
@@ -113,7 +113,7 @@ async fn register_user(
 
 /// Returns what distinguishes one registration from another with the same `Idempotency-Key`. Instead of the
 /// password it has a digest that is as hard to invert as the password's hash. Empty if there is no key.
-async fn recognizable(
+async fn request_digest(
     request: &ApiRequest,
     right: &Authorized<Manage>,
     org_id: Option<&str>,
