@@ -26,12 +26,6 @@ const DRAWS_PER_SECOND: u8 = 5;
 #[derive(Debug)]
 pub(crate) struct Shown(ProgressBar);
 
-impl Default for Shown {
-    fn default() -> Self {
-        Shown::new()
-    }
-}
-
 impl Shown {
     /// Creates a bar without a stage.
     pub(crate) fn new() -> Shown {

@@ -35,9 +35,3 @@ impl BurstPacer {
         }
     }
 }
-
-impl Default for BurstPacer {
-    fn default() -> BurstPacer {
-        BurstPacer::new()
-    }
-}

@@ -2,12 +2,12 @@
 //! buffer per connection.
 //!
 //! * [`Engine::turn`] takes what the kernel has ready and passes each message to a [`Handler`]. A mode acts
-//!   between turns (publishes, opens, closes). So a watch never sees a partly changed engine, and a key is
+//!   between turns (publishes, opens, closes). So a handler never sees a partly changed engine, and a key is
 //!   not reused within a turn.
 //! * Sockets are edge-triggered: they are read until a read is short. A connection made
 //!   [`set_paused`](Engine::set_paused) is never read.
 //! * Reading copies and allocates only the tail of a message that the end of a read cut off.
-//! * The engine counts nothing. The watch interprets messages.
+//! * The engine counts nothing. The handler interprets messages.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -40,7 +40,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// After this time without events, no repeat is expected any more; and how often it is awaited at most.
 const QUIET: Duration = Duration::from_millis(50);
 const QUIETS: usize = 100;
-const MODES_OWN: u64 = u64::MAX;
+const MODE_DESCRIPTOR: u64 = u64::MAX;
 
 /// The index of a connection. It is reused after the connection has ended.
 pub(crate) type Key = usize;
@@ -133,7 +133,7 @@ struct Conn {
     out_at: usize,
     tag: usize,
     /// True if the connection is not read.
-    deaf: bool,
+    paused: bool,
     /// The code of a received Close.
     closed: Option<u16>,
 }
@@ -149,7 +149,7 @@ pub(crate) struct Engine {
     opened: u32,
     bursts: Option<BurstPacer>,
     /// Ended connections whose slots are released at the end of the turn.
-    gone: Vec<Key>,
+    ended: Vec<Key>,
 }
 
 impl AsFd for Engine {
@@ -176,7 +176,7 @@ impl Engine {
             scan: Scan::new(),
             opened: 0,
             bursts: None,
-            gone: Vec::new(),
+            ended: Vec::new(),
         })
     }
 
@@ -207,7 +207,7 @@ impl Engine {
             out: request.to_vec(),
             out_at: 0,
             tag,
-            deaf: false,
+            paused: false,
             closed: None,
         });
         Ok(key)
@@ -231,9 +231,9 @@ impl Engine {
     }
 
     /// Watches a descriptor of the mode (an eventfd, a timer, another engine). It ends a turn and calls no
-    /// watch.
+    /// handler.
     pub(crate) fn watch(&self, fd: impl AsFd) -> Result<(), BenchError> {
-        epoll::add(&self.set, fd, EventData::new_u64(MODES_OWN), EventFlags::IN)
+        epoll::add(&self.set, fd, EventData::new_u64(MODE_DESCRIPTOR), EventFlags::IN)
             .map_err(BenchError::sys("watch a descriptor"))
     }
 
@@ -262,35 +262,35 @@ impl Engine {
     }
 
     /// Stops or resumes reading the connection.
-    pub(crate) fn set_paused(&mut self, key: Key, deaf: bool, watch: &mut impl Handler) {
+    pub(crate) fn set_paused(&mut self, key: Key, paused: bool, handler: &mut impl Handler) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.deaf == deaf {
+        if conn.paused == paused {
             return;
         }
-        conn.deaf = deaf;
+        conn.paused = paused;
         // The socket is removed from the set, so that incoming data does not wake the thread. A closed socket
         // is in no set, so there is nothing to do.
-        if deaf {
+        if paused {
             let _ = epoll::delete(&self.set, &conn.stream);
         } else {
             let _ = epoll::add(&self.set, &conn.stream, EventData::new_u64(key as u64), interest());
-            self.read(key, watch); // its edge was reported earlier
+            self.read(key, handler); // its edge was reported earlier
             self.sweep();
         }
     }
 
-    /// Closes a connection without calling a watch. A watch must not call this (it cannot).
+    /// Closes a connection without calling a handler. A handler must not call this (it cannot).
     pub(crate) fn close(&mut self, key: Key) {
         self.conns.try_remove(key);
     }
 
-    /// Closes all connections without calling a watch.
+    /// Closes all connections without calling a handler.
     pub(crate) fn close_all(&mut self) {
         self.conns.clear();
     }
 
     /// Serves what is ready, and waits up to `timeout` for it. Returns true if anything was ready.
-    pub(crate) fn turn(&mut self, timeout: Duration, watch: &mut impl Handler) -> Result<bool, BenchError> {
+    pub(crate) fn turn(&mut self, timeout: Duration, handler: &mut impl Handler) -> Result<bool, BenchError> {
         let timeout =
             Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let mut ready = std::mem::take(&mut self.ready);
@@ -304,7 +304,7 @@ impl Engine {
                 bursts.pause();
             }
             let data = event.data.u64();
-            if data == MODES_OWN {
+            if data == MODE_DESCRIPTOR {
                 continue;
             }
             let (key, flags) = (data as usize, event.flags);
@@ -312,7 +312,7 @@ impl Engine {
                 self.flush(key);
             }
             if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
-                self.read(key, watch);
+                self.read(key, handler);
             }
         }
         let any = !ready.is_empty();
@@ -323,7 +323,7 @@ impl Engine {
 
     /// Releases the slots of ended connections.
     fn sweep(&mut self) {
-        for key in self.gone.drain(..) {
+        for key in self.ended.drain(..) {
             self.conns.try_remove(key);
         }
     }
@@ -341,9 +341,9 @@ impl Engine {
         conn.out_at = 0;
     }
 
-    fn read(&mut self, key: Key, watch: &mut impl Handler) {
+    fn read(&mut self, key: Key, handler: &mut impl Handler) {
         let Some(conn) = self.conns.get_mut(key) else { return };
-        if conn.deaf || self.gone.contains(&key) {
+        if conn.paused || self.ended.contains(&key) {
             return;
         }
         let end = loop {
@@ -359,7 +359,7 @@ impl Engine {
                 },
             };
             let filled = held + read;
-            let used = match deliver(conn, key, &self.scratch[..filled], &self.scan, watch) {
+            let used = match deliver(conn, key, &self.scratch[..filled], &self.scan, handler) {
                 Ok(used) => used,
                 Err(message::Malformed::Frame | message::Malformed::Head | message::Malformed::Length) => {
                     break Ended::Malformed;
@@ -374,9 +374,9 @@ impl Engine {
                 break Ended::Malformed; // a message longer than the buffer
             }
         };
-        watch.on_event(key, conn.tag, ConnEvent::Ended(end));
+        handler.on_event(key, conn.tag, ConnEvent::Ended(end));
         let _ = epoll::delete(&self.set, &conn.stream); // closed at the end of the turn in any case
-        self.gone.push(key);
+        self.ended.push(key);
     }
 }
 
@@ -385,25 +385,25 @@ const fn interest() -> EventFlags {
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET)
 }
 
-/// Passes every whole message of `buf` to the watch. Returns the number of their bytes.
+/// Passes every whole message of `buf` to the handler. Returns the number of their bytes.
 fn deliver(
     conn: &mut Conn,
     key: Key,
     buf: &[u8],
     scan: &Scan,
-    watch: &mut impl Handler,
+    handler: &mut impl Handler,
 ) -> Result<usize, message::Malformed> {
     let mut at = 0;
     while let Some((used, message)) = message::next(&mut conn.phase, &buf[at..])? {
         at += used;
         match message {
             Message::Text(text) => match scan.find(text) {
-                Some(stamp) => watch.on_event(key, conn.tag, ConnEvent::Event(stamp, text)),
-                None => watch.on_event(key, conn.tag, ConnEvent::Text(text)),
+                Some(stamp) => handler.on_event(key, conn.tag, ConnEvent::Event(stamp, text)),
+                None => handler.on_event(key, conn.tag, ConnEvent::Text(text)),
             },
-            Message::Open => watch.on_event(key, conn.tag, ConnEvent::Open),
+            Message::Open => handler.on_event(key, conn.tag, ConnEvent::Open),
             Message::Answer { status, body } => {
-                watch.on_event(key, conn.tag, ConnEvent::Answer { status, body })
+                handler.on_event(key, conn.tag, ConnEvent::Answer { status, body })
             }
             Message::Close(code) => conn.closed = Some(code),
             Message::Ping(payload) => {

@@ -10,5 +10,7 @@ pub(crate) mod interval;
 pub(crate) mod measured_load;
 pub(crate) mod probes;
 pub(crate) mod quiet_tenant;
+pub(crate) mod stall_detector;
 pub(crate) mod subscriber_threads;
 pub(crate) mod subscribers;
+pub(crate) mod wave;

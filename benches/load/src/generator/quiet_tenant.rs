@@ -21,7 +21,7 @@ use super::delivery_check::{self, Tally};
 use super::engine::{ConnEvent, Engine, Handler, Key, is_type};
 use super::interval::Interval;
 use super::probes::{PROBES, ProbeTimes, Probes};
-use super::subscribers::StallDetector;
+use super::stall_detector::StallDetector;
 use crate::error::BenchError;
 use crate::report::DeliveryFaults;
 use crate::target::tenants::{Buckets, Tenant, stats};

@@ -14,7 +14,8 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::engine::Engine;
-use super::subscribers::{StallDetector, Subscribers, WINDOW};
+use super::stall_detector::StallDetector;
+use super::subscribers::{Subscribers, WINDOW};
 use crate::error::BenchError;
 use crate::progress::{Progress, Silent};
 use crate::report::DeliveryFaults;

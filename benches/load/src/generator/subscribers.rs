@@ -7,12 +7,13 @@
 //! * This file only counts. The mode decides what a loss means.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use super::delivery_check::{self, Tally};
-use super::engine::{ConnEvent, Engine, Handler, Key, TICK, is_type};
+use super::engine::{ConnEvent, Engine, Handler, Key, is_type};
+use super::wave::{JoinWatcher, Wave};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::report::DeliveryFaults;
@@ -25,8 +26,6 @@ use crate::wire::stamp::{Stamp, now_ns};
 pub(crate) const PUBLISHERS: usize = 1 << 32;
 /// Events that may be incomplete at once; a power of two.
 pub(crate) const WINDOW: usize = 4_096;
-/// Connections opened at once. This is below the backlog of every listener.
-const JOINING: usize = 128;
 
 /// The counters of subscribers and publishers.
 #[derive(Debug)]
@@ -142,12 +141,6 @@ impl Subscribers {
     }
 }
 
-impl Default for Subscribers {
-    fn default() -> Self {
-        Subscribers::new()
-    }
-}
-
 impl Handler for Subscribers {
     fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match seen {
@@ -188,82 +181,4 @@ pub(crate) fn record_trouble(trouble: &mut Option<String>, tag: usize, seen: &Co
 /// Returns the error that [`record_trouble`] stored, if any.
 pub(crate) fn check_trouble(trouble: Option<&String>) -> Result<(), BenchError> {
     trouble.map_or(Ok(()), |what| Err(BenchError::Server(what.clone())))
-}
-
-/// A watch that counts the subscribers that become ready.
-pub(crate) trait JoinWatcher: Handler {
-    /// Returns how many are ready, in total.
-    fn joined(&self) -> usize;
-    /// Checks that no error occurred.
-    fn check(&self) -> Result<(), BenchError>;
-}
-
-/// A number of subscribers to connect.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wave<'a> {
-    /// The server to connect to.
-    pub access: &'a Access,
-    /// The transport.
-    pub wire: Wire,
-    /// The tag of the first subscriber. The others follow.
-    pub first: usize,
-    /// The number of subscribers.
-    pub count: usize,
-    /// The longest time without progress.
-    pub patience: Duration,
-}
-
-impl Wave<'_> {
-    /// Opens the subscribers, [`JOINING`] at a time, each with the `request` of its index, and waits until
-    /// all are ready. Returns their keys.
-    pub(crate) fn join<'r>(
-        &self,
-        engine: &mut Engine,
-        watch: &mut impl JoinWatcher,
-        request: impl Fn(usize) -> Cow<'r, [u8]>,
-        progress: &mut dyn Progress,
-    ) -> Result<Vec<Key>, BenchError> {
-        let (count, before) = (self.count, watch.joined());
-        let mut keys = Vec::with_capacity(count);
-        let mut stall = StallDetector::new(self.patience);
-        let mut ready = 0;
-        while ready < count {
-            while keys.len() < count && keys.len() - ready < JOINING {
-                let at = keys.len();
-                keys.push(engine.open(self.access.addr, self.wire, self.first + at, &request(at))?);
-            }
-            engine.turn(TICK, watch)?;
-            watch.check()?;
-            ready = watch.joined() - before;
-            progress.at(ready as u64);
-            stall.check(ready as u64, || format!("{ready} of {count} subscribers are ready"))?;
-        }
-        Ok(keys)
-    }
-}
-
-/// Detects that a number has not changed for too long.
-#[derive(Debug)]
-pub(crate) struct StallDetector {
-    patience: Duration,
-    value: u64,
-    since: Instant,
-}
-
-impl StallDetector {
-    /// Starts now.
-    pub(crate) fn new(patience: Duration) -> StallDetector {
-        StallDetector { patience, value: u64::MAX, since: Instant::now() }
-    }
-
-    /// Checks the current number.
-    pub(crate) fn check(&mut self, value: u64, waiting: impl FnOnce() -> String) -> Result<(), BenchError> {
-        if value != self.value {
-            self.value = value;
-            self.since = Instant::now();
-        } else if self.since.elapsed() > self.patience {
-            return Err(BenchError::Stalled { seconds: self.patience.as_secs(), waiting: waiting() });
-        }
-        Ok(())
-    }
 }

@@ -18,7 +18,8 @@ use crate::common::{Common, help};
 use crate::error::BenchError;
 use crate::generator::delivery_check::{self, Tally};
 use crate::generator::engine::{ConnEvent, Engine, Handler, Key, TICK, until_quiet};
-use crate::generator::subscribers::{StallDetector, record_trouble};
+use crate::generator::stall_detector::StallDetector;
+use crate::generator::subscribers::record_trouble;
 use crate::progress::Progress;
 use crate::report::footprint::Footprint;
 use crate::report::histogram;
@@ -106,7 +107,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.readers
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Args { common, by, readers, megabytes, size, array, rest } = args;
     common.daemon_alone()?;

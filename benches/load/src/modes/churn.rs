@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::common::{Common, help};
 use crate::error::BenchError;
 use crate::generator::engine::{ConnEvent, Engine, Handler, Key, TICK, is_type};
-use crate::generator::subscribers::StallDetector;
+use crate::generator::stall_detector::StallDetector;
 use crate::progress::Progress;
 use crate::report::meter::Meter;
 use crate::report::{Rate, Report};
@@ -51,7 +51,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.concurrent
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Args { common, connects, concurrent, .. } = args;
     if *connects == 0 || *concurrent == 0 || common.runs == 0 {

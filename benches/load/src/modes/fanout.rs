@@ -17,8 +17,9 @@ use crate::common::{Common, help};
 use crate::error::BenchError;
 use crate::generator::delivery_check::AHEAD;
 use crate::generator::engine::{Engine, Key, TICK, until_quiet};
+use crate::generator::stall_detector::StallDetector;
 use crate::generator::subscriber_threads::{Size, SubscriberThreads};
-use crate::generator::subscribers::{PUBLISHERS, StallDetector, WINDOW};
+use crate::generator::subscribers::{PUBLISHERS, WINDOW};
 use crate::progress::Progress;
 use crate::report::histogram;
 use crate::report::meter::{IntervalUsage, Meter};
@@ -95,7 +96,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.subscribers
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(args)?;
     let common = &args.common;

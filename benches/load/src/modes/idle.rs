@@ -82,7 +82,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     }
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Args { common, transport, connections, streams_per_connection, rest } = args;
     let h2 = *transport == Transport::H2;

@@ -13,7 +13,8 @@ use serde_json::json;
 use crate::common::{Common, help};
 use crate::error::BenchError;
 use crate::generator::engine::{Engine, TICK, until_quiet};
-use crate::generator::subscribers::{PUBLISHERS, StallDetector, Subscribers};
+use crate::generator::stall_detector::StallDetector;
+use crate::generator::subscribers::{PUBLISHERS, Subscribers};
 use crate::progress::Progress;
 use crate::report::meter::Meter;
 use crate::report::{DeliveryFaults, Rate, Report};
@@ -57,7 +58,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.subscribers
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Args { common, subscribers, rate, seconds, size, .. } = args;
     if *subscribers == 0 || *seconds == 0 || common.runs == 0 || !(0.01..=1e6).contains(rate) {

@@ -68,7 +68,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.clients
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Args { common, clients, agents, users, seconds, rest, size } = args;
     common.daemon_alone()?;

@@ -1,7 +1,7 @@
 //! The modes: what a load is, and which figures it yields.
 //!
 //! A mode is a file with its flags, `Args`, and the functions `connections` (how many it holds open in this
-//! process) and `run`. It has one row in [`modes!`].
+//! process) and `run`. It has one row in the table below.
 
 mod catchup;
 mod churn;

@@ -19,7 +19,8 @@ use crate::error::BenchError;
 use crate::generator::engine::{ConnEvent, Engine, Handler, Key, is_type};
 use crate::generator::interval::{self, Interval};
 use crate::generator::quiet_tenant::{self, QuietTenant};
-use crate::generator::subscribers::{JoinWatcher, PUBLISHERS, Wave, check_trouble, record_trouble};
+use crate::generator::subscribers::{PUBLISHERS, check_trouble, record_trouble};
+use crate::generator::wave::{JoinWatcher, Wave};
 use crate::progress::Progress;
 use crate::report::meter::{IntervalUsage, Meter};
 use crate::report::{Rate, Report};
@@ -90,7 +91,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.subscribers
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(args)?;
     let Args { subscribers, stalled, publishers, array, size, live, rate, durable, .. } = args;

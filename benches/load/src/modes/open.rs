@@ -69,7 +69,6 @@ pub(crate) fn connections(_: &Args) -> usize {
     CLIENTS
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let Args { common, gigabytes, size, cold } = args;
     common.daemon_alone()?;

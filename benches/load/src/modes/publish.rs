@@ -144,7 +144,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.clients
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(args)?;
     let Args { common, clients, batch, organizations, seconds, size, .. } = args;

@@ -22,9 +22,9 @@ use crate::generator::delivery_check::{self, Tally};
 use crate::generator::engine::{ConnEvent, Engine, Handler, Key, TICK, is_type, until_quiet};
 use crate::generator::interval;
 use crate::generator::quiet_tenant::{self, QuietTenant};
-use crate::generator::subscribers::{
-    JoinWatcher, PUBLISHERS, StallDetector, Wave, check_trouble, record_trouble,
-};
+use crate::generator::stall_detector::StallDetector;
+use crate::generator::subscribers::{PUBLISHERS, check_trouble, record_trouble};
+use crate::generator::wave::{JoinWatcher, Wave};
 use crate::progress::Progress;
 use crate::report::histogram;
 use crate::report::meter::Meter;
@@ -85,7 +85,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.subscribers
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     check(args)?;
     let Args { subscribers, behind, array, size, live, rate, .. } = args;

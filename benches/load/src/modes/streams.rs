@@ -22,9 +22,9 @@ use crate::common::{Common, help};
 use crate::error::BenchError;
 use crate::generator::delivery_check::Tally;
 use crate::generator::engine::{ConnEvent, Engine, Handler, Key, TICK, is_type, until_quiet};
-use crate::generator::subscribers::{
-    JoinWatcher, PUBLISHERS, StallDetector, Wave, check_trouble, record_trouble,
-};
+use crate::generator::stall_detector::StallDetector;
+use crate::generator::subscribers::{PUBLISHERS, check_trouble, record_trouble};
+use crate::generator::wave::{JoinWatcher, Wave};
 use crate::progress::Progress;
 use crate::report::histogram;
 use crate::report::meter::{IntervalUsage, Meter};
@@ -79,7 +79,6 @@ pub(crate) fn connections(args: &Args) -> usize {
     args.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX))
 }
 
-/// Runs the mode.
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
     let [few, many] = check(args)?;
     let Args { chunks, array, common, .. } = args;

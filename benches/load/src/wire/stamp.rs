@@ -107,12 +107,6 @@ fn digits(out: &mut [u8], mut value: u64) {
 #[derive(Debug)]
 pub(crate) struct Scan(Finder<'static>);
 
-impl Default for Scan {
-    fn default() -> Self {
-        Scan::new()
-    }
-}
-
 impl Scan {
     /// Creates a scanner.
     pub(crate) fn new() -> Scan {
