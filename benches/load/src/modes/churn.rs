@@ -95,7 +95,7 @@ fn measure(
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let requests = requests(args, target)?;
-    let mut load = Load {
+    let mut connector = Connector {
         engine: Engine::new()?,
         watcher: ReadyWatcher::new()?,
         requests,
@@ -103,12 +103,12 @@ fn measure(
         per_second: Vec::new(),
     };
     let warm_up = (args.connects / 10).clamp(1, 1_000);
-    load.connect(args, target, warm_up, &mut |_| {})?;
-    load.watcher.histogram.reset();
-    load.per_second.clear();
+    connector.connect(args, target, warm_up, &mut |_| {})?;
+    connector.watcher.histogram.reset();
+    connector.per_second.clear();
     progress.begin("connecting", args.connects);
     let meter = Meter::start(target);
-    load.connect(args, target, args.connects, &mut |done| progress.at(done))?;
+    connector.connect(args, target, args.connects, &mut |done| progress.at(done))?;
     let used = meter.used(target);
     let server = target.server;
     report.add(server, "rate", "connects", "1/s", args.connects as f64 / used.elapsed);
@@ -117,15 +117,15 @@ fn measure(
         report.add(server, "cpu", "CPU per connect", "µs", spent.total * each);
         report.add(server, "user", "of it in user space", "µs", spent.user * each);
     }
-    let us = |quantile| load.watcher.histogram.value_at_quantile(quantile) as f64 / 1e3;
+    let us = |quantile| connector.watcher.histogram.value_at_quantile(quantile) as f64 / 1e3;
     report.add(server, "p50", "connect to ready, p50", "µs", us(0.5));
     report.add(server, "p99", "connect to ready, p99", "µs", us(0.99));
-    report.latency(server, "connect to ready", &load.watcher.histogram);
-    report.rates.push(Rate { server, name: "connects", run, per_second: load.per_second });
+    report.latency(server, "connect to ready", &connector.watcher.histogram);
+    report.rates.push(Rate { server, name: "connects", run, per_second: connector.per_second });
     Ok(())
 }
 
-struct Load {
+struct Connector {
     engine: Engine,
     watcher: ReadyWatcher,
     requests: Vec<Vec<u8>>,
@@ -133,7 +133,7 @@ struct Load {
     per_second: Vec<f64>,
 }
 
-impl Load {
+impl Connector {
     /// Opens `count` connections and waits until each was ready and is closed.
     fn connect(
         &mut self,

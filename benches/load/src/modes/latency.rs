@@ -92,7 +92,7 @@ fn measure(
     let mut engine = Engine::new()?;
     let mut subscribers = Subscribers::new();
     subscribers.join(&mut engine, &target.access, args.transport, args.subscribers, patience, progress)?;
-    let mut load = Load {
+    let mut publisher = Publisher {
         key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
         publish: HttpPublish::new(&target.access, false),
         template: Template::custom(0, args.size),
@@ -102,14 +102,14 @@ fn measure(
         request: Vec::new(),
         per_second: Vec::new(),
     };
-    load.publish(WARM_UP, &mut engine, &mut subscribers, &mut |_| {})?;
+    publisher.publish(WARM_UP, &mut engine, &mut subscribers, &mut |_| {})?;
     let events = ((args.rate * args.seconds as f64).ceil() as u64).max(1);
     progress.begin("publishing", events);
     let had = subscribers.deliveries();
     subscribers.record()?;
-    load.per_second.clear();
+    publisher.per_second.clear();
     let meter = Meter::start(target);
-    let published = load.publish(events, &mut engine, &mut subscribers, &mut |done| progress.at(done));
+    let published = publisher.publish(events, &mut engine, &mut subscribers, &mut |done| progress.at(done));
     let spent = meter.used(target).cpu;
     let stalled = BenchError::or_stalled(published)?;
     until_quiet(|wait| engine.turn(wait, &mut subscribers))?;
@@ -125,11 +125,11 @@ fn measure(
     if let Some(spent) = spent {
         report.add(server, "cpu", "CPU per delivery", "µs", spent.total * 1e6 / deliveries.max(1) as f64);
     }
-    report.rates.push(Rate { server, name: "deliveries", run, per_second: load.per_second });
+    report.rates.push(Rate { server, name: "deliveries", run, per_second: publisher.per_second });
     report.count(
         server,
         run,
-        DeliveryFaults { deliveries, ..subscribers.delivery_faults(load.published) },
+        DeliveryFaults { deliveries, ..subscribers.delivery_faults(publisher.published) },
         true,
     );
     if let Some(stalled) = stalled {
@@ -139,7 +139,7 @@ fn measure(
 }
 
 /// The publisher and its schedule.
-struct Load {
+struct Publisher {
     key: usize,
     publish: HttpPublish,
     template: Template,
@@ -150,7 +150,7 @@ struct Load {
     per_second: Vec<f64>,
 }
 
-impl Load {
+impl Publisher {
     /// Publishes `count` times on schedule, and waits until every subscriber has received everything.
     fn publish(
         &mut self,

@@ -140,7 +140,7 @@ fn measure(
     report: &mut Report,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let (loud, quiet) = (Tenant::make(target, "loud")?, Tenant::make(target, "quiet")?);
+    let (busy_org, quiet) = (Tenant::make(target, "busy")?, Tenant::make(target, "quiet")?);
     let other_tenant = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
@@ -156,10 +156,10 @@ fn measure(
     let alone = other_tenant.measure_alone(args.seconds)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
-    let mut flood = Flood::default();
-    join(args, &loud, &mut engine, &mut flood, progress)?;
-    let mut load = Load::open(args, &loud)?;
-    engine.watch(&load.engine)?;
+    let mut busy = BusyTenant::default();
+    join(args, &busy_org, &mut engine, &mut busy, progress)?;
+    let mut publishers = Publishers::open(args, &busy_org)?;
+    engine.watch(&publishers.engine)?;
     // The effect of connecting A's subscribers on B is in neither interval.
     other_tenant.cut()?;
     progress.begin("under load", args.seconds.as_millis() as u64);
@@ -167,9 +167,9 @@ fn measure(
     let (meter, began) = (Meter::start(target), Instant::now());
     let mut end_requested = false;
     let during = loop {
-        load.turn(&mut flood)?;
-        engine.turn(TICK, &mut flood)?;
-        flood.check()?;
+        publishers.turn(&mut busy)?;
+        engine.turn(TICK, &mut busy)?;
+        busy.check()?;
         memory.sample(target);
         progress.at(began.elapsed().as_millis() as u64);
         if !end_requested && began.elapsed() >= args.seconds {
@@ -179,11 +179,11 @@ fn measure(
         if let Some(interval) = other_tenant.poll()? {
             break interval;
         }
-        flood.second(began.elapsed());
+        busy.second(began.elapsed());
     };
     let used = meter.used(target);
     report_quiet(report, run, &alone, &during);
-    report_loud(report, run, &flood, &used);
+    report_busy(report, run, &busy, &used);
     memory.report(target, report);
     Ok(())
 }
@@ -215,35 +215,35 @@ fn report_quiet(report: &mut Report, run: usize, alone: &Interval, during: &Inte
     report.add(daemon, "probes_failed", "of these refused or broken off", "", failed as f64);
 }
 
-fn report_loud(report: &mut Report, run: usize, flood: &Flood, used: &IntervalUsage) {
+fn report_busy(report: &mut Report, run: usize, busy: &BusyTenant, used: &IntervalUsage) {
     let (daemon, elapsed) = (Server::Daemon, used.elapsed);
-    report.add(daemon, "a_rate", "A: events accepted", "1/s", flood.accepted as f64 / elapsed);
-    report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", flood.refused as f64);
-    report.add(daemon, "a_deliveries", "A: deliveries read", "1/s", flood.deliveries as f64 / elapsed);
-    report.add(daemon, "a_gaps", "A: gaps sent to its readers", "", flood.gaps as f64);
-    report.add(daemon, "a_ended", "A: subscribers that were closed", "", flood.ended as f64);
+    report.add(daemon, "a_rate", "A: events accepted", "1/s", busy.accepted as f64 / elapsed);
+    report.add(daemon, "a_refused", "A: publishes refused (503, 429)", "", busy.refused as f64);
+    report.add(daemon, "a_deliveries", "A: deliveries read", "1/s", busy.deliveries as f64 / elapsed);
+    report.add(daemon, "a_gaps", "A: gaps sent to its readers", "", busy.gaps as f64);
+    report.add(daemon, "a_ended", "A: subscribers that were closed", "", busy.ended as f64);
     if let Some(spent) = used.cpu {
         report.add(daemon, "cores", "cores used by the daemon", "", spent.total / elapsed);
     }
-    let per_second = flood.seconds.iter().map(|it| *it as f64).collect();
+    let per_second = busy.seconds.iter().map(|it| *it as f64).collect();
     report.rates.push(Rate { server: daemon, name: "A: events accepted", run, per_second });
 }
 
 fn join(
     args: &Args,
-    loud: &Tenant,
+    busy_org: &Tenant,
     engine: &mut Engine,
-    flood: &mut Flood,
+    busy: &mut BusyTenant,
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
-    let request = subscribe(&loud.access, args.transport, "");
-    progress.begin("connecting the loud tenant", args.subscribers as u64);
+    let request = subscribe(&busy_org.access, args.transport, "");
+    progress.begin("connecting the busy tenant", args.subscribers as u64);
     let Args { transport: wire, subscribers: count, .. } = *args;
-    let wave = Wave { access: &loud.access, wire, first: 0, count, patience: args.common.patience };
-    let keys = wave.join(engine, flood, |_| Cow::Borrowed(&request), progress)?;
+    let wave = Wave { access: &busy_org.access, wire, first: 0, count, patience: args.common.patience };
+    let keys = wave.join(engine, busy, |_| Cow::Borrowed(&request), progress)?;
     for (tag, key) in keys.into_iter().enumerate() {
         if stalls(tag, args.stalled) {
-            engine.set_paused(key, true, flood);
+            engine.set_paused(key, true, busy);
         }
     }
     Ok(())
@@ -251,7 +251,7 @@ fn join(
 
 /// A's publishers. They have their own epoll set, because in that of their readers they would wait behind
 /// thousands.
-struct Load {
+struct Publishers {
     engine: Engine,
     keys: Vec<Key>,
     publish: HttpPublish,
@@ -263,15 +263,15 @@ struct Load {
     request: Vec<u8>,
 }
 
-impl Load {
-    fn open(args: &Args, loud: &Tenant) -> Result<Load, BenchError> {
+impl Publishers {
+    fn open(args: &Args, busy_org: &Tenant) -> Result<Publishers, BenchError> {
         let mut engine = Engine::new()?;
-        let open = |lane| engine.open(loud.access.addr, Wire::Http, PUBLISHERS + lane, b"");
+        let open = |lane| engine.open(busy_org.access.addr, Wire::Http, PUBLISHERS + lane, b"");
         let keys = (0..args.publishers).map(open).collect::<Result<Vec<Key>, BenchError>>()?;
-        Ok(Load {
+        Ok(Publishers {
             engine,
             keys,
-            publish: HttpPublish::new(&loud.access, args.durable),
+            publish: HttpPublish::new(&busy_org.access, args.durable),
             template: Template::custom(0, args.size),
             array: args.array,
             offered: 0,
@@ -281,13 +281,13 @@ impl Load {
     }
 
     /// Handles the responses, and publishes the next events for every publisher that got one.
-    fn turn(&mut self, flood: &mut Flood) -> Result<(), BenchError> {
-        self.engine.turn(Duration::ZERO, flood)?;
-        if flood.under_way.is_empty() {
-            flood.under_way = vec![0; self.keys.len()];
-            flood.free = (0..self.keys.len()).collect();
+    fn turn(&mut self, busy: &mut BusyTenant) -> Result<(), BenchError> {
+        self.engine.turn(Duration::ZERO, busy)?;
+        if busy.in_progress.is_empty() {
+            busy.in_progress = vec![0; self.keys.len()];
+            busy.free = (0..self.keys.len()).collect();
         }
-        for lane in flood.free.drain(..) {
+        for lane in busy.free.drain(..) {
             // Every second publisher sends arrays.
             let count = if lane % 2 == 0 { self.array } else { 1 };
             self.request.clear();
@@ -299,7 +299,7 @@ impl Load {
                 self.publish.request(event, &mut self.request);
             }
             self.offered += count;
-            flood.under_way[lane] = count;
+            busy.in_progress[lane] = count;
             self.engine.send(self.keys[lane], &self.request);
         }
         Ok(())
@@ -308,12 +308,12 @@ impl Load {
 
 /// What A receives.
 #[derive(Default)]
-struct Flood {
+struct BusyTenant {
     joined: usize,
     /// Publishers that may publish again.
     free: Vec<usize>,
     /// Events of the publish that each publisher has in progress.
-    under_way: Vec<u64>,
+    in_progress: Vec<u64>,
     /// Events accepted, in total and in each second.
     accepted: u64,
     seconds: Vec<u64>,
@@ -329,7 +329,7 @@ struct Flood {
     trouble: Option<String>,
 }
 
-impl Flood {
+impl BusyTenant {
     fn check(&self) -> Result<(), BenchError> {
         check_trouble(self.trouble.as_ref())
     }
@@ -343,20 +343,20 @@ impl Flood {
     }
 }
 
-impl JoinWatcher for Flood {
+impl JoinWatcher for BusyTenant {
     fn joined(&self) -> usize {
         self.joined
     }
     /// Checks that no subscriber was refused. This holds only while they connect; later they may be cut off.
     fn check(&self) -> Result<(), BenchError> {
         match self.ended {
-            0 => Flood::check(self),
-            _ => Err(BenchError::Server("a subscriber of the loud tenant was refused".into())),
+            0 => BusyTenant::check(self),
+            _ => Err(BenchError::Server("a subscriber of the busy tenant was refused".into())),
         }
     }
 }
 
-impl Handler for Flood {
+impl Handler for BusyTenant {
     fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
         match (tag.checked_sub(PUBLISHERS), seen) {
             (None, ConnEvent::Event(..)) => self.deliveries += 1,
@@ -364,7 +364,7 @@ impl Handler for Flood {
             (None, ConnEvent::Text(text)) if is_type(text, "gap") => self.gaps += 1,
             (None, ConnEvent::Answer { .. } | ConnEvent::Ended(_)) => self.ended += 1,
             (Some(lane), ConnEvent::Answer { status: 200..=299, .. }) => {
-                self.accepted += self.under_way.get(lane).copied().unwrap_or_default();
+                self.accepted += self.in_progress.get(lane).copied().unwrap_or_default();
                 self.free.push(lane);
             }
             (Some(lane), ConnEvent::Answer { status: 503 | 429, .. }) => {
@@ -435,15 +435,15 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_not_accepted_and_is_tried_again() {
-        let mut flood = Flood { under_way: vec![100, 1], ..Flood::default() };
+        let mut busy = BusyTenant { in_progress: vec![100, 1], ..BusyTenant::default() };
         let answer = |status| ConnEvent::Answer { status, body: b"" };
-        flood.on_event(0, PUBLISHERS, answer(201));
-        flood.on_event(0, PUBLISHERS + 1, answer(503));
-        flood.on_event(0, PUBLISHERS + 1, answer(429));
-        assert_eq!((flood.accepted, flood.refused), (100, 2));
-        assert_eq!(flood.free, [0, 1, 1]);
-        assert!(flood.check().is_ok());
-        flood.on_event(0, PUBLISHERS, answer(400));
-        assert!(flood.check().is_err());
+        busy.on_event(0, PUBLISHERS, answer(201));
+        busy.on_event(0, PUBLISHERS + 1, answer(503));
+        busy.on_event(0, PUBLISHERS + 1, answer(429));
+        assert_eq!((busy.accepted, busy.refused), (100, 2));
+        assert_eq!(busy.free, [0, 1, 1]);
+        assert!(busy.check().is_ok());
+        busy.on_event(0, PUBLISHERS, answer(400));
+        assert!(busy.check().is_err());
     }
 }

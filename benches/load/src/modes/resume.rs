@@ -200,13 +200,13 @@ fn prepare(
     let wave = Wave { access: &tenant.access, wire: args.transport, first: 0, count: subscribers, patience };
     let mut keys = wave.join(engine, resuming, |_| Cow::Borrowed(&request), progress)?;
     let mut stall = StallDetector::new(patience);
-    let publisher = engine.open(tenant.access.addr, Wire::Http, PUBLISHERS, b"")?;
-    let mut load = Load {
-        publisher,
+    let key = engine.open(tenant.access.addr, Wire::Http, PUBLISHERS, b"")?;
+    let mut publisher = Publisher {
+        key,
         publish: HttpPublish::new(&tenant.access, true),
         template: Template::custom(0, args.size),
     };
-    load.publish(0, 1, engine, resuming, patience)?;
+    publisher.publish(0, 1, engine, resuming, patience)?;
     while resuming.finished < subscribers {
         engine.turn(TICK, resuming)?;
         resuming.check()?;
@@ -223,22 +223,22 @@ fn prepare(
     let mut first = 1;
     while first <= behind {
         let count = args.array.min(behind + 1 - first);
-        load.publish(first, count, engine, resuming, patience)?;
+        publisher.publish(first, count, engine, resuming, patience)?;
         first += count;
         progress.at(first - 1);
     }
-    engine.close(publisher);
+    engine.close(key);
     Ok(())
 }
 
 /// A publisher that waits for each response.
-struct Load {
-    publisher: Key,
+struct Publisher {
+    key: Key,
     publish: HttpPublish,
     template: Template,
 }
 
-impl Load {
+impl Publisher {
     fn publish(
         &mut self,
         first: u64,
@@ -250,7 +250,7 @@ impl Load {
         let (mut body, mut request) = (Vec::new(), Vec::new());
         self.template.array(first, count, now_ns(), &mut body);
         self.publish.request(&body, &mut request);
-        engine.send(self.publisher, &request);
+        engine.send(self.key, &request);
         let (wanted, mut stall) = (resuming.answers + 1, StallDetector::new(patience));
         while resuming.answers < wanted {
             engine.turn(TICK, resuming)?;

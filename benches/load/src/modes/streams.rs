@@ -187,7 +187,7 @@ fn measure(
     let patience = args.common.patience;
     let (mut engine, mut readers) = (Engine::new()?, Readers::new(streams));
     join(args, &target.access, &mut engine, &mut readers, progress)?;
-    let mut load = Load {
+    let mut publisher = Publisher {
         key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
         publish: HttpPublish::new(&target.access, false),
         streams,
@@ -200,15 +200,16 @@ fn measure(
     // This publishes the first chunk of every stream. The number of publishes is the same for few and for
     // many streams, so that the daemon has handled equally many.
     let warm_up = args.streams[1].max(args.streams[0]);
-    let warmed = load.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {});
+    let warmed = publisher.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {});
     let mut stalled = BenchError::or_stalled(warmed)?;
     progress.begin(&format!("{streams} streams"), args.chunks);
     let had = readers.deliveries;
-    load.whole.reset();
+    publisher.whole.reset();
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
         let at = &mut |done| progress.at(done);
-        stalled = BenchError::or_stalled(load.publish(args.chunks, &mut engine, &mut readers, patience, at))?;
+        stalled =
+            BenchError::or_stalled(publisher.publish(args.chunks, &mut engine, &mut readers, patience, at))?;
     }
     let used = meter.used(target);
     let deliveries = readers.deliveries - had;
@@ -217,9 +218,9 @@ fn measure(
     Ok(Figures {
         used,
         depth: used.depth(deliveries),
-        delivery_faults: DeliveryFaults { deliveries, ..readers.delivery_faults(load.published) },
+        delivery_faults: DeliveryFaults { deliveries, ..readers.delivery_faults(publisher.published) },
         foreign: readers.foreign,
-        whole: load.whole,
+        whole: publisher.whole,
         stalled,
     })
 }
@@ -249,7 +250,7 @@ fn join(
 }
 
 /// The publisher.
-struct Load {
+struct Publisher {
     key: Key,
     publish: HttpPublish,
     streams: u64,
@@ -262,7 +263,7 @@ struct Load {
     request: Vec<u8>,
 }
 
-impl Load {
+impl Publisher {
     /// Publishes `count` chunks, one array at a time.
     fn publish(
         &mut self,
