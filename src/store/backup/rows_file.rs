@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_and_every_cut_and_flipped_byte_is_found() {
+    fn a_rows_file_round_trips_and_every_damaged_byte_is_found() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("rows");
         let written: Vec<_> = (0..40_u32).map(|n| (n.to_be_bytes().to_vec(), vec![7; n as usize])).collect();

@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn many_bytes_are_worth_a_commit_by_themselves() {
+    fn enough_bytes_start_a_commit_without_a_waiter() {
         let bench = Bench::new();
         while !bench.needs_commit_now() {
             bench.publish(CommitCallback::None);

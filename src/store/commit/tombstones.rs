@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_remembered_up_to_a_number_and_go_with_their_organization() {
+    fn tombstones_of_users_are_limited_and_end_with_their_organization() {
         let mut tombstones = Tombstones::default();
         for n in 0..USERS + 2 {
             tombstones.add_user(TenantId(1 + n as u64 % 2), &format!("user-{n}"));

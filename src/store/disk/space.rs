@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusing_and_allowing_are_apart() {
+    fn publishing_resumes_only_above_the_limit_that_stopped_it() {
         let watch = SpaceWatch::new(Path::new("/"), 800);
         assert_eq!(watch.next_state(StoreState::Writable, 800), StoreState::Writable);
         assert_eq!(watch.next_state(StoreState::Writable, 799), StoreState::Reserve);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ballast_is_laid_only_where_there_is_ample_room() {
+    fn the_ballast_is_created_only_if_there_is_ample_space() {
         let dir = tempfile::tempdir().expect("a directory");
         let watch = SpaceWatch::new(dir.path(), 1 << 20);
         watch.keep_ballast(1 << 20);

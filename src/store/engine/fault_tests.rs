@@ -111,7 +111,7 @@ fn a_piece_is_not_shown_before_it_is_durable() {
 /// The journal holds a sound record of a commit that was never acknowledged, because the journal could not be
 /// cut back.
 #[test]
-fn what_comes_after_the_acknowledged_end_is_cut_when_a_process_opens_its_journal_again() {
+fn records_after_the_acknowledged_end_are_cut_at_a_reopening() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = options(dir.path());
     let engine = Engine::open(&options).expect("opened");
@@ -142,7 +142,7 @@ fn what_comes_after_the_acknowledged_end_is_cut_when_a_process_opens_its_journal
 
 /// One segment has a damaged record. It stays, and the store does not fail on it again and again.
 #[test]
-fn a_damaged_segment_is_not_reclaimed_and_hurts_nothing_else() {
+fn a_damaged_segment_is_not_reclaimed_and_the_others_are() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = options(dir.path());
     let engine = Engine::open(&options).expect("opened");
@@ -175,7 +175,7 @@ fn a_damaged_segment_is_not_reclaimed_and_hurts_nothing_else() {
 /// A process was killed while sled wrote a snapshot under a temporary name. sled itself would take it for a
 /// complete one.
 #[test]
-fn an_unfinished_snapshot_does_not_keep_the_state_from_opening() {
+fn the_state_opens_beside_an_unfinished_snapshot() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = options(dir.path());
     let engine = Engine::open(&options).expect("opened");
@@ -226,7 +226,7 @@ fn the_journal_of_another_store_is_refused() {
 }
 
 #[test]
-fn a_missing_segment_in_which_events_lie_keeps_the_store_from_opening() {
+fn a_store_does_not_open_without_a_segment_that_holds_events() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = options(dir.path());
     let engine = Engine::open(&options).expect("opened");
@@ -247,7 +247,7 @@ fn a_missing_segment_in_which_events_lie_keeps_the_store_from_opening() {
 /// Regression: segments without live pieces waited for the next checkpoint, five seconds later, however many
 /// there were.
 #[test]
-fn segments_go_as_soon_as_the_journal_is_over_its_bound() {
+fn segments_are_removed_as_soon_as_the_journal_exceeds_its_bound() {
     const CHECKPOINT_AGE: Duration = Duration::from_secs(5);
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(&EngineOptions { fsync: false, ..options(dir.path()) }).expect("opened");

@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_come_back_and_a_segment_without_live_pieces_has_no_row() {
+    fn live_counts_round_trip_and_a_segment_without_live_pieces_has_no_row() {
         let mut live = LiveBytes::default();
         let segment = Position(64);
         let change = LiveBytesChange { bytes: 100, pieces: 2 };

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_is_one_pin_and_dropping_it_or_its_time_ends_it() {
+    fn only_one_pin_is_held_until_it_is_dropped_or_expires() {
         let pins = Arc::<Pins>::default();
         let pin = pins.take(Duration::from_secs(600)).expect("free");
         assert!(pins.is_pinned() && pin.holds());

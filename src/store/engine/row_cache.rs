@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_or_written_is_not_read_again() {
+    fn rows_read_or_written_are_served_from_the_cache() {
         let cache = cache(1 << 20);
         assert_eq!(get(&cache, "a", Some("1")).as_deref(), Some(&b"1"[..]));
         assert_eq!(get(&cache, "a", None).as_deref(), Some(&b"1"[..]), "from memory");
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_it_is_read_is_not_kept() {
+    fn a_row_that_changes_while_it_is_read_is_not_cached() {
         let larger_than_the_cache = "x".repeat(70 << 10);
         for now in [Some("new"), None, Some(&larger_than_the_cache)] {
             let cache = cache(64 << 10);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_no_more_than_it_may() {
+    fn the_row_cache_stays_within_its_limit() {
         const MOST: u64 = 1 << 20;
         let cache = cache(MOST);
         for n in 0..10_000 {

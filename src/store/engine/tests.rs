@@ -30,7 +30,7 @@ fn batch(rows: &[(&[u8], Option<&str>)]) -> Batch {
 }
 
 #[test]
-fn rows_in_memory_are_what_the_engine_holds() {
+fn cached_rows_equal_those_of_the_engine() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = open(dir.path()).keeping_rows(1 << 20);
     let [a, b] = [b"a", b"b"].map(|tail| keys::key(KeyKind::Row, TenantId(3), tail));
@@ -124,7 +124,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn reads_see_what_was_committed_wherever_it_lies(steps in prop::collection::vec(step(), 1..20)) {
+    fn reads_return_committed_rows_of_memtable_and_state(steps in prop::collection::vec(step(), 1..20)) {
         let dir = tempfile::tempdir().expect("a directory");
         let (mut engine, mut model) = (Some(open(dir.path())), BTreeMap::new());
         for step in steps {
@@ -175,7 +175,7 @@ proptest! {
 
 /// Segments fill with pieces that die. Live pieces are copied forward, and the disk space is returned.
 #[test]
-fn dead_segments_go_and_what_lives_in_mostly_dead_ones_moves() {
+fn dead_segments_are_removed_and_mostly_dead_ones_are_copied() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = EngineOptions { segment_bytes: 1 << 20, ..EngineOptions::new(dir.path(), Arc::new(Disk)) };
     let engine = Engine::open(&options).expect("opened");

@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scopes_do_not_run_into_each_other() {
+    fn different_lists_of_parts_have_different_digests() {
         assert_ne!(scope(&[b"ab", b"c"]), scope(&[b"a", b"bc"]));
         assert_eq!(scope(&[b"ab", b"c"]), scope(&[b"ab", b"c"]));
     }

@@ -77,7 +77,7 @@ mod tests {
     };
 
     #[test]
-    fn an_entry_comes_back() {
+    fn a_log_entry_round_trips() {
         let ends = LogEntry {
             piece: Piece { position: Position(u64::MAX), len: u32::MAX, crc: 0 },
             head: Head { count: 1, min_ms: 0, max_ms: u64::MAX },

@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_becomes_pieces_of_at_most_64_kib_and_comes_back() {
+    fn a_commit_round_trips_in_pieces_of_at_most_64_kib() {
         let frames: Vec<_> = (1..=300).map(|s| message(1000, s)).collect();
         let packed = pack(&frames);
         assert!(packed.len() > 4 && packed.iter().all(|p| p.value.len() <= PACK_BYTES));

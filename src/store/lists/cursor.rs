@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_all_numbers_are_numbers_too() {
+    fn the_lowest_and_highest_numbers_are_listed() {
         let mut lists = Lists::new();
         lists.commit(&[(0, at(0)), (0, at(1)), (0, at(u64::MAX)), (0, at(u64::MAX - 1))]);
         let ends = [at(0), at(1), at(u64::MAX - 1), at(u64::MAX)];
@@ -449,7 +449,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn pages_are_what_a_sorted_set_says(
+        fn pages_equal_those_of_a_sorted_set(
             commits in prop::collection::vec(prop::collection::vec((0..GROUPS, any_at()), 1..24), 1..8),
             pages in prop::collection::vec((1usize..8, any::<bool>(), any::<bool>(), prop::option::of(any_at()), 0usize..9), 24),
         ) {

@@ -258,7 +258,7 @@ mod tests {
     use crate::store::format::keys::List;
 
     #[test]
-    fn a_run_comes_back_and_nothing_cut_is_one() {
+    fn a_run_round_trips_and_refuses_cut_bytes() {
         let group = Group::new(List::AllMessages, &["a"]);
         let run: Vec<EntryKey> =
             [(start_of(7), "x"), (start_of(7) + 5, "a longer one"), (start_of(8) - 1, "")]

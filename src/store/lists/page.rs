@@ -179,7 +179,7 @@ mod tests {
 
     /// Rows are deleted while a page of them is read, so the page finds entries without a row.
     #[tokio::test]
-    async fn a_page_goes_on_after_rows_that_went_while_it_was_read() {
+    async fn a_page_continues_after_rows_that_were_deleted_while_it_was_read() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
         let group = Group::new(List::AllMessages, &[]);

@@ -332,7 +332,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn pages_follow_each_other_and_hold_everything() {
+    fn consecutive_pages_hold_every_event() {
         let pages = stretches(3, (5..=400).chain(500..=600), 1_000);
         let mut next = (5..=400).chain(500..=600);
         let mut from = Sequence(3);
@@ -366,7 +366,7 @@ pub(crate) mod tests {
 
     /// A key that had to be escaped is stored between two frames, so they are not one slice.
     #[test]
-    fn what_stands_between_two_frames_is_not_sent() {
+    fn the_bytes_between_two_frames_are_not_sent() {
         let buffers = Arc::default();
         let mut reader: PageReader<'_> = PageReader::new(&buffers, TenantId(1), &KEY, Sequence(0));
         let (mut packer, mut pieces) = (Packer::default(), Vec::new());

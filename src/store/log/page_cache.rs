@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_before_an_entry_is_unknown_unless_it_was_seen() {
+    fn a_cached_page_serves_positions_before_it_only_if_they_were_read() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
         cache.insert(tenant, &page(9, 10..=11), 0);
         assert!(follows(&cache, tenant, 8).is_empty());
@@ -192,7 +192,7 @@ mod tests {
     /// A reader has read a page, its events are erased and the cache is invalidated, and only then does the
     /// reader insert the page.
     #[test]
-    fn what_was_read_before_it_was_forgotten_does_not_come_back() {
+    fn a_page_read_before_its_tenant_was_forgotten_is_not_cached() {
         let (cache, tenant) = (PageCache::new(1 << 20), TenantId(1));
         let before = cache.forgotten();
         let read = page(0, 5..=7);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_read_goes_first_and_bytes_are_bounded() {
+    fn the_least_recently_read_page_is_evicted_first_and_bytes_are_bounded() {
         let one = page::size(&*page(0, 1..=1)[0].page);
         let (cache, tenant) = (PageCache::new(2 * one), TenantId(1));
         cache.insert(tenant, &[page(0, 1..=1), page(1, 2..=2)].concat(), 0);

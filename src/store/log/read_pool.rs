@@ -395,7 +395,7 @@ mod tests {
 
     /// The events of a cached page are trimmed. The reader gets a gap, not the trimmed events.
     #[tokio::test]
-    async fn what_was_trimmed_is_a_gap_even_where_it_is_still_decoded() {
+    async fn trimmed_events_are_a_gap_even_if_their_page_is_cached() {
         let reads = reads();
         let recovered = LogCounters { end: Sequence(9), ..LogCounters::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));
@@ -414,7 +414,7 @@ mod tests {
     /// The events of cached pages of JSON are trimmed, erased, or read again after a failure. The cached
     /// pages are not shown.
     #[tokio::test]
-    async fn json_of_what_is_trimmed_or_forgotten_is_not_shown() {
+    async fn json_of_trimmed_or_forgotten_events_is_not_returned() {
         let reads = Arc::new(reads());
         let recovered = LogCounters { end: Sequence(9), ..LogCounters::default() };
         let log = Arc::new(TenantLog::new(TenantId(1), 1, &recovered, u32::MAX));

@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn organizations_take_turns_whatever_one_has_waiting() {
+    fn organizations_take_turns_however_many_reads_one_has_queued() {
         let queue = ReadQueue::default();
         let _waits: Vec<_> = [A, A, A, B, C].map(|it| push(&queue, it, LaneKind::Short, 1)).into();
         assert_eq!([(); 5].map(|()| serve(&queue)), [A, B, C, A, A]);
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_read_gives_its_thread_back_after_each_slice() {
+    fn a_long_read_releases_its_thread_after_each_slice() {
         let queue = ReadQueue::default();
         let _waits = [push(&queue, A, LaneKind::Long, 3), push(&queue, A, LaneKind::Long, 1)];
         let _other = push(&queue, B, LaneKind::Long, 1);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn one_organization_has_one_read_of_a_lane_under_way_and_long_ones_leave_threads() {
+    fn an_organization_runs_one_read_of_a_lane_and_long_reads_leave_threads_free() {
         let queue = ReadQueue::default();
         let _long: Vec<_> = [A, A, B, C].map(|it| push(&queue, it, LaneKind::Long, 1)).into();
         let _short = [push(&queue, A, LaneKind::Short, 1), push(&queue, B, LaneKind::Short, 1)];
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organization_over_its_share_is_refused_and_who_gave_up_leaves_the_queue() {
+    fn an_organization_over_its_share_is_refused_and_abandoned_reads_leave_the_queue() {
         let queue = ReadQueue::default();
         let waits: Vec<_> = (0..LONG_WAITING).map(|_| push(&queue, A, LaneKind::Long, 1)).collect();
         // A running job that continues with another slice comes before them.

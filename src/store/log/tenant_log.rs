@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_limited_by_events_and_by_bytes_and_comes_back() {
+    fn permits_are_limited_by_events_and_bytes_and_are_returned() {
         let log = log();
         let events = log.try_reserve(UNCOMMITTED_EVENTS as usize, 1).expect("the whole room");
         assert!(log.try_reserve(1, 1).is_none());
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_publish_waits_its_turn_and_then_gives_up() {
+    async fn a_publish_waits_in_order_and_times_out() {
         let log = log();
         let held = log.try_reserve(UNCOMMITTED_EVENTS as usize, 1).expect("the whole room");
         assert_eq!(log.reserve(1, 1).await.expect_err("full"), UncommittedLimitReached);

@@ -293,7 +293,7 @@ fn open(dir: &std::path::Path) -> Store {
 }
 
 #[tokio::test]
-async fn nothing_of_the_deleted_is_left_and_nothing_of_the_living_is_gone() {
+async fn erasures_leave_nothing_of_the_deleted_and_everything_of_others() {
     for seed in [1, 0x9e37_79b9, 0xdead_beef] {
         let mut world = World::new(seed);
         for step in 1..=STEPS {

@@ -72,7 +72,7 @@ fn with_erasure(dir: &Path, io: Arc<dyn Io>) -> (Engine, Vec<u8>) {
 
 /// Regression: an unreadable piece made the store read-only, and again after each restart.
 #[test]
-fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
+fn a_piece_that_cannot_be_read_postpones_only_its_own_erasure() {
     const MINUTE: u64 = 60_000;
     let dir = tempfile::tempdir().expect("a directory");
     let (io, stats) = (Arc::new(Failing::default()), Stats::default());
@@ -96,7 +96,7 @@ fn a_piece_that_cannot_be_read_postpones_the_erasure_and_hurts_nobody_else() {
 
 /// Regression: the row of a deleted user was removed although a piece that may hold their events was damaged.
 #[test]
-fn a_damaged_piece_keeps_the_erasure_until_the_piece_has_gone() {
+fn an_erasure_stays_until_its_damaged_piece_is_removed() {
     const HOUR: u64 = 60 * 60_000;
     let dir = tempfile::tempdir().expect("a directory");
     let (engine, erased) = with_erasure(dir.path(), Arc::new(Disk));

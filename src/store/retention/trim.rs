@@ -472,7 +472,7 @@ mod tests {
     const VALUE: OldestPiece = OldestPiece { events: 10, bytes: 1000, max_ms: 5_000 };
 
     #[test]
-    fn a_value_goes_only_while_the_limit_stays() {
+    fn a_piece_is_trimmed_only_while_the_rest_reaches_the_limit() {
         let by_events = Retention { max_age_seconds: 0, max_events: 90, max_bytes: 0 };
         assert!(by_events.exceeds(100, 1, &VALUE, 0));
         assert!(!by_events.exceeds(99, 1, &VALUE, 0));

@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_know_what_they_weigh() {
+    fn rows_weigh_their_bytes_and_a_constant_for_each_change() {
         let mut rows = Rows::new();
         rows.put(KeyKind::Secret, TenantId(0), b"name", vec![1; 100], PriorValue::Unknown).expect("short");
         assert_eq!((rows.len(), rows.weight()), (1, CHANGE + keys::HEAD + 4 + 100));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shrinks_or_goes_does_not_grow() {
+    fn replaced_and_deleted_rows_do_not_add_to_growth() {
         let tenant = TenantId(3);
         let mut rows = Rows::new();
         let put = |rows: &mut Rows, len: usize, before: PriorValue| {

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_before_it_is_queued() {
+    fn rows_that_are_too_long_are_refused_before_they_are_queued() {
         let mut rows = Rows::new();
         let mut revoked = RevokedToken { tenant: TenantId(1), jti: "j".repeat(257), expires_ms: 1 };
         assert!(rows.put_revoked(&revoked).is_err());

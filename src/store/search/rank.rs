@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn more_words_stand_above_fewer_whatever_else() {
+    fn documents_with_more_words_rank_above_those_with_fewer() {
         let common: Vec<Posting> = (1..=200).map(|n| posting(n, 1, 5_000)).collect();
         let rare = vec![posting(3, 255, 1), posting(250, 255, 1)];
         let found = [common.clone(), rare, vec![posting(9, 1, 5_000)]];
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn often_short_and_late_stand_above() {
+    fn frequent_words_short_texts_and_later_documents_rank_higher() {
         assert_eq!(order(&[vec![posting(1, 3, 50), posting(2, 1, 50)]], &query(1)), [1, 2], "more often");
         assert_eq!(order(&[vec![posting(1, 1, 5), posting(2, 1, 500)]], &query(1)), [1, 2], "in less text");
         assert_eq!(order(&[vec![posting(1, 1, 50), posting(2, 1, 50)]], &query(1)), [2, 1], "later");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_and_the_part_asked_for() {
+    fn filters_and_paging_select_the_hits() {
         let found = [(1..=9).map(|n| posting(n, 1, 50)).collect::<Vec<_>>()];
         assert_eq!(order(&found, &SearchQuery { kind: Some(1), ..query(1) }), [9, 7, 5, 3, 1]);
         assert_eq!(order(&found, &SearchQuery { least_weight: 0.6, ..query(1) }), [0; 0]);

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_comes_back_and_nothing_else_is_one() {
+    fn a_posting_round_trips_and_refuses_other_lengths() {
         assert_eq!(PostingPayload::decode(&PAYLOAD.encode()).expect("sound"), PAYLOAD);
         for len in 0..PAYLOAD.encode().len() {
             assert!(PostingPayload::decode(&PAYLOAD.encode()[..len]).is_err(), "cut to {len}");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_beginning_finds_what_goes_on_from_it() {
+    async fn a_prefix_finds_every_term_that_starts_with_it() {
         let (_dir, store) =
             store(&[("ann", "tea", 1), ("ann", "teacup", 2), ("ann", "tease", 3), ("ann", "tf", 4)]).await;
         assert_eq!(numbers(&store, query(&[("tea", true)])).await, [3, 2, 1]);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_too_many_the_newest_are_looked_at() {
+    async fn a_search_reads_the_newest_postings_if_there_are_too_many() {
         let most = POSTINGS as u64;
         let postings: Vec<_> = (0..most + 10).map(|number| ("ann", "tea", number)).collect();
         let (_dir, store) = store(&postings).await;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_beginning_stands_for_so_many_terms() {
+    async fn a_prefix_matches_a_limited_number_of_terms() {
         let terms: Vec<String> = (0..EXPANDED + 5).map(|n| format!("t{n:03}")).collect();
         let postings: Vec<_> =
             terms.iter().enumerate().map(|(n, term)| ("ann", term.as_str(), n as u64)).collect();

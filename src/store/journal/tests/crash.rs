@@ -223,7 +223,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_was_synced_survives_anything(ops in ops(false)) {
+    fn synced_records_survive_every_crash(ops in ops(false)) {
         let mut model = Model::new();
         for op in &ops {
             let confirmed = model.confirmed;
@@ -238,7 +238,7 @@ proptest! {
     /// A disk that reports syncs that it did not do may lose anything. Then the journal is refused, or a
     /// prefix of it comes back.
     #[test]
-    fn a_lying_disk_never_makes_up_records(ops in ops(true)) {
+    fn a_disk_that_only_pretends_to_sync_adds_no_records(ops in ops(true)) {
         let mut model = Model::new();
         for op in &ops {
             model.sim.lie();

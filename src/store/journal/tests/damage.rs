@@ -24,7 +24,7 @@ fn begin(piece: Piece) -> usize {
 }
 
 #[test]
-fn a_last_record_that_is_cut_anywhere_goes_and_all_before_it_stay() {
+fn a_cut_last_record_is_dropped_and_all_before_it_stay() {
     let dir = temporary();
     let (pieces, path) = synced(dir.path(), &[30, 50, 70]);
     let whole = fs::read(&path).expect("readable");
@@ -122,7 +122,7 @@ fn every_record_of_a_sealed_segment_must_be_sound() {
 }
 
 #[test]
-fn the_state_and_the_journal_must_be_of_one_time() {
+fn a_journal_opens_only_from_the_end_of_a_record() {
     let dir = temporary();
     let (pieces, path) = synced(dir.path(), &[30, 50, 70]);
     let end = open(dir.path(), 4096).end();
@@ -194,7 +194,7 @@ fn segments_of_two_journals_do_not_mix() {
 }
 
 #[test]
-fn what_a_crash_leaves_of_a_new_segment_is_removed() {
+fn an_unfinished_segment_is_removed_after_a_crash() {
     let dir = temporary();
     let journal = open(dir.path(), 1024);
     append(&journal, 1, 600);
@@ -220,7 +220,7 @@ fn what_a_crash_leaves_of_a_new_segment_is_removed() {
 }
 
 #[test]
-fn what_a_newer_version_wrote_is_refused_and_kept() {
+fn files_of_a_newer_version_are_refused_and_unchanged() {
     let dir = temporary();
     let (pieces, path) = synced(dir.path(), &[30, 50]);
     let journal = open(dir.path(), 4096);
@@ -249,7 +249,7 @@ fn what_a_newer_version_wrote_is_refused_and_kept() {
 }
 
 #[test]
-fn epochs_do_not_go_back() {
+fn a_record_of_an_earlier_epoch_is_damage() {
     let dir = temporary();
     let (pieces, path) = synced(dir.path(), &[30, 50, 70]);
     let journal = open(dir.path(), 4096);

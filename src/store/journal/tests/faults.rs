@@ -181,7 +181,7 @@ fn half_a_write_at_any_call_loses_nothing_that_was_confirmed() {
 }
 
 #[test]
-fn short_reads_and_writes_are_gone_on_with() {
+fn short_reads_and_writes_are_continued() {
     fails_at_every_call(false, How::Short, Fault::Once);
 }
 
@@ -198,7 +198,7 @@ fn a_disk_that_is_full_for_long_loses_nothing_that_was_confirmed() {
 /// A sealed segment accepts nothing more, even if the next one could not be created and the record would fit:
 /// the next segment may exist already.
 #[test]
-fn what_comes_after_a_failed_new_segment_is_kept() {
+fn records_after_a_failed_new_segment_are_kept() {
     for n in 0.. {
         let mut worker = Worker::new();
         worker.open().expect("it opens");

@@ -49,7 +49,7 @@ fn body(record: &NewRecord) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn what_was_built_is_read(ops in ops(), at in (0..1u64 << 60).prop_map(|at| at * 8)) {
+    fn a_record_round_trips(ops in ops(), at in (0..1u64 << 60).prop_map(|at| at * 8)) {
         let record = build(&ops, Position(at));
         let (check, file) = (HeaderCrc::new(&[1; 16]), Path::new("file"));
         let header = record.header(Position(at / 2));
@@ -78,7 +78,7 @@ proptest! {
 
     /// Valid checksums around any rows: iteration ends, and never with a panic.
     #[test]
-    fn any_rows_are_read_or_refused(rows in proptest::collection::vec(0..6u8, 0..80)) {
+    fn any_bytes_of_rows_are_read_or_refused(rows in proptest::collection::vec(0..6u8, 0..80)) {
         let header = Header {
             total: (48 + rows.len() as u32).next_multiple_of(8),
             position: Position(64), synced: Position(0), epoch: 1, kind: 1, version: 1, flags: 0,

@@ -79,7 +79,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_was_synced_is_read_and_replayed() {
+fn synced_records_are_read_and_replayed() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = || Options { io: Arc::new(Disk), ..options(dir.path(), 1 << 16) };
     let journal = Journal::open(options(), Position(0), &mut |_| Ok(())).expect("it opens");
@@ -114,7 +114,7 @@ fn what_was_synced_is_read_and_replayed() {
 }
 
 #[test]
-fn records_go_on_in_new_segments() {
+fn records_continue_in_new_segments() {
     let dir = temporary();
     let journal = open(dir.path(), 1 << 16);
     let pieces: Vec<_> = (0..20).map(|n| append(&journal, n, 20_000)).collect();
@@ -198,7 +198,7 @@ fn a_record_of_very_many_pieces_is_written_whole() {
 }
 
 #[test]
-fn a_record_goes_where_it_was_built_for_or_nowhere() {
+fn a_record_is_appended_only_at_the_position_it_was_built_for() {
     let dir = temporary();
     let journal = open(dir.path(), 4096);
     let early = NewRecord::new(RecordKind::Commit, 2, journal.end());
@@ -229,7 +229,7 @@ fn nothing_is_read_beyond_the_end() {
 }
 
 #[test]
-fn a_removed_segment_is_gone_for_all_but_its_readers() {
+fn a_removed_segment_is_readable_only_through_open_files() {
     let dir = temporary();
     let journal = open(dir.path(), 4096);
     let pieces: Vec<_> = (0..8).map(|n| append(&journal, n, 3000)).collect();
@@ -261,7 +261,7 @@ fn a_removed_segment_is_gone_for_all_but_its_readers() {
 }
 
 #[test]
-fn at_most_so_many_files_are_open_for_readers() {
+fn the_number_of_files_open_for_readers_is_limited() {
     let dir = temporary();
     let journal = open(dir.path(), 512);
     let count = handles::MAX_OPEN + 20;
