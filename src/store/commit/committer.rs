@@ -191,8 +191,11 @@ impl Committer {
         let inner = self.inner.clone();
         let tombstones = inner.tombstones.read();
         for item in items.iter_mut().filter(|item| item.refused.is_none()) {
+            let frames = item.append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
             if tombstones.refuse(item) || erased.tombstones.refuse(item) {
                 item.refused = Some(CommitError::Deleted);
+            } else if !frames.iter().all(|frame| Packer::fits(frame)) {
+                item.refused = Some(CommitError::TooLarge);
             } else {
                 for change in std::mem::take(&mut item.rows).into_changes() {
                     self.change(&mut batch, &mut index_writes, change, erased);
@@ -219,9 +222,7 @@ impl Committer {
                 let presence = |tombstones: &&Tombstones| tombstones.has_presence(tenant, frame);
                 let kept = item.refused.is_none() && !(concerned && known.iter().any(presence));
                 let mut sink = |packed| put(&mut batch, tenant, &mut touched.added, packed);
-                if touched.packer.push(frame, kept, &mut sink).is_err() {
-                    item.refused = Some(CommitError::TooLarge);
-                }
+                let _ = touched.packer.push(frame, kept, &mut sink); // it fits, or is only a mark
                 events += 1;
             }
         }
@@ -453,4 +454,44 @@ fn put(batch: &mut Batch, tenant: TenantId, added: &mut Vec<AddedPiece>, packed:
     let bytes = (key.len() + packed.value.len()) as u64;
     added.push(AddedPiece { first: packed.first, head: packed.head, bytes });
     batch.put_piece(key, packed.value, packed.head);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::tests::frame;
+    use crate::store::format::piece::MAX_VALUE;
+    use crate::store::{CommitCallback, CommitError, LogRead, Rows, Store, StoreOptions};
+
+    /// The limits in front of the store let no such event through. If one came, its client would be answered
+    /// that the commit was refused, so nothing of it may be stored.
+    #[tokio::test]
+    async fn an_event_that_is_too_large_refuses_its_rows_and_the_events_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
+        let log = store.log(TenantId(1)).await.expect("read");
+        let publish = async |lengths: &[usize], rows: Rows| {
+            let next = (log.end().next().0..).zip(lengths);
+            let frames: Vec<_> = next
+                .map(|(sequence, len)| {
+                    let text = "x".repeat(*len);
+                    let json = format!(r#"{{"type":"message","agent_id":"a","content":"{text}"}}"#);
+                    Arc::new(frame(&json, sequence))
+                })
+                .collect();
+            let (done, committed) = CommitCallback::channel();
+            store.append(&log, frames, rows, None, done);
+            committed.await.expect("a result")
+        };
+        let mut rows = Rows::new();
+        rows.put_secret("name", b"value").expect("short");
+        assert_eq!(publish(&[1, MAX_VALUE, 1], rows).await, Err(CommitError::TooLarge));
+        assert_eq!(store.secret_blocking("name"), Ok(None));
+        let read = store.read_log(&log, Sequence::ZERO).await.expect("read");
+        assert!(matches!(read, LogRead::End { .. }), "{read:?}");
+
+        assert_eq!(publish(&[1], Rows::new()).await, Ok(()));
+        let read = store.read_log(&log, Sequence::ZERO).await.expect("read");
+        assert!(matches!(read, LogRead::Page(page) if page.frames().len() == 1));
+    }
 }

@@ -32,24 +32,25 @@ const COMMIT_DELAY_BYTES: usize = 1 << 20;
 /// Limit on waiting items above which rows without events are refused. Events are bounded by their permits.
 const WAITING_ROWS: usize = 64 * 1024;
 
-/// Why a commit failed, as far as is known.
+/// Why a commit failed. Nothing was stored, unless it is [`CommitError::Unknown`]. Subscribers may have
+/// received the events before, so a publisher is answered that the outcome is unknown, unless it is
+/// [`CommitError::Deleted`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The disk failed during the commit. The commit may or may not exist after the store has been opened
     /// again.
     #[error("the commit failed; whether it took place is unknown")]
     Unknown,
-    /// The store accepts no writes now. Nothing was written.
+    /// The store accepts no writes now.
     #[error("the store cannot be written now")]
     Unavailable,
-    /// The organization, or a user on whose behalf this was, had been deleted. Nothing was written.
+    /// The organization, or a user on whose behalf this was, had been deleted.
     #[error("the organization, or the user on whose behalf this is, was deleted")]
     Deleted,
-    /// The frames do not follow the log's end, because a new epoch started. Nothing was written.
+    /// The frames do not follow the log's end, because a new epoch started.
     #[error("the sequence is not the log's next")]
     OutOfOrder,
-    /// An event is larger than the store accepts: the limits in front of the store are wrong. It was not
-    /// written.
+    /// An event is larger than the store accepts: the limits in front of the store are wrong.
     #[error("an event is too large to be stored")]
     TooLarge,
 }

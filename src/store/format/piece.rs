@@ -223,6 +223,16 @@ pub(crate) struct Packer {
 pub(crate) struct TooLarge;
 
 impl Packer {
+    /// Returns true if a piece can hold the frame. [`Packer::push`] takes such a frame.
+    pub(crate) fn fits(frame: &Frame) -> bool {
+        if HEADER + frame.size() + ENVELOPE <= MAX_VALUE {
+            return true; // almost every frame; see `ENVELOPE`
+        }
+        let mut record = Vec::new();
+        frame.write_record(frame.received_ms().saturating_sub(u64::from(u16::MAX)), &mut record);
+        HEADER + record.len() <= MAX_VALUE
+    }
+
     /// Adds a frame, or the mark of an erased one unless it is `kept`. Passes closed pieces to `sink`. A
     /// frame that does not follow the previous one starts a new piece.
     ///
@@ -382,6 +392,7 @@ mod tests {
         );
         let body = "x".repeat(MAX_EVENT_BYTES - head.len() - 2);
         let biggest = frame(&format!("{head}{body}\"}}"), 2);
+        assert!(Packer::fits(&biggest) && !Packer::fits(&message(MAX_VALUE, 2)));
         let packed = pack(&[message(10, 1), biggest, message(10, 3)]);
         assert_eq!(packed.len(), 3);
         assert!(packed.iter().all(|p| p.value.len() <= MAX_VALUE));
