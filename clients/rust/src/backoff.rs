@@ -37,7 +37,7 @@ fn random() -> u64 {
 impl Backoff {
     /// Returns the wait after `failures` failures in a row (from 1): exponential, with jitter between half
     /// and the whole, and never shorter than `requested`.
-    pub(super) fn wait(&self, failures: u32, requested: Duration) -> Duration {
+    pub(crate) fn wait(&self, failures: u32, requested: Duration) -> Duration {
         let requested = requested.min(self.longest_requested);
         let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let exponential = self.first.saturating_mul(factor).min(self.longest);

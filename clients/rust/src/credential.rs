@@ -16,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::{ClientError, lock};
+use crate::{ClientError, lock};
 
 /// Maximum time for a provider. After it, everyone who waits for the new credential gets an error.
 pub const PROVIDER_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ impl Serialize for Credential {
 
 type ProviderFuture = Pin<Box<dyn Future<Output = Option<Credential>> + Send>>;
 /// Returns a new credential, or `None`.
-pub(super) type Provider = Box<dyn Fn() -> ProviderFuture + Send + Sync>;
+pub(crate) type Provider = Box<dyn Fn() -> ProviderFuture + Send + Sync>;
 
 /// The provider's result, or an error if it timed out.
 type ProviderResult = Result<Option<Arc<Credential>>, ()>;
@@ -72,7 +72,7 @@ type ProviderResult = Result<Option<Arc<Credential>>, ()>;
 type RenewalFuture = Pin<Box<dyn Future<Output = ProviderResult> + Send>>;
 
 /// The current credential of a client and all its clones.
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     current: Mutex<CurrentCredential>,
     provider: Option<Provider>,
     /// The running call of the provider, while somebody waits for its result, and the generation that it
@@ -81,25 +81,25 @@ pub(super) struct Credentials {
 }
 
 #[derive(Clone, Default)]
-pub(super) struct CurrentCredential {
-    pub(super) credential: Option<Arc<Credential>>,
+pub(crate) struct CurrentCredential {
+    pub(crate) credential: Option<Arc<Credential>>,
     /// Grows with every renewal, so a refused request can see whether it used the current credential.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
 }
 
 impl Credentials {
-    pub(super) fn new(credential: Option<Credential>, provider: Option<Provider>) -> Self {
+    pub(crate) fn new(credential: Option<Credential>, provider: Option<Provider>) -> Self {
         let current = CurrentCredential { credential: credential.map(Arc::new), generation: 0 };
         Self { current: Mutex::new(current), provider, renewal: Mutex::default() }
     }
 
     /// The current credential.
-    pub(super) fn current(&self) -> CurrentCredential {
+    pub(crate) fn current(&self) -> CurrentCredential {
         lock(&self.current).clone()
     }
 
     /// Replaces the credential of `generation` with a new one. Returns whether a newer one is in use now.
-    pub(super) async fn renew(&self, generation: u64) -> Result<bool, ClientError> {
+    pub(crate) async fn renew(&self, generation: u64) -> Result<bool, ClientError> {
         let Some(provider) = &self.provider else { return Ok(false) };
         let Some(renewal) = self.join_renewal(provider, generation) else { return Ok(true) };
         // A clone, so that the call lives until its result is in use: see `join_renewal`.

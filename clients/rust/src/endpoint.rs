@@ -7,15 +7,15 @@ use std::str::FromStr;
 /// A daemon's address. Only plain HTTP is supported: beyond one machine, let a proxy terminate TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    pub(super) target: Target,
+    pub(crate) target: Target,
     /// Value of the `Host` header.
-    pub(super) host: String,
+    pub(crate) host: String,
     /// Path before `/api/v1`, without a trailing slash; usually empty.
-    pub(super) prefix: String,
+    pub(crate) prefix: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// Name or address (IPv6 without brackets) and port.
     Tcp(String, u16),
     Unix(PathBuf),

@@ -2,7 +2,7 @@
 //! connection.
 //!
 //! * No text here contains a credential: neither requests nor their headers are quoted.
-//! * This module decides nothing: `policy` decides whether to reconnect, the command line which exit code to
+//! * This module decides nothing: `retry` decides whether to reconnect, the command line which exit code to
 //!   use.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite;
 
-use super::sse::SseError;
+use crate::sse_parser::SseError;
 
 /// The daemon's refusal of a request: its error body, or what is known without one.
 #[derive(Clone, Debug, Default, PartialEq)]

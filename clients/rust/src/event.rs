@@ -29,7 +29,7 @@ macro_rules! wire {
         }
     };
 }
-pub(super) use wire;
+pub(crate) use wire;
 
 /// Defines an enum of known words that also accepts words added later.
 macro_rules! words {
@@ -47,7 +47,7 @@ macro_rules! words {
         }
     };
 }
-pub(super) use words;
+pub(crate) use words;
 
 impl Event {
     /// Creates a message between a user and an agent.

@@ -1,7 +1,7 @@
 //! The filter and start position of a subscription, as a query string. It does not read cursors and has no
 //! socket.
 
-use super::encode;
+use crate::{encode, path_with_query};
 
 /// Selects events: an event must match every field that is set, by any of its values. An empty filter matches
 /// all events that the credential may see.
@@ -83,7 +83,7 @@ pub enum Position {
 }
 
 /// Returns `/api/v1/<endpoint>` with filter and position.
-pub(super) fn path(endpoint: &str, filter: &Filter, position: &Position) -> String {
+pub(crate) fn path(endpoint: &str, filter: &Filter, position: &Position) -> String {
     let position = match position {
         Position::Now => None,
         Position::Earliest => Some(("earliest", "true".to_owned())),
@@ -91,7 +91,7 @@ pub(super) fn path(endpoint: &str, filter: &Filter, position: &Position) -> Stri
         Position::After(cursor) => Some(("last_event_id", encode(cursor))),
     };
     let pairs = filter.pairs().chain(position);
-    super::path(&format!("/api/v1/{endpoint}"), pairs)
+    path_with_query(&format!("/api/v1/{endpoint}"), pairs)
 }
 
 #[cfg(test)]

@@ -46,22 +46,21 @@
 
 mod backoff;
 mod credential;
-pub mod crud;
 mod endpoint;
 mod error;
 pub mod event;
 mod filter;
-mod follower;
-mod http1;
-mod policy;
+mod frame_handler;
 mod publish;
+mod read_timeout;
 mod request;
 pub mod resources;
-mod silence;
-mod sse;
-mod stream;
+mod retry;
+mod send;
+mod sse_parser;
+mod sse_stream;
 mod subscription;
-mod ws;
+mod ws_stream;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,19 +68,21 @@ use std::time::Duration;
 
 pub use backoff::Backoff;
 pub use credential::{Credential, PROVIDER_WAIT_MAX};
-pub use crud::{ListOptions, Page, Resources, Versioned};
 pub use endpoint::{Endpoint, EndpointError, encode};
 pub use error::{ApiError, ClientError};
 pub use event::Event;
 pub use filter::{Filter, Position};
-pub use follower::{Gap, Item, ReceivedEvent, Status};
+pub use frame_handler::{Gap, Item, ReceivedEvent, Status};
 pub use publish::{Ack, Publish};
 pub use request::{Reply, Request, Timeouts};
-pub use resources::{Agent, AgentChange, Message, NewAgent, NewMessage, NewTool, State, Tool, ToolChange};
-pub use sse::{SseError, SseEvent, SseParser};
-pub use stream::SseStream;
+pub use resources::{
+    Agent, AgentChange, ListOptions, Message, NewAgent, NewMessage, NewTool, Page, Resources, State, Tool,
+    ToolChange, Versioned,
+};
+pub use sse_parser::{SseError, SseEvent, SseParser};
+pub use sse_stream::SseStream;
 pub use subscription::{Subscription, Transport};
-pub use ws::{WsMessage, WsStream};
+pub use ws_stream::{WsMessage, WsStream};
 
 /// How long a stream may be silent before its `ready` frame says the heartbeat interval: three default
 /// intervals.
@@ -98,8 +99,8 @@ struct Shared {
     credentials: credential::Credentials,
     timeouts: Timeouts,
     backoff: Backoff,
-    /// Idle connections: at most [`http1::IDLE_CONNECTIONS_MAX`].
-    idle: Mutex<Vec<http1::IdleConnection>>,
+    /// Idle connections: at most [`send::IDLE_CONNECTIONS_MAX`].
+    idle: Mutex<Vec<send::IdleConnection>>,
 }
 
 impl fmt::Debug for Client {
@@ -193,7 +194,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Returns `base` with these parameters, whose values are already escaped.
-fn path(base: &str, pairs: impl IntoIterator<Item = (&'static str, String)>) -> String {
+fn path_with_query(base: &str, pairs: impl IntoIterator<Item = (&'static str, String)>) -> String {
     let mut path = base.to_owned();
     for (n, (name, value)) in pairs.into_iter().enumerate() {
         path.push(if n == 0 { '?' } else { '&' });

@@ -6,7 +6,7 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{Client, ClientError, Request};
+use crate::{Client, ClientError, Request};
 
 /// When the daemon acknowledges a publish.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Publish<'a> {
 }
 
 impl Client {
-    /// Publishes one event durably and returns its id. Takes an [`Event`](super::Event), or any value that
+    /// Publishes one event durably and returns its id. Takes an [`Event`](crate::Event), or any value that
     /// serializes to one.
     ///
     /// # Errors

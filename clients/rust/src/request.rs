@@ -10,13 +10,13 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{ApiError, ClientError};
+use crate::{ApiError, ClientError};
 
 /// Maximum bytes of a body that is not an error body and is shown as the message.
 const SHOWN_BYTES_MAX: usize = 200;
 /// Maximum bytes of a request id that is kept.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Time limits of each step.
@@ -40,11 +40,11 @@ impl Default for Timeouts {
 /// A request, without its credential.
 #[derive(Clone)]
 pub struct Request {
-    pub(super) method: Method,
+    pub(crate) method: Method,
     /// The path from `/api/v1/…` on, with the query.
-    pub(super) path: String,
-    pub(super) headers: Vec<(HeaderName, String)>,
-    pub(super) body: Bytes,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(HeaderName, String)>,
+    pub(crate) body: Bytes,
 }
 
 impl fmt::Debug for Request {
@@ -91,7 +91,7 @@ impl Request {
     }
 
     /// Returns true if the request may be sent more than once without harm.
-    pub(super) fn may_repeat(&self) -> bool {
+    pub(crate) fn may_repeat(&self) -> bool {
         self.method.is_safe() || self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
     }
 }
@@ -138,7 +138,7 @@ impl Reply {
     }
 
     /// Returns the body of a 2xx response as this type.
-    pub(super) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+    pub(crate) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         // The error names the position, not the content: serde's text may quote the body, which may hold a
         // secret.
         serde_json::from_slice(&self.body).map_err(|error| {
@@ -148,7 +148,7 @@ impl Reply {
     }
 
     /// Returns `data` in the body of a 2xx response as this type.
-    pub(super) fn data<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+    pub(crate) fn data<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         #[derive(serde::Deserialize)]
         struct Enveloped<T> {
             data: T,
@@ -158,7 +158,7 @@ impl Reply {
 }
 
 /// Returns the error for a response whose status is not 2xx.
-pub(super) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
     let mut json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);
     let (code, message) = (text("code"), text("message"));

@@ -13,12 +13,12 @@ use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use super::filter::{Filter, Position};
-use super::follower::{Follower, FrameEffect, Item, Status};
-use super::policy::{self, Verdict};
-use super::stream::SseStream;
-use super::ws::{WsMessage, WsStream};
-use super::{Client, ClientError, SILENCE_UNTOLD};
+use crate::filter::{Filter, Position};
+use crate::frame_handler::{Follower, FrameEffect, Item, Status};
+use crate::retry::{self, Verdict};
+use crate::sse_stream::SseStream;
+use crate::ws_stream::{WsMessage, WsStream};
+use crate::{Client, ClientError, SILENCE_UNTOLD};
 
 /// One of the daemon's two streaming endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -270,7 +270,7 @@ impl Subscription {
     fn ended(&mut self, why: ClientError, retry_ms: Option<u64>) -> Option<Result<Item, ClientError>> {
         self.state = SubscriptionState::Ended;
         let unreachable = matches!(why, ClientError::Connect { .. });
-        match policy::verdict_after(&why, retry_ms) {
+        match retry::verdict_after(&why, retry_ms) {
             Verdict::Retry(_) if self.impatient && unreachable && !self.follower.greeted => Some(Err(why)),
             Verdict::Retry(requested) => Some(Ok(self.again(why, requested))),
             // If a new credential is refused as well, the provider is not called again, to avoid an endless

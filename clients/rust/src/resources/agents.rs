@@ -3,9 +3,9 @@
 use http::Method;
 use serde_json::Value;
 
-use super::super::crud::{Create, Resource, Resources, Update, Versioned, if_match, versioned};
-use super::super::event::{Metadata, wire, words};
-use super::super::{Client, ClientError, Request};
+use super::collection::{Create, Resource, Resources, Update, Versioned, if_match, versioned};
+use crate::event::{Metadata, wire, words};
+use crate::{Client, ClientError, Request};
 
 impl Client {
     /// Returns access to agents.

@@ -2,9 +2,9 @@
 
 use http::Method;
 
-use super::super::crud::{Page, Versioned, if_match, versioned};
-use super::super::event::wire;
-use super::super::{Client, ClientError, Request, encode, path};
+use super::collection::{Page, Versioned, if_match, versioned};
+use crate::event::wire;
+use crate::{Client, ClientError, Request, encode, path_with_query};
 
 wire! {
     /// A block.
@@ -104,6 +104,6 @@ impl CoreMemory<'_> {
             base.push('/');
             base.push_str(&encode(label));
         }
-        path(&base, self.user_id.iter().map(|user| ("user_id", encode(user))))
+        path_with_query(&base, self.user_id.iter().map(|user| ("user_id", encode(user))))
     }
 }

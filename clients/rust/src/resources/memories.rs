@@ -2,9 +2,9 @@
 
 use http::Method;
 
-use super::super::crud::{Create, ListFilter, ListOptions, Page, Resource, Resources, Update};
-use super::super::event::{Metadata, wire, words};
-use super::super::{Client, ClientError, Request};
+use super::collection::{Create, ListFilter, ListOptions, Page, Resource, Resources, Update};
+use crate::event::{Metadata, wire, words};
+use crate::{Client, ClientError, Request};
 
 impl Client {
     /// Returns access to memories.

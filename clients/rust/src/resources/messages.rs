@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::Client;
-use super::super::crud::{Create, ListFilter, Resource, Resources};
-use super::super::event::{Metadata, Role, wire};
+use super::collection::{Create, ListFilter, Resource, Resources};
+use crate::Client;
+use crate::event::{Metadata, Role, wire};
 
 impl Client {
     /// Returns access to messages.

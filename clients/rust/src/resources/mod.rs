@@ -4,6 +4,7 @@
 //! * In a change, `None` leaves a field as it is and `Some(None)` clears it.
 
 mod agents;
+mod collection;
 mod core_memory;
 mod memories;
 mod messages;
@@ -11,6 +12,9 @@ mod tools;
 mod users;
 
 pub use agents::{Agent, AgentChange, AgentState, NewAgent, NewAgentMessage, SentMessage, State};
+pub use collection::{
+    Create, ListFilter, ListOptions, Page, Resource, Resources, RowStream, Update, Versioned,
+};
 pub use core_memory::{Block, BlockContent, CoreMemory};
 pub use memories::{
     Hit, Memory, MemoryChange, MemoryFilter, MemoryType, MemoryVersion, NewMemory, Search, SearchResults,

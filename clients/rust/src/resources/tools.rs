@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::super::Client;
-use super::super::crud::{Create, ListFilter, Resource, Resources, Update};
-use super::super::event::{Metadata, wire};
+use super::collection::{Create, ListFilter, Resource, Resources, Update};
+use crate::Client;
+use crate::event::{Metadata, wire};
 
 impl Client {
     /// Returns access to tools.

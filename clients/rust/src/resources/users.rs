@@ -2,9 +2,9 @@
 
 use http::Method;
 
-use super::super::crud::{Resource, Resources, Versioned, if_match, versioned};
-use super::super::event::{wire, words};
-use super::super::{Client, ClientError, Credential, Request};
+use super::collection::{Resource, Resources, Versioned, if_match, versioned};
+use crate::event::{wire, words};
+use crate::{Client, ClientError, Credential, Request};
 
 impl Client {
     /// Returns access to an organization's users, for its managers.

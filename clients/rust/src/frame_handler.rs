@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::filter::{self, Filter, Position};
-use super::sse::SseEvent;
-use super::{ClientError, Event};
+use crate::filter::{self, Filter, Position};
+use crate::sse_parser::SseEvent;
+use crate::{ClientError, Event};
 
 /// The longest heartbeat interval that is accepted: the maximum that a daemon can be configured to.
 const HEARTBEAT_SECONDS_MAX: u64 = 3_600;
@@ -90,7 +90,7 @@ pub enum Status {
 
 /// The effect of one frame.
 #[derive(Debug)]
-pub(super) enum FrameEffect {
+pub(crate) enum FrameEffect {
     Nothing,
     Item(Item),
     /// A pong to send.
@@ -102,25 +102,25 @@ pub(super) enum FrameEffect {
 
 /// What a subscriber knows between two frames, and between two streams.
 #[derive(Debug)]
-pub(super) struct Follower {
-    pub(super) filter: Filter,
+pub(crate) struct Follower {
+    pub(crate) filter: Filter,
     /// The requested start. After the first cursor it is no longer used.
-    pub(super) position: Position,
+    pub(crate) position: Position,
     /// Empty until the first cursor arrives.
-    pub(super) cursor: String,
+    pub(crate) cursor: String,
     /// Whether a stream ever sent `ready`.
-    pub(super) greeted: bool,
+    pub(crate) greeted: bool,
     /// Streams lost in a row without an event.
-    pub(super) failures: u32,
+    pub(crate) failures: u32,
 }
 
 impl Follower {
-    pub(super) fn new(filter: Filter) -> Self {
+    pub(crate) fn new(filter: Filter) -> Self {
         Self { filter, position: Position::Now, cursor: String::new(), greeted: false, failures: 0 }
     }
 
     /// Returns the path with filter and position.
-    pub(super) fn path(&self, endpoint: &str) -> String {
+    pub(crate) fn path(&self, endpoint: &str) -> String {
         if self.cursor.is_empty() {
             return filter::path(endpoint, &self.filter, &self.position);
         }
@@ -128,7 +128,7 @@ impl Follower {
     }
 
     /// Handles an event of an SSE stream.
-    pub(super) fn sse(&mut self, event: SseEvent) -> Result<FrameEffect, ClientError> {
+    pub(crate) fn sse(&mut self, event: SseEvent) -> Result<FrameEffect, ClientError> {
         if !event.id.is_empty() {
             self.cursor.clone_from(&event.id);
         }
@@ -144,7 +144,7 @@ impl Follower {
     }
 
     /// Handles a text frame of a WebSocket.
-    pub(super) fn ws(&mut self, json: String) -> Result<FrameEffect, ClientError> {
+    pub(crate) fn ws(&mut self, json: String) -> Result<FrameEffect, ClientError> {
         let frame = parse(&json)?;
         // Events have an id. Control frames have none; the control frame `error` has the same name as an
         // event.
@@ -184,7 +184,7 @@ impl Follower {
                     again: std::mem::replace(&mut self.greeted, true),
                 };
                 let silence = match heartbeat {
-                    Duration::ZERO => super::SILENCE_UNTOLD,
+                    Duration::ZERO => crate::SILENCE_UNTOLD,
                     heartbeat => heartbeat * HEARTBEATS_MISSED + HEARTBEAT_SLACK,
                 };
                 FrameEffect::Ready(Item::Status(connected), silence)

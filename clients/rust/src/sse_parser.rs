@@ -7,7 +7,7 @@
 //! independently.
 
 /// Maximum bytes of one line, and of one event's data: far more than any event of Nervewire.
-pub(super) const EVENT_BYTES_MAX: usize = 4 << 20;
+pub(crate) const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// One dispatched event.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::http1::BoxIo;
-use super::request::refusal;
-use super::silence::Silence;
-use super::{Client, ClientError, Request};
+use crate::read_timeout::Silence;
+use crate::request::refusal;
+use crate::send::BoxIo;
+use crate::{Client, ClientError, Request};
 
 /// Maximum bytes of a message from the daemon: more than any frame that it sends.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -114,7 +114,7 @@ impl WsStream {
 
     /// Sends a text frame with the caller's deadline. If the call is cancelled, the frame may have been sent
     /// or not.
-    pub(super) async fn send_until(&mut self, deadline: Instant, text: String) -> Result<(), ClientError> {
+    pub(crate) async fn send_until(&mut self, deadline: Instant, text: String) -> Result<(), ClientError> {
         let sent = timeout_at(deadline, self.inner.send(Message::text(text))).await;
         sent.map_err(|_| ClientError::Timeout("room to send", self.limit))?.map_err(ClientError::from)
     }

@@ -13,7 +13,7 @@ use http::{Method, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Client, ClientError, Reply, Request, encode, path};
+use crate::{Client, ClientError, Reply, Request, encode, path_with_query};
 
 /// Rows of a page that [`RowStream`] requests: the maximum that the daemon returns.
 const PAGE_ROWS: u64 = 100;
@@ -67,13 +67,13 @@ pub struct ListOptions<Q = ()> {
 
 impl<Q: ListFilter> ListOptions<Q> {
     /// Returns the request for the page of the list at path `place`.
-    pub(super) fn request(&self, place: &str) -> Request {
+    pub(crate) fn request(&self, place: &str) -> Request {
         let mut pairs = self.filter.pairs();
         pairs.extend(self.limit.map(|limit| ("limit", limit.to_string())));
         pairs.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
         pairs.extend(self.ascending.then(|| ("order", "asc".to_owned())));
         let pairs = pairs.into_iter().map(|(name, value)| (name, encode(&value)));
-        Request::new(Method::GET, path(place, pairs))
+        Request::new(Method::GET, path_with_query(place, pairs))
     }
 }
 
@@ -99,7 +99,7 @@ pub struct Versioned<T> {
 
 /// All resources of a kind; see [`Client::resource`].
 pub struct Resources<'a, T> {
-    pub(super) client: &'a Client,
+    pub(crate) client: &'a Client,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -154,7 +154,7 @@ impl<'a, T: Resource> Resources<'a, T> {
     }
 
     /// Returns the path of one.
-    pub(super) fn at(&self, id: &str) -> String {
+    pub(crate) fn at(&self, id: &str) -> String {
         format!("{}/{}", T::PATH, encode(id))
     }
 }
@@ -199,7 +199,7 @@ impl<T: Update> Resources<'_, T> {
 }
 
 impl Client {
-    pub(super) async fn repeated(&self, request: &Request) -> Result<Reply, ClientError> {
+    pub(crate) async fn repeated(&self, request: &Request) -> Result<Reply, ClientError> {
         self.send_repeated(request, |_, _| ()).await
     }
 }
@@ -253,14 +253,14 @@ impl<T: Resource> RowStream<'_, T> {
     }
 }
 
-pub(super) fn if_match(request: Request, version: Option<u64>) -> Request {
+pub(crate) fn if_match(request: Request, version: Option<u64>) -> Request {
     match version {
         Some(version) => request.header(header::IF_MATCH, format!("\"{version}\"")),
         None => request,
     }
 }
 
-pub(super) fn versioned<T: DeserializeOwned>(reply: Reply) -> Result<Versioned<T>, ClientError> {
+pub(crate) fn versioned<T: DeserializeOwned>(reply: Reply) -> Result<Versioned<T>, ClientError> {
     let tag = reply.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
     let version = tag.and_then(|tag| tag.trim_matches('"').parse().ok());
     Ok(Versioned { value: reply.data()?, version })

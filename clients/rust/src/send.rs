@@ -19,25 +19,25 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
-use super::credential::CurrentCredential;
-use super::endpoint::Target;
-use super::request::{Reply, Request, refusal};
-use super::{Client, ClientError, lock, policy};
+use crate::credential::CurrentCredential;
+use crate::endpoint::Target;
+use crate::request::{Reply, Request, refusal};
+use crate::{Client, ClientError, lock, retry};
 
 /// Maximum size of a response, in bytes: 1,000 events of the largest size.
 const ANSWER_BYTES_MAX: usize = 80 << 20;
 /// Maximum bytes of a response that are read at once. A stream's reader holds the events of one such read.
 const READ_BYTES_MAX: usize = 256 << 10;
 /// Maximum number of idle connections. Beyond it, a connection is closed after its request.
-pub(super) const IDLE_CONNECTIONS_MAX: usize = 8;
+pub(crate) const IDLE_CONNECTIONS_MAX: usize = 8;
 
 /// A connected byte stream.
-pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-pub(super) type BoxIo = Pin<Box<dyn Io>>;
+pub(crate) type BoxIo = Pin<Box<dyn Io>>;
 
 /// The task that drives a connection. It is aborted when its owner is dropped.
-pub(super) struct Driver(JoinHandle<()>);
+pub(crate) struct Driver(JoinHandle<()>);
 
 impl Drop for Driver {
     fn drop(&mut self) {
@@ -46,7 +46,7 @@ impl Drop for Driver {
 }
 
 /// A connection that can take a request.
-pub(super) struct IdleConnection {
+pub(crate) struct IdleConnection {
     sender: SendRequest<Full<Bytes>>,
     _driver: Driver,
 }
@@ -69,7 +69,7 @@ impl Client {
 
     /// Sends a request and repeats it if it may be sent twice (it only reads, or it has an idempotency key).
     /// It is repeated after 408, 429, 500, 502–504 and lost connections, up to
-    /// [`Backoff::attempts`](super::Backoff) attempts in all. Each wait is longer than the last and never
+    /// [`Backoff::attempts`](crate::Backoff) attempts in all. Each wait is longer than the last and never
     /// shorter than `Retry-After`. `on_retry` is called with each failure and the wait after it.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl Client {
             };
             failures += 1;
             let requested =
-                policy::repeat(&error).filter(|_| request.may_repeat() && failures < backoff.attempts);
+                retry::repeat(&error).filter(|_| request.may_repeat() && failures < backoff.attempts);
             let Some(requested) = requested else { return Err(error) };
             let wait = backoff.wait(failures, requested);
             on_retry(&error, wait);
@@ -118,7 +118,7 @@ impl Client {
     }
 
     /// Sends a request over its own connection and returns the response before its body is read.
-    pub(super) async fn stream(
+    pub(crate) async fn stream(
         &self,
         request: &Request,
     ) -> Result<(http::Response<Incoming>, Driver), ClientError> {
@@ -135,7 +135,7 @@ impl Client {
     }
 
     /// Connects a socket, for uses other than plain requests.
-    pub(super) async fn connect(&self) -> Result<BoxIo, ClientError> {
+    pub(crate) async fn connect(&self) -> Result<BoxIo, ClientError> {
         let limit = self.shared.timeouts.connect;
         let endpoint = &self.shared.endpoint;
         let connecting = async {
@@ -155,7 +155,7 @@ impl Client {
     }
 
     /// Returns the request with host, credential and body, ready for hyper or a WebSocket handshake.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         &self,
         request: &Request,
         held: &CurrentCredential,
@@ -225,8 +225,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Timeouts;
     use super::*;
+    use crate::Timeouts;
     use http::Method;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;

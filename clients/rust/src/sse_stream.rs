@@ -7,10 +7,10 @@ use http::{HeaderName, Method, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::http1::Driver;
-use super::silence::Silence;
-use super::sse::{SseEvent, SseParser};
-use super::{Client, ClientError, Request};
+use crate::read_timeout::Silence;
+use crate::send::Driver;
+use crate::sse_parser::{SseEvent, SseParser};
+use crate::{Client, ClientError, Request};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::ClientError;
+use crate::ClientError;
 
 /// Time to read what arrived while nobody was reading.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The silence of a peer.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub(crate) struct Silence {
     limit: Duration,
     deadline: Instant,
     /// Whether the deadline was extended since the peer was last heard.
@@ -25,17 +25,17 @@ pub(super) struct Silence {
 
 impl Silence {
     /// Starts counting now.
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, deadline: Instant::now() + limit, graced: false }
     }
 
     /// Changes the limit and starts counting from now.
-    pub(super) fn set(&mut self, limit: Duration) {
+    pub(crate) fn set(&mut self, limit: Duration) {
         *self = Self::new(limit);
     }
 
     /// Waits for the next sign of life from the peer; `what` names it in the error.
-    pub(super) async fn next_within<T>(
+    pub(crate) async fn next_within<T>(
         &mut self,
         what: &'static str,
         sign: impl Future<Output = T>,

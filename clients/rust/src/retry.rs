@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_tungstenite::tungstenite::Error as WsError;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 
-use super::ClientError;
+use crate::ClientError;
 
 /// Minimum wait after 1013 ("try again later"): several times what a publish rate per second needs to
 /// recover.
@@ -18,7 +18,7 @@ const AFTER_BUSY: Duration = Duration::from_secs(1);
 
 /// What to do after a stream has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// Reconnect with the cursor, after a wait of at least this long.
     Retry(Duration),
     /// Reconnect with another credential, or not at all.
@@ -28,7 +28,7 @@ pub(super) enum Verdict {
 }
 
 /// Decides what follows `end`. `retry_ms` is the stream's last `retry` field, in milliseconds.
-pub(super) fn verdict_after(end: &ClientError, retry_ms: Option<u64>) -> Verdict {
+pub(crate) fn verdict_after(end: &ClientError, retry_ms: Option<u64>) -> Verdict {
     let retry = Duration::from_millis(retry_ms.unwrap_or(0));
     match end {
         _ if end.is_unauthorized() => Verdict::Renew,
@@ -81,7 +81,7 @@ fn retry_delay(error: &ClientError) -> Option<Duration> {
 }
 
 /// Returns the minimum wait before a repeatable request is sent again; `None` if it would fail again.
-pub(super) fn repeat(error: &ClientError) -> Option<Duration> {
+pub(crate) fn repeat(error: &ClientError) -> Option<Duration> {
     match error {
         ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => Some(Duration::ZERO),
         _ => retry_delay(error),
@@ -92,8 +92,8 @@ pub(super) fn repeat(error: &ClientError) -> Option<Duration> {
 mod tests {
     use serde_json::{Map, Value};
 
-    use super::super::ApiError;
     use super::*;
+    use crate::ApiError;
 
     const AT_ONCE: Verdict = Verdict::Retry(Duration::ZERO);
     /// A code and a status that the tables do not contain.
@@ -192,7 +192,7 @@ mod tests {
     fn what_would_be_met_again_is_not_met_again() {
         for error in [
             ClientError::Shape("x".into()),
-            ClientError::Sse(super::super::SseError::TooLarge),
+            ClientError::Sse(crate::SseError::TooLarge),
             WsError::Capacity(tokio_tungstenite::tungstenite::error::CapacityError::TooManyHeaders).into(),
         ] {
             assert_eq!((verdict_after(&error, Some(1)), repeat(&error)), (Verdict::Stop, None), "{error}");
