@@ -16,7 +16,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::{ClientError, lock};
+use crate::error::ClientError;
+use crate::sync::lock;
 
 /// Maximum time for a provider. After it, everyone who waits for the new credential gets an error.
 pub const PROVIDER_WAIT_MAX: Duration = Duration::from_secs(30);

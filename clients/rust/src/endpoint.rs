@@ -84,24 +84,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Encodes `text` for a path segment or a query value: escapes everything but RFC 3986's unreserved
-/// characters.
-pub fn encode(text: &str) -> String {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            for nibble in [byte >> 4, byte & 15] {
-                out.push(char::from(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0')));
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,11 +119,5 @@ mod tests {
             assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Shape), "{text}");
         }
         assert_eq!("https://h".parse::<Endpoint>(), Err(EndpointError::Tls));
-    }
-
-    #[test]
-    fn encoding_leaves_only_unreserved_characters() {
-        assert_eq!(encode("a-Z_0.~"), "a-Z_0.~");
-        assert_eq!(encode("a/b?c=ä &\n"), "a%2Fb%3Fc%3D%C3%A4%20%26%0A");
     }
 }

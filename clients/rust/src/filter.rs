@@ -1,7 +1,7 @@
 //! The filter and start position of a subscription, as a query string. It does not read cursors and has no
 //! socket.
 
-use crate::{encode, path_with_query};
+use crate::url::{encode, path_with_query};
 
 /// Selects events: an event must match every field that is set, by any of its values. An empty filter matches
 /// all events that the credential may see.

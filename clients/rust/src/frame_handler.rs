@@ -11,6 +11,8 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::filter::{self, Filter, Position};
+use crate::item::{Gap, Item, ReceivedEvent, Status};
+use crate::read_timeout::READ_TIMEOUT_BEFORE_READY;
 use crate::sse_parser::SseEvent;
 use crate::{ClientError, Event};
 
@@ -20,73 +22,6 @@ const HEARTBEAT_SECONDS_MAX: u64 = 3_600;
 const HEARTBEATS_MISSED: u32 = 2;
 /// Allowance for a late heartbeat, because both sides may be busy.
 const HEARTBEAT_SLACK: Duration = Duration::from_secs(5);
-
-/// An item of a subscription.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Item {
-    /// An event, in order, each once.
-    Event(ReceivedEvent),
-    /// Events are missing. A client that keeps state from events must read that state again over REST.
-    Gap(Gap),
-    /// A change in the state of the connection.
-    Status(Status),
-}
-
-/// An event as it was received.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReceivedEvent {
-    /// Its id, which is the cursor after it.
-    pub id: String,
-    /// The event.
-    pub event: Event,
-    /// Its JSON as the daemon sent it.
-    pub json: String,
-}
-
-/// A declared loss of events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// The cursor that was presented.
-    pub after: String,
-    /// The cursor at which delivery continues.
-    pub resumes_at: String,
-    /// `trimmed`, `lagged`, `unknown_cursor`, or a reason that a later version adds.
-    pub reason: String,
-}
-
-/// The state of a subscription's connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Status {
-    /// A stream is open.
-    Connected {
-        /// The connection's id, for administrators.
-        connection_id: String,
-        /// Whether the stream continues after the cursor without a gap.
-        resumed: bool,
-        /// Maximum number of events to be replayed before `CaughtUp`.
-        replaying: u64,
-        /// Whether this is a reconnect.
-        again: bool,
-    },
-    /// All missed events were delivered. From here on events are live.
-    CaughtUp,
-    /// The daemon reports that something it was sent is wrong.
-    ServerError {
-        /// The `code`, as in an error body.
-        code: String,
-        /// The `message`, as in an error body.
-        message: String,
-    },
-    /// The stream was lost. Another one is opened after a wait.
-    Lost {
-        /// How it ended, or why it could not be opened.
-        why: ClientError,
-        /// The length of the wait.
-        again_in: Duration,
-    },
-}
 
 /// The effect of one frame.
 #[derive(Debug)]
@@ -184,7 +119,7 @@ impl Follower {
                     again: std::mem::replace(&mut self.greeted, true),
                 };
                 let silence = match heartbeat {
-                    Duration::ZERO => crate::SILENCE_UNTOLD,
+                    Duration::ZERO => READ_TIMEOUT_BEFORE_READY,
                     heartbeat => heartbeat * HEARTBEATS_MISSED + HEARTBEAT_SLACK,
                 };
                 FrameEffect::Ready(Item::Status(connected), silence)

@@ -45,12 +45,16 @@
 //! The daemon's repository runs the same example in `tests/client.rs`.
 
 mod backoff;
+mod client;
+mod connection;
 mod credential;
 mod endpoint;
 mod error;
 pub mod event;
 mod filter;
 mod frame_handler;
+mod item;
+mod macros;
 mod publish;
 mod read_timeout;
 mod request;
@@ -60,19 +64,18 @@ mod send;
 mod sse_parser;
 mod sse_stream;
 mod subscription;
+mod sync;
+mod url;
 mod ws_stream;
 
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
 pub use backoff::Backoff;
+pub use client::{Client, ClientBuilder};
 pub use credential::{Credential, PROVIDER_WAIT_MAX};
-pub use endpoint::{Endpoint, EndpointError, encode};
+pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ApiError, ClientError};
 pub use event::Event;
 pub use filter::{Filter, Position};
-pub use frame_handler::{Gap, Item, ReceivedEvent, Status};
+pub use item::{Gap, Item, ReceivedEvent, Status};
 pub use publish::{Ack, Publish};
 pub use request::{Reply, Request, Timeouts};
 pub use resources::{
@@ -82,125 +85,5 @@ pub use resources::{
 pub use sse_parser::{SseError, SseEvent, SseParser};
 pub use sse_stream::SseStream;
 pub use subscription::{Subscription, Transport};
+pub use url::encode;
 pub use ws_stream::{WsMessage, WsStream};
-
-/// How long a stream may be silent before its `ready` frame says the heartbeat interval: three default
-/// intervals.
-pub(crate) const SILENCE_UNTOLD: Duration = Duration::from_secs(90);
-
-/// A client of one daemon. Clones share credential and connections.
-#[derive(Clone)]
-pub struct Client {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    endpoint: Endpoint,
-    credentials: credential::Credentials,
-    timeouts: Timeouts,
-    backoff: Backoff,
-    /// Idle connections: at most [`send::IDLE_CONNECTIONS_MAX`].
-    idle: Mutex<Vec<send::IdleConnection>>,
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Client({})", self.shared.endpoint)
-    }
-}
-
-impl Client {
-    /// Creates a client with an API key or a JWT that is never renewed. It connects at its first request.
-    pub fn new(endpoint: Endpoint, credential: impl Into<Credential>) -> Self {
-        Self::builder(endpoint).credential(credential).build()
-    }
-
-    /// Starts building a client of the daemon at `endpoint`.
-    pub fn builder(endpoint: Endpoint) -> Builder {
-        Builder {
-            endpoint,
-            credential: None,
-            provider: None,
-            timeouts: Timeouts::default(),
-            backoff: Backoff::default(),
-        }
-    }
-
-    /// The daemon's address.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.shared.endpoint
-    }
-}
-
-/// A client under construction; see [`Client::builder`].
-pub struct Builder {
-    endpoint: Endpoint,
-    credential: Option<Credential>,
-    provider: Option<credential::Provider>,
-    timeouts: Timeouts,
-    backoff: Backoff,
-}
-
-impl Builder {
-    /// Sets the API key or JWT.
-    #[must_use]
-    pub fn credential(mut self, credential: impl Into<Credential>) -> Self {
-        self.credential = Some(credential.into());
-        self
-    }
-
-    /// Sets a provider that is called for another credential whenever the daemon no longer accepts the
-    /// current one (401, 4401). It has [`PROVIDER_WAIT_MAX`] to return one. If it returns `None`, the request
-    /// fails.
-    #[must_use]
-    pub fn renewing<C: Into<Credential>, F: Future<Output = Option<C>> + Send + 'static>(
-        mut self,
-        provider: impl Fn() -> F + Send + Sync + 'static,
-    ) -> Self {
-        self.provider = Some(Box::new(move || {
-            let renewal = provider();
-            Box::pin(async move { renewal.await.map(Into::into) })
-        }));
-        self
-    }
-
-    /// Sets the time limit of each step.
-    #[must_use]
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
-        self
-    }
-
-    /// Sets the wait times between attempts and the number of attempts.
-    #[must_use]
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// Builds the client. It connects at its first request.
-    pub fn build(self) -> Client {
-        let credentials = credential::Credentials::new(self.credential, self.provider);
-        let Self { endpoint, timeouts, backoff, .. } = self;
-        Client {
-            shared: Arc::new(Shared { endpoint, credentials, timeouts, backoff, idle: Mutex::default() }),
-        }
-    }
-}
-
-/// Acquires the lock, also after a panic of another holder: what these locks guard is whole at every step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns `base` with these parameters, whose values are already escaped.
-fn path_with_query(base: &str, pairs: impl IntoIterator<Item = (&'static str, String)>) -> String {
-    let mut path = base.to_owned();
-    for (n, (name, value)) in pairs.into_iter().enumerate() {
-        path.push(if n == 0 { '?' } else { '&' });
-        path.push_str(name);
-        path.push('=');
-        path.push_str(&value);
-    }
-    path
-}

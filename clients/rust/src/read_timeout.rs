@@ -11,6 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::ClientError;
 
+/// The read timeout of a stream until its `ready` frame names the heartbeat interval: three default intervals.
+pub(crate) const READ_TIMEOUT_BEFORE_READY: Duration = Duration::from_secs(90);
 /// Time to read what arrived while nobody was reading.
 const GRACE: Duration = Duration::from_secs(1);
 

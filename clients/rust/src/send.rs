@@ -1,55 +1,29 @@
-//! HTTP/1.1 over hyper: a few kept-alive connections for requests, new ones for streams and WebSockets.
+//! Sends requests over a few kept-alive connections, and opens streams over connections of their own.
 //!
 //! * A request is sent again only if no byte of it was sent, if the daemon refused its credential and there
-//!   is another, or (`send_repeated`) if repeating it does no harm.
+//!   is another, or (`send_with_retries`) if repeating it does no harm.
 
-use std::io;
-use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
+use crate::client::Client;
+use crate::connection::{Connection, Driver};
 use crate::credential::CurrentCredential;
-use crate::endpoint::Target;
+use crate::error::ClientError;
 use crate::request::{Reply, Request, refusal};
-use crate::{Client, ClientError, lock, retry};
+use crate::retry;
+use crate::sync::lock;
 
 /// Maximum size of a response, in bytes: 1,000 events of the largest size.
-const ANSWER_BYTES_MAX: usize = 80 << 20;
-/// Maximum bytes of a response that are read at once. A stream's reader holds the events of one such read.
-const READ_BYTES_MAX: usize = 256 << 10;
+const RESPONSE_BYTES_MAX: usize = 80 << 20;
 /// Maximum number of idle connections. Beyond it, a connection is closed after its request.
 pub(crate) const IDLE_CONNECTIONS_MAX: usize = 8;
-
-/// A connected byte stream.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-pub(crate) type BoxIo = Pin<Box<dyn Io>>;
-
-/// The task that drives a connection. It is aborted when its owner is dropped.
-pub(crate) struct Driver(JoinHandle<()>);
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// A connection that can take a request.
-pub(crate) struct IdleConnection {
-    sender: SendRequest<Full<Bytes>>,
-    _driver: Driver,
-}
 
 impl Client {
     /// Sends a request over an idle connection, or over a new one, and reads the whole response. If the
@@ -59,10 +33,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`]. A status other than 2xx is not an error here, see [`Reply::json`].
     pub async fn send(&self, request: &Request) -> Result<Reply, ClientError> {
-        let held = self.shared.credentials.current();
-        let reply = self.send_as(request, &held).await?;
-        if reply.status == StatusCode::UNAUTHORIZED && self.shared.credentials.renew(held.generation).await? {
-            return self.send_as(request, &self.shared.credentials.current()).await;
+        let credentials = &self.inner.credentials;
+        let credential = credentials.current();
+        let reply = self.send_as(request, &credential).await?;
+        if reply.status == StatusCode::UNAUTHORIZED && credentials.renew(credential.generation).await? {
+            return self.send_as(request, &credentials.current()).await;
         }
         Ok(reply)
     }
@@ -79,7 +54,7 @@ impl Client {
         request: &Request,
         mut on_retry: impl FnMut(&ClientError, Duration),
     ) -> Result<Reply, ClientError> {
-        let backoff = &self.shared.backoff;
+        let backoff = &self.inner.backoff;
         let mut failures = 0;
         loop {
             let error = match self.send(request).await.and_then(Reply::accepted) {
@@ -96,78 +71,56 @@ impl Client {
         }
     }
 
-    async fn send_as(&self, request: &Request, held: &CurrentCredential) -> Result<Reply, ClientError> {
-        let mut unsent = self.prepare(request, held)?;
-        let kept = lock(&self.shared.idle).pop();
-        if let Some(mut kept) = kept
-            && matches!(self.head_of(kept.sender.ready()).await, Ok(Ok(())))
+    async fn send_as(&self, request: &Request, credential: &CurrentCredential) -> Result<Reply, ClientError> {
+        let mut request = self.prepare(request, credential)?;
+        let idle = lock(&self.inner.idle).pop();
+        if let Some(mut connection) = idle
+            && matches!(self.limit_head(connection.sender.ready()).await, Ok(Ok(())))
         {
-            match self.head_of(kept.sender.try_send_request(unsent)).await? {
-                Ok(response) => return self.finish(kept, response).await,
+            match self.limit_head(connection.sender.try_send_request(request)).await? {
+                Ok(response) => return self.read_response(connection, response).await,
                 Err(mut error) => match error.take_message() {
                     // The request was not sent: the peer had closed the idle connection, which it may do.
-                    Some(request) => unsent = request,
+                    Some(unsent) => request = unsent,
                     None => return Err(error.into_error().into()),
                 },
             }
         }
-        let mut fresh = self.open().await?;
-        let response =
-            self.head_of(fresh.sender.try_send_request(unsent)).await?.map_err(|error| error.into_error())?;
-        self.finish(fresh, response).await
+        let mut connection = self.open().await?;
+        let response = self.send_over(&mut connection, request).await?;
+        self.read_response(connection, response).await
     }
 
-    /// Sends a request over its own connection and returns the response before its body is read.
+    /// Sends a request over a connection of its own and returns the response before its body is read.
     pub(crate) async fn stream(
         &self,
         request: &Request,
     ) -> Result<(http::Response<Incoming>, Driver), ClientError> {
-        let request = self.prepare(request, &self.shared.credentials.current())?;
-        let IdleConnection { mut sender, _driver: driver } = self.open().await?;
-        let response =
-            self.head_of(sender.try_send_request(request)).await?.map_err(|error| error.into_error())?;
+        let request = self.prepare(request, &self.inner.credentials.current())?;
+        let mut connection = self.open().await?;
+        let response = self.send_over(&mut connection, request).await?;
         if response.status().is_success() {
-            return Ok((response, driver));
+            return Ok((response, connection.driver));
         }
         let (parts, body) = response.into_parts();
-        let body = self.collect(body).await?;
+        let body = self.read_body(body).await?;
         Err(refusal(parts.status, &parts.headers, &body))
-    }
-
-    /// Connects a socket, for uses other than plain requests.
-    pub(crate) async fn connect(&self) -> Result<BoxIo, ClientError> {
-        let limit = self.shared.timeouts.connect;
-        let endpoint = &self.shared.endpoint;
-        let connecting = async {
-            let io: BoxIo = match &endpoint.target {
-                Target::Tcp(host, port) => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                    stream.set_nodelay(true)?;
-                    Box::pin(stream)
-                }
-                Target::Unix(path) => Box::pin(UnixStream::connect(path).await?),
-            };
-            Ok(io)
-        };
-        let connected =
-            timeout(limit, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        connected.map_err(|source| ClientError::Connect { address: endpoint.to_string(), source })
     }
 
     /// Returns the request with host, credential and body, ready for hyper or a WebSocket handshake.
     pub(crate) fn prepare(
         &self,
         request: &Request,
-        held: &CurrentCredential,
+        credential: &CurrentCredential,
     ) -> Result<http::Request<Full<Bytes>>, ClientError> {
-        let endpoint = &self.shared.endpoint;
+        let endpoint = &self.inner.endpoint;
         let path = format!("{}{}", endpoint.prefix, request.path);
         let mut builder = http::Request::builder()
             .method(request.method.clone())
             .uri(path)
             .header(header::HOST, endpoint.host.as_str())
             .header(header::USER_AGENT, concat!("nervewire/", env!("CARGO_PKG_VERSION")));
-        if let Some(credential) = &held.credential {
+        if let Some(credential) = &credential.credential {
             let bearer = Zeroizing::new(format!("Bearer {}", credential.expose()));
             let mut value = HeaderValue::from_str(&bearer).map_err(http::Error::from)?;
             value.set_sensitive(true);
@@ -179,42 +132,45 @@ impl Client {
         Ok(builder.body(Full::new(request.body.clone()))?)
     }
 
-    async fn open(&self) -> Result<IdleConnection, ClientError> {
-        let io = TokioIo::new(self.connect().await?);
-        let (sender, connection) = Builder::new().max_buf_size(READ_BYTES_MAX).handshake(io).await?;
-        let driver = tokio::spawn(async move {
-            // The request that waits on this connection reports its failure.
-            let _ = connection.await;
-        });
-        Ok(IdleConnection { sender, _driver: Driver(driver) })
+    async fn open(&self) -> Result<Connection, ClientError> {
+        Connection::open(&self.inner.endpoint, self.inner.timeouts.connect).await
     }
 
-    async fn head_of<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientError> {
-        let limit = self.shared.timeouts.head;
-        timeout(limit, answer).await.map_err(|_| ClientError::Timeout("the response", limit))
-    }
-
-    async fn finish(
+    async fn send_over(
         &self,
-        kept: IdleConnection,
+        connection: &mut Connection,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, ClientError> {
+        let response = self.limit_head(connection.sender.try_send_request(request)).await?;
+        Ok(response.map_err(|error| error.into_error())?)
+    }
+
+    async fn limit_head<T>(&self, head: impl Future<Output = T>) -> Result<T, ClientError> {
+        let limit = self.inner.timeouts.head;
+        timeout(limit, head).await.map_err(|_| ClientError::Timeout("the response", limit))
+    }
+
+    async fn read_response(
+        &self,
+        connection: Connection,
         response: http::Response<Incoming>,
     ) -> Result<Reply, ClientError> {
         let (parts, body) = response.into_parts();
-        let body = self.collect(body).await?;
-        let mut idle = lock(&self.shared.idle);
+        let body = self.read_body(body).await?;
+        let mut idle = lock(&self.inner.idle);
         if idle.len() < IDLE_CONNECTIONS_MAX {
-            idle.push(kept);
+            idle.push(connection);
         }
         drop(idle);
         Ok(Reply { status: parts.status, headers: parts.headers, body })
     }
 
-    async fn collect(&self, body: Incoming) -> Result<Bytes, ClientError> {
-        let limit = self.shared.timeouts.body;
-        let whole = timeout(limit, Limited::new(body, ANSWER_BYTES_MAX).collect());
+    async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
+        let limit = self.inner.timeouts.body;
+        let whole = timeout(limit, Limited::new(body, RESPONSE_BYTES_MAX).collect());
         match whole.await.map_err(|_| ClientError::Timeout("the response body", limit))? {
             Ok(collected) => Ok(collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge(ANSWER_BYTES_MAX)),
+            Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge(RESPONSE_BYTES_MAX)),
             Err(error) => Err(match error.downcast::<hyper::Error>() {
                 Ok(error) => (*error).into(),
                 Err(other) => ClientError::Shape(other.to_string()),
@@ -229,7 +185,7 @@ mod tests {
     use crate::Timeouts;
     use http::Method;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 

@@ -7,8 +7,8 @@ use http::{HeaderName, Method, header};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use crate::connection::Driver;
 use crate::read_timeout::Silence;
-use crate::send::Driver;
 use crate::sse_parser::{SseEvent, SseParser};
 use crate::{Client, ClientError, Request};
 

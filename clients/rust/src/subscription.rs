@@ -14,11 +14,13 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use crate::filter::{Filter, Position};
-use crate::frame_handler::{Follower, FrameEffect, Item, Status};
+use crate::frame_handler::{Follower, FrameEffect};
+use crate::item::{Item, Status};
+use crate::read_timeout::READ_TIMEOUT_BEFORE_READY;
 use crate::retry::{self, Verdict};
 use crate::sse_stream::SseStream;
 use crate::ws_stream::{WsMessage, WsStream};
-use crate::{Client, ClientError, SILENCE_UNTOLD};
+use crate::{Client, ClientError};
 
 /// One of the daemon's two streaming endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,16 +163,18 @@ impl Subscription {
     }
 
     fn open(&mut self) -> BoxFuture<'static, Result<AnyStream, ClientError>> {
-        self.generation = self.client.shared.credentials.current().generation;
+        self.generation = self.client.inner.credentials.current().generation;
         let client = self.client.clone();
         match self.transport {
             Transport::WebSocket => {
                 let path = self.follower.path("ws");
-                Box::pin(async move { client.ws(&path, SILENCE_UNTOLD).await.map(AnyStream::Ws) })
+                Box::pin(async move { client.ws(&path, READ_TIMEOUT_BEFORE_READY).await.map(AnyStream::Ws) })
             }
             Transport::Sse => {
                 let (path, cursor) = (self.follower.path("sse"), self.follower.cursor.clone());
-                Box::pin(async move { client.sse(&path, &cursor, SILENCE_UNTOLD).await.map(AnyStream::Sse) })
+                Box::pin(async move {
+                    client.sse(&path, &cursor, READ_TIMEOUT_BEFORE_READY).await.map(AnyStream::Sse)
+                })
             }
         }
     }
@@ -224,7 +228,7 @@ impl Subscription {
                 return Some(Ok(item));
             }
             Ok(FrameEffect::Pong(pong)) => {
-                open.pong = Some((Instant::now() + self.client.shared.timeouts.head, pong));
+                open.pong = Some((Instant::now() + self.client.inner.timeouts.head, pong));
                 return None;
             }
             Ok(FrameEffect::End(error)) | Err(error) => error,
@@ -235,7 +239,7 @@ impl Subscription {
     /// Handles the end of a stream that was open.
     fn lost(&mut self, error: ClientError) -> Option<Result<Item, ClientError>> {
         let SubscriptionState::Open(open) = &self.state else { return None };
-        if open.since.elapsed() >= self.client.shared.backoff.longest {
+        if open.since.elapsed() >= self.client.inner.backoff.longest {
             self.follower.failures = 0;
         }
         let retry_ms = match &open.stream {
@@ -247,7 +251,7 @@ impl Subscription {
 
     fn renew(&self) -> BoxFuture<'static, Result<bool, ClientError>> {
         let (client, generation) = (self.client.clone(), self.generation);
-        Box::pin(async move { client.shared.credentials.renew(generation).await })
+        Box::pin(async move { client.inner.credentials.renew(generation).await })
     }
 
     fn renewed(&mut self, renewed: Result<bool, ClientError>) -> Option<Result<Item, ClientError>> {
@@ -285,7 +289,7 @@ impl Subscription {
 
     fn again(&mut self, why: ClientError, requested: Duration) -> Item {
         self.follower.failures = self.follower.failures.saturating_add(1);
-        let again_in = self.client.shared.backoff.wait(self.follower.failures, requested);
+        let again_in = self.client.inner.backoff.wait(self.follower.failures, requested);
         self.state = SubscriptionState::Waiting(Instant::now() + again_in);
         Item::Status(Status::Lost { why, again_in })
     }

@@ -10,9 +10,9 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+use crate::connection::{BoxIo, connect};
 use crate::read_timeout::Silence;
 use crate::request::refusal;
-use crate::send::BoxIo;
 use crate::{Client, ClientError, Request};
 
 /// Maximum bytes of a message from the daemon: more than any frame that it sends.
@@ -48,7 +48,7 @@ impl Client {
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key());
-        let mut request = self.prepare(&request, &self.shared.credentials.current())?.map(|_| ());
+        let mut request = self.prepare(&request, &self.inner.credentials.current())?.map(|_| ());
         // The handshake needs an absolute address, but sends only the path.
         *request.uri_mut() = http::Uri::builder()
             .scheme("ws")
@@ -59,8 +59,8 @@ impl Client {
         config.max_message_size = Some(MESSAGE_BYTES_MAX);
         config.max_frame_size = Some(MESSAGE_BYTES_MAX);
         config.max_write_buffer_size = MESSAGE_BYTES_MAX;
-        let io = self.connect().await?;
-        let limit = self.shared.timeouts.head;
+        let io = connect(self.endpoint(), self.inner.timeouts.connect).await?;
+        let limit = self.inner.timeouts.head;
         match timeout(limit, client_async_with_config(request, io, Some(config))).await {
             Err(_) => Err(ClientError::Timeout("the upgrade", limit)),
             Ok(Ok((inner, _))) => Ok(WsStream { inner, silence: Silence::new(silence), limit }),

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Metadata, wire, words};
+use super::Metadata;
+use crate::macros::{wire, words};
 
 // Generated from src/event/table.rs of the daemon.
 

@@ -4,7 +4,8 @@ use http::Method;
 use serde_json::Value;
 
 use super::collection::{Create, Resource, Resources, Update, Versioned, if_match, versioned};
-use crate::event::{Metadata, wire, words};
+use crate::event::Metadata;
+use crate::macros::{wire, words};
 use crate::{Client, ClientError, Request};
 
 impl Client {

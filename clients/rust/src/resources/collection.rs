@@ -13,7 +13,8 @@ use http::{Method, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Client, ClientError, Reply, Request, encode, path_with_query};
+use crate::url::{encode, path_with_query};
+use crate::{Client, ClientError, Reply, Request};
 
 /// Rows of a page that [`RowStream`] requests: the maximum that the daemon returns.
 const PAGE_ROWS: u64 = 100;

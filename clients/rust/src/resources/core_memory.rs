@@ -3,8 +3,9 @@
 use http::Method;
 
 use super::collection::{Page, Versioned, if_match, versioned};
-use crate::event::wire;
-use crate::{Client, ClientError, Request, encode, path_with_query};
+use crate::macros::wire;
+use crate::url::{encode, path_with_query};
+use crate::{Client, ClientError, Request};
 
 wire! {
     /// A block.

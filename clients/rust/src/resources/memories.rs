@@ -3,7 +3,8 @@
 use http::Method;
 
 use super::collection::{Create, ListFilter, ListOptions, Page, Resource, Resources, Update};
-use crate::event::{Metadata, wire, words};
+use crate::event::Metadata;
+use crate::macros::{wire, words};
 use crate::{Client, ClientError, Request};
 
 impl Client {

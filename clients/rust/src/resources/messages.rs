@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::collection::{Create, ListFilter, Resource, Resources};
 use crate::Client;
-use crate::event::{Metadata, Role, wire};
+use crate::event::{Metadata, Role};
+use crate::macros::wire;
 
 impl Client {
     /// Returns access to messages.

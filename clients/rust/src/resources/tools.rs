@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::collection::{Create, ListFilter, Resource, Resources, Update};
 use crate::Client;
-use crate::event::{Metadata, wire};
+use crate::event::Metadata;
+use crate::macros::wire;
 
 impl Client {
     /// Returns access to tools.

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::collection::{Resource, Resources, Versioned, if_match, versioned};
-use crate::event::{wire, words};
+use crate::macros::{wire, words};
 use crate::{Client, ClientError, Credential, Request};
 
 impl Client {
