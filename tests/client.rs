@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use common::{Daemon, custom, message, until, within};
 use futures_util::{SinkExt as _, StreamExt as _};
 use nervewire_client::resources::{
-    BlockContent, MemoryChange, MemoryFilter, MemoryType, MessageFilter, NewAgentMessage, NewMemory, NewUser,
-    Profile, Search, ToolFilter, UserRole,
+    CoreMemoryChange, MemoryChange, MemoryFilter, MemoryQuery, MemoryType, MessageFilter, NewAgentMessage,
+    NewMemory, NewUser, ProfileChange, ToolFilter, UserRole,
 };
 use nervewire_client::{
     Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, ListOptions, NewAgent, NewMessage,
@@ -32,14 +32,14 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 const BOTH: [Transport; 2] = [Transport::WebSocket, Transport::Sse];
 /// Reconnects within milliseconds: these tests check what happens, not when.
 const SOON: Backoff = Backoff {
-    first: Duration::from_millis(2),
-    longest: Duration::from_millis(20),
-    longest_requested: Duration::from_secs(5),
-    attempts: 6,
+    initial: Duration::from_millis(2),
+    max: Duration::from_millis(20),
+    max_requested: Duration::from_secs(5),
+    max_attempts: 6,
     random: || 0,
 };
 /// As `SOON`, but does not wait for a daemon's `retry: 2000`.
-const AT_ONCE: Backoff = Backoff { longest_requested: Duration::from_millis(5), ..SOON };
+const AT_ONCE: Backoff = Backoff { max_requested: Duration::from_millis(5), ..SOON };
 
 fn client(addr: SocketAddr, key: &str) -> Client {
     Client::builder(format!("http://{addr}").parse().unwrap()).credential(key).backoff(AT_ONCE).build()
@@ -68,8 +68,8 @@ async fn end(subscription: &mut Subscription) -> (ClientError, Vec<ClientError>)
     let mut lost = Vec::new();
     let error = loop {
         match within("the end", subscription.next()).await {
-            Some(Ok(Item::Status(Status::Lost { why, .. }))) => {
-                lost.push(why);
+            Some(Ok(Item::Status(Status::Lost { error, .. }))) => {
+                lost.push(error);
                 assert!(lost.len() < 20, "a storm: {lost:?}");
             }
             Some(Ok(_)) => {}
@@ -191,7 +191,7 @@ async fn an_agent_is_created_and_its_messages_are_received() {
     let id = client.publish(&Event::message(agent.id.as_str(), "user-1", "hello")).await.unwrap();
 
     let filter = Filter::new().types(["message"]).agents([agent.id.as_str()]);
-    let mut subscription = client.subscribe(filter).starting(Position::Earliest);
+    let mut subscription = client.subscribe(filter).position(Position::Earliest);
     assert_eq!(subscription.cursor(), None);
     let received = next_event(&mut subscription).await;
     let Event::Message(message) = &received.event else { panic!("{received:?}") };
@@ -206,7 +206,7 @@ async fn an_agent_is_created_and_its_messages_are_received() {
     subscription.close().await;
     assert!(subscription.next().await.is_none());
     client.publish(&Event::message(agent.id.as_str(), "user-1", "again")).await.unwrap();
-    let again = client.subscribe(Filter::new()).starting(Position::After(cursor)).over(Transport::Sse);
+    let again = client.subscribe(Filter::new()).position(Position::After(cursor)).transport(Transport::Sse);
     let mut contents = std::pin::pin!(again.into_stream().filter_map(async |item| match item.unwrap() {
         Item::Event(ReceivedEvent { event: Event::Message(message), .. }) => Some(message.content),
         _ => None,
@@ -254,8 +254,8 @@ async fn events_arrive_once_and_in_order_across_many_disconnects() {
         publish(0, EVENTS / 2).await;
         let mut subscription = client(proxy.addr, &daemon.key)
             .subscribe(Filter::new().channels(["n"]))
-            .starting(Position::Earliest)
-            .over(transport);
+            .position(Position::Earliest)
+            .transport(transport);
         let (mut expected, mut lost, mut looks) = (0, 0, 0);
         while expected < EVENTS {
             looks += 1;
@@ -288,7 +288,7 @@ async fn a_disconnect_longer_than_the_retention_is_a_gap() {
         let daemon = Daemon::with().env("RETENTION__MAX_EVENTS", 5).start().await;
         let proxy = Proxy::start(daemon.addr(), |_| usize::MAX).await;
         let mut subscription =
-            client(proxy.addr, &daemon.key).subscribe(Filter::new().channels(["n"])).over(transport);
+            client(proxy.addr, &daemon.key).subscribe(Filter::new().channels(["n"])).transport(transport);
         connected(&mut subscription).await;
         let seen = daemon.publish(custom("n", json!("seen"))).await.remove(0);
         assert_eq!(next_event(&mut subscription).await.id, seen);
@@ -332,25 +332,25 @@ async fn an_expired_token_is_renewed_without_losing_an_event() {
         let counted = asked.clone();
         let client = Client::builder(daemon.url().parse().unwrap())
             .credential(short)
-            .renewing(move || {
+            .credential_provider(move || {
                 counted.fetch_add(1, SeqCst);
                 let long = long.clone();
                 async move { Some(long) }
             })
             .backoff(AT_ONCE)
             .build();
-        let mut subscription = client.subscribe(Filter::new()).over(transport);
+        let mut subscription = client.subscribe(Filter::new()).transport(transport);
         connected(&mut subscription).await;
         daemon.publish(custom("n", json!(1))).await;
         let first = next_event(&mut subscription).await;
-        let why = loop {
+        let error = loop {
             match within("the token's end", subscription.next()).await {
-                Some(Ok(Item::Status(Status::Lost { why, .. }))) => break why,
+                Some(Ok(Item::Status(Status::Lost { error, .. }))) => break error,
                 Some(Ok(Item::Status(_))) => {}
                 other => panic!("{other:?}"),
             }
         };
-        assert!(why.is_unauthorized(), "{why}");
+        assert!(error.is_unauthorized(), "{error}");
         daemon.publish(custom("n", json!(2))).await;
         let second = next_event(&mut subscription).await;
         assert!(
@@ -372,7 +372,7 @@ async fn a_request_with_a_refused_credential_renews_it_once() {
         let counted = asked.clone();
         Client::builder(daemon.url().parse().unwrap())
             .credential("nwk_none_nothing")
-            .renewing(move || {
+            .credential_provider(move || {
                 counted.fetch_add(1, SeqCst);
                 let then = then.clone();
                 async move { then }
@@ -392,7 +392,7 @@ async fn a_request_with_a_refused_credential_renews_it_once() {
         assert!(error.is_unauthorized(), "{error}");
         assert_eq!(asked.swap(0, SeqCst), times);
         for transport in BOTH {
-            let (error, _) = end(&mut with(then.clone()).subscribe(Filter::new()).over(transport)).await;
+            let (error, _) = end(&mut with(then.clone()).subscribe(Filter::new()).transport(transport)).await;
             assert!(error.is_unauthorized(), "{error}");
             assert_eq!(asked.swap(0, SeqCst), times);
         }
@@ -405,7 +405,7 @@ async fn a_revoked_key_ends_the_subscription_without_a_reconnect() {
     for transport in BOTH {
         let key = daemon.create_key(json!({"scopes": ["*"]})).await;
         let proxy = Proxy::start(daemon.addr(), |_| usize::MAX).await;
-        let mut subscription = client(proxy.addr, &key).subscribe(Filter::new()).over(transport);
+        let mut subscription = client(proxy.addr, &key).subscribe(Filter::new()).transport(transport);
         connected(&mut subscription).await;
         let key_id = key.split('_').nth(1).unwrap();
         let reply = daemon.call("DELETE", &format!("/api/v1/api-keys/{key_id}")).send().await;
@@ -577,11 +577,11 @@ async fn the_client_waits_as_long_as_retry_after_says() {
     ] {
         let denied = answer("403 Forbidden", "", r#"{"code":"FORBIDDEN","message":"no"}"#);
         let (addr, requests) = scripted(vec![refusal, denied]).await;
-        let mut subscription = client(addr).subscribe(Filter::new()).over(transport);
+        let mut subscription = client(addr).subscribe(Filter::new()).transport(transport);
         let began = Instant::now();
         match subscription.next().await {
-            Some(Ok(Item::Status(Status::Lost { again_in, .. }))) => {
-                assert!(again_in >= least && again_in <= least * 2, "{again_in:?}")
+            Some(Ok(Item::Status(Status::Lost { retry_in, .. }))) => {
+                assert!(retry_in >= least && retry_in <= least * 2, "{retry_in:?}")
             }
             other => panic!("{other:?}"),
         }
@@ -622,11 +622,11 @@ async fn a_daemon_that_misses_two_heartbeats_is_disconnected() {
         mute
     });
     let left = BOTH.map(|transport| async move {
-        let mut subscription = client(addr, "key").subscribe(Filter::new()).over(transport);
+        let mut subscription = client(addr, "key").subscribe(Filter::new()).transport(transport);
         connected(&mut subscription).await;
         let began = Instant::now();
         match within("the end of patience", subscription.next()).await {
-            Some(Ok(Item::Status(Status::Lost { why: ClientError::Timeout(..), .. }))) => {}
+            Some(Ok(Item::Status(Status::Lost { error: ClientError::Timeout(..), .. }))) => {}
             other => panic!("{other:?}"),
         }
         assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
@@ -671,7 +671,7 @@ async fn a_cancelled_read_does_not_restart_the_subscription() {
             while stream.read(&mut [0; 512]).await.unwrap_or(0) > 0 {}
             true
         });
-        let mut subscription = client(addr, "key").subscribe(Filter::new()).over(transport);
+        let mut subscription = client(addr, "key").subscribe(Filter::new()).transport(transport);
         let item = look_often(async || subscription.next().await, 30, || answer.send(true).unwrap()).await;
         match item {
             Some(Ok(Item::Status(Status::Connected { .. }))) => {}
@@ -696,7 +696,7 @@ async fn a_cancelled_read_renews_the_credential_once() {
         let (give, is_given) = watch::channel(false);
         let client = Client::builder(format!("http://{addr}").parse().unwrap())
             .credential("old")
-            .renewing(move || {
+            .credential_provider(move || {
                 counted.fetch_add(1, SeqCst);
                 let mut is_given = is_given.clone();
                 async move {
@@ -706,7 +706,7 @@ async fn a_cancelled_read_renews_the_credential_once() {
             })
             .backoff(AT_ONCE)
             .build();
-        let mut subscription = client.subscribe(Filter::new()).over(transport);
+        let mut subscription = client.subscribe(Filter::new()).transport(transport);
         let mut looks = 0;
         while looks < 30 {
             looks += asked.load(SeqCst).min(1); // counted from the call on
@@ -736,7 +736,7 @@ async fn a_cancelled_read_renews_the_credential_once() {
 async fn the_client_waits_for_a_restarting_daemon_by_default() {
     let mut daemon = Daemon::start().await;
     let mut subscriptions = BOTH.map(|transport| {
-        client(daemon.addr(), &daemon.key).subscribe(Filter::new().types(["message"])).over(transport)
+        client(daemon.addr(), &daemon.key).subscribe(Filter::new().types(["message"])).transport(transport)
     });
     for subscription in &mut subscriptions {
         connected(subscription).await;
@@ -751,7 +751,8 @@ async fn the_client_waits_for_a_restarting_daemon_by_default() {
     daemon.kill9().await;
     for transport in BOTH {
         let (error, lost) =
-            end(&mut client(addr, "key").subscribe(Filter::new()).over(transport).impatient()).await;
+            end(&mut client(addr, "key").subscribe(Filter::new()).transport(transport).fail_if_unreachable())
+                .await;
         assert!(matches!(error, ClientError::Connect { .. }) && lost.is_empty(), "{error}");
     }
 }
@@ -777,8 +778,8 @@ async fn users_log_in_and_own_their_memories() {
     assert_eq!(session.user, ann);
     let hers = Client::new(manager.endpoint().clone(), session.token);
     let me = hers.users().me().await.unwrap();
-    let profile = Profile { timezone: Some(Some("Europe/Vienna".into())), ..Profile::default() };
-    let me = hers.users().change_me(me.version, &profile).await.unwrap();
+    let profile = ProfileChange { timezone: Some(Some("Europe/Vienna".into())), ..Profile::default() };
+    let me = hers.users().update_me(me.version, &profile).await.unwrap();
     assert_eq!((me.value.timezone.as_deref(), me.version), (Some("Europe/Vienna"), Some(2)));
     assert_eq!(manager.users().all(()).take(9).await.unwrap(), [me.value]);
 
@@ -799,14 +800,14 @@ async fn users_log_in_and_own_their_memories() {
     assert_eq!(said, ["Ann likes coffee", "Ann likes tea"]);
     for (query, count) in [("tea", 0), ("coffee", 1), ("cof*", 1)] {
         let found =
-            hers.memories().search(&Search { query: query.into(), ..Search::default() }).await.unwrap();
+            hers.memories().search(&MemoryQuery { query: query.into(), ..Search::default() }).await.unwrap();
         assert_eq!((found.total, found.results.len()), (count, count as usize), "{query}: {found:?}");
     }
     let of = MemoryFilter { agent_id: Some(agent.clone()), ..MemoryFilter::default() };
     assert_eq!(hers.memories().all(of).take(9).await.unwrap().len(), 1);
 
     let core = hers.core_memory(&agent, Some(&ann.id));
-    let holding = BlockContent { value: "drinks coffee".into(), limit: Some(20) };
+    let holding = CoreMemoryChange { value: "drinks coffee".into(), limit: Some(20) };
     let block = core.put("human", None, &holding).await.unwrap();
     assert_eq!(core.get("human").await.unwrap(), block);
     let late = core.put("human", Some(9), &holding).await.unwrap_err();

@@ -75,7 +75,7 @@ async fn publish_rest(world: World, publisher: u64, batch: u64) {
             let body: Value = numbers.iter().map(|n| event(publisher, *n)).collect();
             let request =
                 Request::new(http::Method::POST, "/api/v1/events").body("application/json", body.to_string());
-            match client.send(&request).await.and_then(nervewire_client::Reply::json) {
+            match client.send(&request).await.and_then(nervewire_client::Response::json) {
                 Ok(reply) => world.ack(&reply["data"]["ids"], publisher, &numbers),
                 Err(_) => break,
             }
@@ -176,7 +176,8 @@ async fn subscribe(world: World, how: usize, begin: String) -> Seen {
             }
             _ => {
                 let request = Request::new(http::Method::GET, format!("{path}&limit=1000&wait=5"));
-                if let Ok(page) = world.client().send(&request).await.and_then(nervewire_client::Reply::json)
+                if let Ok(page) =
+                    world.client().send(&request).await.and_then(nervewire_client::Response::json)
                 {
                     assert_eq!(page["gap"], Value::Null, "{page}");
                     page["data"].as_array().unwrap().iter().for_each(|event| seen.take(event));

@@ -580,7 +580,7 @@ async fn record_event_and_index_agree_after_kill_9() {
 /// Creates, changes and deletes memories, one of four each, until the daemon ends. Returns how many responses
 /// arrived.
 async fn write_until_it_ends(addr: std::net::SocketAddr, key: String, name: String) -> usize {
-    use nervewire_client::{Client, Reply, Request, Timeouts};
+    use nervewire_client::{Client, Request, Response, Timeouts};
     let wait = common::PATIENCE;
     let client = Client::builder(format!("http://{addr}").parse().unwrap())
         .credential(key)
@@ -592,7 +592,7 @@ async fn write_until_it_ends(addr: std::net::SocketAddr, key: String, name: Stri
             json!({"content": format!("always {word}"), "metadata": {"word": word}}).to_string()
         };
         let request = Request::new(http::Method::POST, MEMORIES).body("application/json", said("made"));
-        let Ok(made) = client.send(&request).await.and_then(Reply::json) else { return 2 * n };
+        let Ok(made) = client.send(&request).await.and_then(Response::json) else { return 2 * n };
         let path = format!("{MEMORIES}/{}", made["data"]["id"].as_str().unwrap());
         let request = match n % 4 {
             0 => Request::new(http::Method::DELETE, &path),

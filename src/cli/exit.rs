@@ -174,7 +174,7 @@ mod tests {
             (closed(4403), Exit::Refused),
             (closing("UNAUTHORIZED"), Exit::Refused),
             (closing("FORBIDDEN"), Exit::Refused),
-            (ClientError::Shape("x".into()), Exit::Failed),
+            (ClientError::UnexpectedResponse("x".into()), Exit::Failed),
         ] {
             let text = error.to_string();
             let CliError::Reported { exit: got, message, .. } = error.into() else { panic!("{text}") };

@@ -84,7 +84,7 @@ fn event(args: &PublishArgs) -> Result<String, CliError> {
 /// Prints the ids of a response.
 fn report(args: &PublishArgs, body: &Value) -> Result<(), CliError> {
     let ids = body.pointer("/data/ids").and_then(Value::as_array);
-    let ids = ids.ok_or_else(|| ClientError::Shape("no `data.ids`".into()))?;
+    let ids = ids.ok_or_else(|| ClientError::UnexpectedResponse("no `data.ids`".into()))?;
     if args.quiet || ids.is_empty() {
         Ok(())
     } else if args.remote.json {

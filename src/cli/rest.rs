@@ -1,7 +1,7 @@
 //! Administration of a running daemon over REST, and the blocking client that the other commands share.
 
 use http::Method;
-use nervewire_client::{Client, ClientError, Endpoint, Reply, Request, encode};
+use nervewire_client::{Client, ClientError, Endpoint, Request, Response, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -93,7 +93,7 @@ impl Rest {
         request: &Request,
         on_retry: impl FnMut(&ClientError, Duration),
     ) -> Result<Value, ClientError> {
-        self.runtime.block_on(self.client.send_repeated(request, on_retry)).and_then(Reply::json)
+        self.runtime.block_on(self.client.send_with_retries(request, on_retry)).and_then(Response::json)
     }
 
     /// Returns `data` of the response.
@@ -112,7 +112,7 @@ impl Rest {
             let mut body = self.call(&Request::new(Method::GET, format!("{path}{mark}limit=100{from}")))?;
             match body.get_mut("data").map(Value::take) {
                 Some(Value::Array(page)) => rows.extend(page),
-                _ => return Err(ClientError::Shape("a list without `data`".into())),
+                _ => return Err(ClientError::UnexpectedResponse("a list without `data`".into())),
             }
             match body.get("next_cursor").and_then(Value::as_str) {
                 Some(next) if !next.is_empty() && next != cursor => next.clone_into(&mut cursor),
@@ -155,7 +155,8 @@ fn organization_error(error: ClientError, org_id: Option<&str>) -> CliError {
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
     // The text of serde's error may quote the value, which may contain a secret.
-    serde_json::from_value(value).map_err(|_| ClientError::Shape("`data` lacks fields".into()).into())
+    serde_json::from_value(value)
+        .map_err(|_| ClientError::UnexpectedResponse("`data` lacks fields".into()).into())
 }
 
 impl AdminBackend for Rest {

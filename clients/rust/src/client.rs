@@ -72,7 +72,7 @@ impl ClientBuilder {
     /// current one (401, 4401). It has [`PROVIDER_WAIT_MAX`] to return one. If it returns `None`, the request
     /// fails.
     #[must_use]
-    pub fn renewing<C: Into<Credential>, F: Future<Output = Option<C>> + Send + 'static>(
+    pub fn credential_provider<C: Into<Credential>, F: Future<Output = Option<C>> + Send + 'static>(
         mut self,
         provider: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self {

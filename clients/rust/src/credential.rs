@@ -3,7 +3,7 @@
 //! * It is sent to the daemon in `Authorization` and nowhere else. `Debug` does not show it, and it is wiped
 //!   from memory.
 //! * When many requests find at once that it has expired, the provider is called once. All of them wait on
-//!   the same call, and each one that is polled drives it, so a caller that stops polling blocks nobody.
+//!   the same call, and each one that is polled drives it, so a caller that stops polling does not block the others.
 
 use std::fmt;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::error::ClientError;
 use crate::sync::lock;
 
-/// Maximum time for a provider. After it, everyone who waits for the new credential gets an error.
+/// Maximum time for a provider. After it, all callers that wait for the new credential get an error.
 pub const PROVIDER_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// An API key, a JWT, or any other secret text.
@@ -76,7 +76,7 @@ type RenewalFuture = Pin<Box<dyn Future<Output = ProviderResult> + Send>>;
 pub(crate) struct Credentials {
     current: Mutex<CurrentCredential>,
     provider: Option<Provider>,
-    /// The running call of the provider, while somebody waits for its result, and the generation that it
+    /// The running call of the provider, while a caller waits for its result, and the generation that it
     /// replaces.
     renewal: Mutex<Option<(u64, WeakShared<RenewalFuture>)>>,
 }
@@ -104,9 +104,9 @@ impl Credentials {
         let Some(provider) = &self.provider else { return Ok(false) };
         let Some(renewal) = self.join_renewal(provider, generation) else { return Ok(true) };
         // A clone, so that the call lives until its result is in use: see `join_renewal`.
-        let answer = renewal.clone().await;
-        let answer = answer.map_err(|()| ClientError::Timeout("a new credential", PROVIDER_WAIT_MAX))?;
-        let Some(credential) = answer else { return Ok(false) };
+        let result = renewal.clone().await;
+        let result = result.map_err(|()| ClientError::Timeout("a new credential", PROVIDER_WAIT_MAX))?;
+        let Some(credential) = result else { return Ok(false) };
         let mut current = lock(&self.current);
         if current.generation == generation {
             *current = CurrentCredential { credential: Some(credential), generation: generation + 1 };
@@ -118,20 +118,20 @@ impl Credentials {
     /// replaced.
     fn join_renewal(&self, provider: &Provider, generation: u64) -> Option<Shared<RenewalFuture>> {
         let mut slot = lock(&self.renewal);
-        let running = slot.as_ref().filter(|(about, _)| *about == generation);
+        let running = slot.as_ref().filter(|(replaced, _)| *replaced == generation);
         let running = running.and_then(|(_, running)| running.upgrade());
-        // A call that gave no credential is made again.
+        // A call that returned no credential is repeated.
         let running = running.filter(|running| !matches!(running.peek(), Some(Ok(None) | Err(()))));
         if running.is_some() {
             return running;
         }
-        // Nobody waits for a call, so a credential from an earlier one is already in use.
+        // No caller waits, so a credential from an earlier one is already in use.
         if lock(&self.current).generation != generation {
             return None;
         }
-        let answer = timeout(PROVIDER_WAIT_MAX, provider());
+        let result = timeout(PROVIDER_WAIT_MAX, provider());
         let renewal: RenewalFuture =
-            Box::pin(answer.map(|given| given.map_err(drop).map(|one| one.map(Arc::new))));
+            Box::pin(result.map(|result| result.map_err(drop).map(|credential| credential.map(Arc::new))));
         let renewal = renewal.shared();
         *slot = renewal.downgrade().map(|weak| (generation, weak));
         Some(renewal)
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_shown() {
+    fn debug_output_does_not_show_the_secret() {
         let credential = Credential::from("nwk_a_hidden");
         assert_eq!(format!("{credential:?}"), "Credential(…)");
         assert_eq!(credential.expose(), "nwk_a_hidden");
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_provider_that_never_answers_is_a_timeout() {
+    async fn a_provider_that_does_not_return_is_a_timeout() {
         let provider: Provider = Box::new(|| Box::pin(std::future::pending()));
         let error = Credentials::new(None, Some(provider)).renew(0).await.unwrap_err();
         assert!(matches!(error, ClientError::Timeout("a new credential", PROVIDER_WAIT_MAX)), "{error}");

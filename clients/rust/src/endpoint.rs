@@ -29,7 +29,7 @@ pub enum EndpointError {
     Tls,
     /// The text has another form.
     #[error("expected http://host[:port][/prefix] or unix:/path")]
-    Shape,
+    Syntax,
 }
 
 impl FromStr for Endpoint {
@@ -38,7 +38,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         if let Some(path) = text.strip_prefix("unix:") {
             if !path.starts_with('/') {
-                return Err(EndpointError::Shape);
+                return Err(EndpointError::Syntax);
             }
             return Ok(Self {
                 target: Target::Unix(path.into()),
@@ -52,19 +52,19 @@ impl FromStr for Endpoint {
         let rest = text
             .strip_prefix("http://")
             .or_else(|| text.strip_prefix("ws://"))
-            .ok_or(EndpointError::Shape)?;
+            .ok_or(EndpointError::Syntax)?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let authority: http::uri::Authority = authority.parse().map_err(|_| EndpointError::Shape)?;
+        let authority: http::uri::Authority = authority.parse().map_err(|_| EndpointError::Syntax)?;
         let plain_path = path.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b));
         if authority.as_str().contains('@') || authority.host().is_empty() || !plain_path {
-            return Err(EndpointError::Shape);
+            return Err(EndpointError::Syntax);
         }
         // `host:` without a number, or with a number that is too large, has no port but is not what the user
         // meant.
         let port = match authority.port_u16() {
             Some(port) => port,
             None if authority.as_str() == authority.host() => 80,
-            None => return Err(EndpointError::Shape),
+            None => return Err(EndpointError::Syntax),
         };
         let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self {
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_parses() {
+    fn valid_addresses_are_parsed() {
         for (text, host, port, prefix) in [
             ("http://127.0.0.1:8080", "127.0.0.1", 8080, ""),
             ("http://example", "example", 80, ""),
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not() {
+    fn invalid_addresses_are_rejected() {
         for text in [
             "",
             "127.0.0.1:8080",
@@ -116,7 +116,7 @@ mod tests {
             "http://h/a?b",
             "ftp://h",
         ] {
-            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Shape), "{text}");
+            assert_eq!(text.parse::<Endpoint>(), Err(EndpointError::Syntax), "{text}");
         }
         assert_eq!("https://h".parse::<Endpoint>(), Err(EndpointError::Tls));
     }

@@ -100,7 +100,7 @@ pub enum ClientError {
     TooLarge(usize),
     /// A response with a shape that the protocol does not define.
     #[error("unexpected response: {0}")]
-    Shape(String),
+    UnexpectedResponse(String),
     /// An SSE stream that cannot be read.
     #[error("SSE: {0}")]
     Sse(#[from] SseError),

@@ -43,7 +43,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_type_comes_back_as_it_went() {
+    fn every_type_keeps_all_its_fields() {
         for json in [
             json!({"type": "message", "id": "C", "agent_id": "a", "user_id": "u", "content": "x", "role": "tool",
                 "message_id": "m", "metadata": {"k": [1]}, "timestamp": "t"}),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_kept_whole() {
+    fn unknown_events_keep_all_their_fields() {
         for json in [
             json!({"type": "hologram", "id": "C", "depth": 3}),
             json!({"type": "message", "id": "C", "content": {"parts": []}}),

@@ -1,5 +1,5 @@
-//! What frames mean to a subscriber: items to return, a cursor to reconnect with, a reply to send. It has no
-//! socket or clock.
+//! Handles the frames of a subscription: they become items, a cursor to reconnect with, or a pong to send. It
+//! has no socket or clock.
 //!
 //! * Every event and every control frame with a cursor moves the cursor, so the cursor of a quiet stream
 //!   stays recent.
@@ -37,21 +37,21 @@ pub(crate) enum FrameEffect {
 
 /// What a subscriber knows between two frames, and between two streams.
 #[derive(Debug)]
-pub(crate) struct Follower {
+pub(crate) struct FrameHandler {
     pub(crate) filter: Filter,
     /// The requested start. After the first cursor it is no longer used.
     pub(crate) position: Position,
     /// Empty until the first cursor arrives.
     pub(crate) cursor: String,
     /// Whether a stream ever sent `ready`.
-    pub(crate) greeted: bool,
+    pub(crate) ready_received: bool,
     /// Streams lost in a row without an event.
     pub(crate) failures: u32,
 }
 
-impl Follower {
+impl FrameHandler {
     pub(crate) fn new(filter: Filter) -> Self {
-        Self { filter, position: Position::Now, cursor: String::new(), greeted: false, failures: 0 }
+        Self { filter, position: Position::Now, cursor: String::new(), ready_received: false, failures: 0 }
     }
 
     /// Returns the path with filter and position.
@@ -63,7 +63,7 @@ impl Follower {
     }
 
     /// Handles an event of an SSE stream.
-    pub(crate) fn sse(&mut self, event: SseEvent) -> Result<FrameEffect, ClientError> {
+    pub(crate) fn handle_sse(&mut self, event: SseEvent) -> Result<FrameEffect, ClientError> {
         if !event.id.is_empty() {
             self.cursor.clone_from(&event.id);
         }
@@ -79,7 +79,7 @@ impl Follower {
     }
 
     /// Handles a text frame of a WebSocket.
-    pub(crate) fn ws(&mut self, json: String) -> Result<FrameEffect, ClientError> {
+    pub(crate) fn handle_ws(&mut self, json: String) -> Result<FrameEffect, ClientError> {
         let frame = parse(&json)?;
         // Events have an id. Control frames have none; the control frame `error` has the same name as an
         // event.
@@ -88,18 +88,19 @@ impl Follower {
             return self.event(id, frame, json);
         }
         let kind = text(&frame, "type");
-        let heard = self.control(&kind, &frame);
+        let effect = self.control(&kind, &frame);
         if kind == "ping" {
             let pong = json!({ "type": "pong", "timestamp": frame.get("timestamp") });
             return Ok(FrameEffect::Pong(pong.to_string()));
         }
-        Ok(heard)
+        Ok(effect)
     }
 
     fn event(&mut self, id: String, frame: Value, json: String) -> Result<FrameEffect, ClientError> {
         self.failures = 0;
-        let event = Event::deserialize(frame)
-            .map_err(|error| ClientError::Shape(format!("an event that is not an object: {error}")))?;
+        let event = Event::deserialize(frame).map_err(|error| {
+            ClientError::UnexpectedResponse(format!("an event that is not an object: {error}"))
+        })?;
         Ok(FrameEffect::Item(Item::Event(ReceivedEvent { id, event, json })))
     }
 
@@ -116,13 +117,13 @@ impl Follower {
                     connection_id: text(frame, "connection_id"),
                     resumed: frame.get("resumed").and_then(Value::as_bool).unwrap_or_default(),
                     replaying: number("replaying"),
-                    again: std::mem::replace(&mut self.greeted, true),
+                    reconnected: std::mem::replace(&mut self.ready_received, true),
                 };
-                let silence = match heartbeat {
+                let read_timeout = match heartbeat {
                     Duration::ZERO => READ_TIMEOUT_BEFORE_READY,
                     heartbeat => heartbeat * HEARTBEATS_MISSED + HEARTBEAT_SLACK,
                 };
-                FrameEffect::Ready(Item::Status(connected), silence)
+                FrameEffect::Ready(Item::Status(connected), read_timeout)
             }
             "caught_up" => FrameEffect::Item(Item::Status(Status::CaughtUp)),
             "gap" => {
@@ -144,15 +145,15 @@ fn text(frame: &Value, name: &str) -> String {
 
 fn parse(json: &str) -> Result<Value, ClientError> {
     serde_json::from_str(json)
-        .map_err(|error| ClientError::Shape(format!("an event that is not JSON: {error}")))
+        .map_err(|error| ClientError::UnexpectedResponse(format!("an event that is not JSON: {error}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn follower() -> Follower {
-        Follower { failures: 3, ..Follower::new(Filter::new().types(["custom"])) }
+    fn handler() -> FrameHandler {
+        FrameHandler { failures: 3, ..FrameHandler::new(Filter::new().types(["custom"])) }
     }
 
     fn sse(event: &str, id: &str, data: &str) -> SseEvent {
@@ -160,78 +161,84 @@ mod tests {
     }
 
     #[test]
-    fn the_cursor_replaces_the_position_asked_for() {
-        let mut follower = follower();
-        follower.position = Position::Earliest;
-        assert_eq!(follower.path("ws"), "/api/v1/ws?types=custom&earliest=true");
-        follower.cursor = "Ab_-".into();
-        assert_eq!(follower.path("sse"), "/api/v1/sse?types=custom&last_event_id=Ab_-");
+    fn a_received_cursor_replaces_the_requested_position() {
+        let mut handler = handler();
+        handler.position = Position::Earliest;
+        assert_eq!(handler.path("ws"), "/api/v1/ws?types=custom&earliest=true");
+        handler.cursor = "Ab_-".into();
+        assert_eq!(handler.path("sse"), "/api/v1/sse?types=custom&last_event_id=Ab_-");
     }
 
     #[test]
     fn control_frames_move_the_cursor() {
-        let mut follower = follower();
+        let mut handler = handler();
         let ready = r#"{"type":"ready","connection_id":"c","cursor":"A","resumed":true,"replaying":4,"heartbeat_seconds":30}"#;
-        let heard = follower.ws(ready.into()).unwrap();
+        let effect = handler.handle_ws(ready.into()).unwrap();
         let FrameEffect::Ready(
-            Item::Status(Status::Connected { connection_id, resumed, replaying, again }),
-            silence,
-        ) = heard
+            Item::Status(Status::Connected { connection_id, resumed, replaying, reconnected }),
+            read_timeout,
+        ) = effect
         else {
-            panic!("{heard:?}")
+            panic!("{effect:?}")
         };
-        assert_eq!((connection_id.as_str(), resumed, replaying, again), ("c", true, 4, false));
-        assert_eq!(silence, Duration::from_secs(65));
+        assert_eq!((connection_id.as_str(), resumed, replaying, reconnected), ("c", true, 4, false));
+        assert_eq!(read_timeout, Duration::from_secs(65));
         // `ready` alone does not reset the failures: if streams fail after `ready`, each wait is longer than
         // the last.
-        assert_eq!((follower.cursor.as_str(), follower.greeted, follower.failures), ("A", true, 3));
-        let again = follower.sse(sse("ready", "A", r#"{"heartbeat_seconds":99999999}"#)).unwrap();
-        let FrameEffect::Ready(Item::Status(Status::Connected { again, .. }), silence) = again else {
-            panic!("{again:?}")
+        assert_eq!((handler.cursor.as_str(), handler.ready_received, handler.failures), ("A", true, 3));
+        let effect = handler.handle_sse(sse("ready", "A", r#"{"heartbeat_seconds":99999999}"#)).unwrap();
+        let FrameEffect::Ready(Item::Status(Status::Connected { reconnected, .. }), read_timeout) = effect
+        else {
+            panic!("{effect:?}")
         };
-        assert_eq!((again, silence), (true, Duration::from_secs(2 * HEARTBEAT_SECONDS_MAX + 5)));
+        assert_eq!((reconnected, read_timeout), (true, Duration::from_secs(2 * HEARTBEAT_SECONDS_MAX + 5)));
 
         let gap = r#"{"type":"gap","after":"A","resumes_at":"B","reason":"trimmed"}"#;
-        let heard = follower.ws(gap.into()).unwrap();
-        let FrameEffect::Item(Item::Gap(gap)) = heard else { panic!("{heard:?}") };
+        let effect = handler.handle_ws(gap.into()).unwrap();
+        let FrameEffect::Item(Item::Gap(gap)) = effect else { panic!("{effect:?}") };
         assert_eq!((gap.after.as_str(), gap.resumes_at.as_str(), gap.reason.as_str()), ("A", "B", "trimmed"));
-        assert_eq!(follower.cursor, "B");
+        assert_eq!(handler.cursor, "B");
         assert!(matches!(
-            follower.sse(sse("heartbeat", "C", r#"{"cursor":"C"}"#)).unwrap(),
+            handler.handle_sse(sse("heartbeat", "C", r#"{"cursor":"C"}"#)).unwrap(),
             FrameEffect::Nothing
         ));
-        assert_eq!(follower.cursor, "C");
-        let heard = follower.ws(r#"{"type":"ping","timestamp":"t","cursor":"D"}"#.into()).unwrap();
-        assert!(matches!(heard, FrameEffect::Pong(pong) if pong == r#"{"timestamp":"t","type":"pong"}"#));
-        assert_eq!(follower.cursor, "D");
+        assert_eq!(handler.cursor, "C");
+        let effect = handler.handle_ws(r#"{"type":"ping","timestamp":"t","cursor":"D"}"#.into()).unwrap();
+        assert!(matches!(effect, FrameEffect::Pong(pong) if pong == r#"{"timestamp":"t","type":"pong"}"#));
+        assert_eq!(handler.cursor, "D");
         for nothing in [r#"{"type":"ack","ids":[]}"#, r#"{"type":"new","cursor":7}"#, "{}"] {
-            assert!(matches!(follower.ws(nothing.into()).unwrap(), FrameEffect::Nothing));
+            assert!(matches!(handler.handle_ws(nothing.into()).unwrap(), FrameEffect::Nothing));
         }
-        assert_eq!((follower.cursor.as_str(), follower.failures), ("D", 3));
+        assert_eq!((handler.cursor.as_str(), handler.failures), ("D", 3));
     }
 
     #[test]
-    fn an_error_frame_is_a_status_and_an_error_event_an_event() {
-        let mut follower = follower();
-        let heard = follower.ws(r#"{"type":"error","code":"BAD_REQUEST","message":"what?"}"#.into()).unwrap();
-        assert!(matches!(heard, FrameEffect::Item(Item::Status(Status::ServerError { .. }))), "{heard:?}");
+    fn an_error_frame_is_a_status_and_an_error_event_is_an_event() {
+        let mut handler = handler();
+        let effect =
+            handler.handle_ws(r#"{"type":"error","code":"BAD_REQUEST","message":"what?"}"#.into()).unwrap();
+        assert!(matches!(effect, FrameEffect::Item(Item::Status(Status::ServerError { .. }))), "{effect:?}");
         let json = r#"{"type":"error","id":"E","code":"C","message":"m"}"#;
-        let heard = follower.ws(json.into()).unwrap();
-        let FrameEffect::Item(Item::Event(received)) = heard else { panic!("{heard:?}") };
+        let effect = handler.handle_ws(json.into()).unwrap();
+        let FrameEffect::Item(Item::Event(received)) = effect else { panic!("{effect:?}") };
         assert_eq!((received.id.as_str(), received.json.as_str()), ("E", json));
         assert!(matches!(received.event, Event::Error(_)));
-        assert_eq!((follower.cursor.as_str(), follower.failures), ("E", 0));
+        assert_eq!((handler.cursor.as_str(), handler.failures), ("E", 0));
     }
 
     #[test]
-    fn the_cursor_survives_a_closing() {
-        let mut follower = follower();
-        let heard = follower.sse(sse("closing", "A", r#"{"code":"UNAVAILABLE","message":"m"}"#)).unwrap();
+    fn a_closing_event_keeps_the_cursor() {
+        let mut handler = handler();
+        let effect =
+            handler.handle_sse(sse("closing", "A", r#"{"code":"UNAVAILABLE","message":"m"}"#)).unwrap();
         assert!(
-            matches!(heard, FrameEffect::End(ClientError::Closing { code, .. }) if code == "UNAVAILABLE")
+            matches!(effect, FrameEffect::End(ClientError::Closing { code, .. }) if code == "UNAVAILABLE")
         );
-        assert_eq!(follower.cursor, "A");
-        assert!(matches!(follower.sse(sse("message", "B", "{")), Err(ClientError::Shape(_))));
-        assert!(matches!(follower.ws("[]".into()).unwrap(), FrameEffect::Nothing));
+        assert_eq!(handler.cursor, "A");
+        assert!(matches!(
+            handler.handle_sse(sse("message", "B", "{")),
+            Err(ClientError::UnexpectedResponse(_))
+        ));
+        assert!(matches!(handler.handle_ws("[]".into()).unwrap(), FrameEffect::Nothing));
     }
 }

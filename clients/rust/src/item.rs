@@ -50,8 +50,8 @@ pub enum Status {
         resumed: bool,
         /// Maximum number of events to be replayed before `CaughtUp`.
         replaying: u64,
-        /// Whether this is a reconnect.
-        again: bool,
+        /// Whether an earlier stream of this subscription was lost.
+        reconnected: bool,
     },
     /// All missed events were delivered. From here on events are live.
     CaughtUp,
@@ -65,8 +65,8 @@ pub enum Status {
     /// The stream was lost. Another one is opened after a wait.
     Lost {
         /// How it ended, or why it could not be opened.
-        why: ClientError,
-        /// The length of the wait.
-        again_in: Duration,
+        error: ClientError,
+        /// The wait before the next attempt.
+        retry_in: Duration,
     },
 }

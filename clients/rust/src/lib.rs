@@ -16,7 +16,7 @@
 //! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("http://127.0.0.1:8080".parse()?, "nwk_…");
 //! // For tokens that expire:
-//! // Client::builder(url).credential(token).renewing(async || Some(fetch().await)).build()
+//! // Client::builder(url).credential_provider(async || Some(fetch_token().await)).build()
 //!
 //! // Create an agent and publish a message to it.
 //! let new = NewAgent { name: Some("ada".into()), ..NewAgent::default() };
@@ -25,7 +25,7 @@
 //!
 //! // Read all messages from the oldest event on, across reconnects.
 //! let filter = Filter::new().types(["message"]).agents([agent.id]);
-//! let mut subscription = client.subscribe(filter).starting(Position::Earliest);
+//! let mut subscription = client.subscribe(filter).position(Position::Earliest);
 //! while let Some(item) = subscription.next().await {
 //!     match item? {
 //!         Item::Event(received) => match received.event {
@@ -77,9 +77,9 @@ pub use event::Event;
 pub use filter::{Filter, Position};
 pub use item::{Gap, Item, ReceivedEvent, Status};
 pub use publish::{Ack, Publish};
-pub use request::{Reply, Request, Timeouts};
+pub use request::{Request, Response, Timeouts};
 pub use resources::{
-    Agent, AgentChange, ListOptions, Message, NewAgent, NewMessage, NewTool, Page, Resources, State, Tool,
+    Agent, AgentChange, Collection, ListOptions, Message, NewAgent, NewMessage, NewTool, Page, State, Tool,
     ToolChange, Versioned,
 };
 pub use sse_parser::{SseError, SseEvent, SseParser};

@@ -73,7 +73,7 @@ impl Publish<'_> {
     /// The same as [`Client::publish`].
     pub async fn one(self, event: &impl Serialize) -> Result<String, ClientError> {
         let ids = self.send(self.request().json(event)?).await?;
-        ids.into_iter().next().ok_or_else(|| ClientError::Shape("no id".into()))
+        ids.into_iter().next().ok_or_else(|| ClientError::UnexpectedResponse("no id".into()))
     }
 
     /// Publishes a batch and returns the ids.
@@ -99,7 +99,7 @@ impl Publish<'_> {
         struct Published {
             ids: Vec<String>,
         }
-        let reply = self.client.send_repeated(&request, |_, _| ()).await?;
-        Ok(reply.data::<Published>()?.ids)
+        let response = self.client.send_with_retries(&request, |_, _| ()).await?;
+        Ok(response.decode_data::<Published>()?.ids)
     }
 }

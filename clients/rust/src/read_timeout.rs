@@ -1,4 +1,5 @@
-//! How long a peer may be silent: a deadline that outlives the calls that wait for it. It has no socket.
+//! A read timeout that outlives the calls that wait: the time since the peer last sent something. It has no
+//! socket.
 //!
 //! * Cancelling a wait (a `select!` with a timer) does not reset the deadline; otherwise a dead peer would
 //!   never be noticed.
@@ -13,22 +14,21 @@ use crate::ClientError;
 
 /// The read timeout of a stream until its `ready` frame names the heartbeat interval: three default intervals.
 pub(crate) const READ_TIMEOUT_BEFORE_READY: Duration = Duration::from_secs(90);
-/// Time to read what arrived while nobody was reading.
+/// Time to read what arrived while the caller did not read.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The silence of a peer.
 #[derive(Debug)]
-pub(crate) struct Silence {
+pub(crate) struct ReadTimeout {
     limit: Duration,
     deadline: Instant,
-    /// Whether the deadline was extended since the peer was last heard.
-    graced: bool,
+    /// Whether the deadline was extended since the last successful read.
+    extended: bool,
 }
 
-impl Silence {
+impl ReadTimeout {
     /// Starts counting now.
     pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, deadline: Instant::now() + limit, graced: false }
+        Self { limit, deadline: Instant::now() + limit, extended: false }
     }
 
     /// Changes the limit and starts counting from now.
@@ -36,22 +36,22 @@ impl Silence {
         *self = Self::new(limit);
     }
 
-    /// Waits for the next sign of life from the peer; `what` names it in the error.
-    pub(crate) async fn next_within<T>(
+    /// Waits for a read to complete; `what` names it in the error.
+    pub(crate) async fn wait<T>(
         &mut self,
         what: &'static str,
-        sign: impl Future<Output = T>,
+        read: impl Future<Output = T>,
     ) -> Result<T, ClientError> {
         let now = Instant::now();
-        if now >= self.deadline && !self.graced {
-            self.graced = true;
+        if now >= self.deadline && !self.extended {
+            self.extended = true;
             self.deadline = now + GRACE;
         }
-        let heard = timeout_at(self.deadline, sign).await;
-        let heard = heard.map_err(|_| ClientError::Timeout(what, self.limit))?;
+        let read = timeout_at(self.deadline, read).await;
+        let read = read.map_err(|_| ClientError::Timeout(what, self.limit))?;
         self.deadline = Instant::now() + self.limit;
-        self.graced = false;
-        Ok(heard)
+        self.extended = false;
+        Ok(read)
     }
 }
 
@@ -66,35 +66,35 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     #[tokio::test(start_paused = true)]
-    async fn waits_that_are_given_up_add_up() {
+    async fn cancelled_waits_do_not_reset_the_deadline() {
         let began = Instant::now();
-        let mut silence = Silence::new(LIMIT);
-        let mut given_up = 0;
+        let mut reads = ReadTimeout::new(LIMIT);
+        let mut cancelled = 0;
         let error = loop {
-            match timeout(Duration::from_secs(3), silence.next_within("a byte", pending::<()>())).await {
-                Err(_) => given_up += 1,
-                Ok(heard) => break heard.unwrap_err(),
+            match timeout(Duration::from_secs(3), reads.wait("a byte", pending::<()>())).await {
+                Err(_) => cancelled += 1,
+                Ok(read) => break read.unwrap_err(),
             }
         };
         assert!(matches!(error, ClientError::Timeout("a byte", LIMIT)), "{error}");
-        assert_eq!((given_up, began.elapsed().as_secs()), (3, 10));
+        assert_eq!((cancelled, began.elapsed().as_secs()), (3, 10));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_was_away_hears_what_has_come_meanwhile() {
-        let mut silence = Silence::new(LIMIT);
+    async fn a_late_reader_first_gets_what_has_arrived() {
+        let mut reads = ReadTimeout::new(LIMIT);
         advance(LIMIT * 5).await;
         let late = async {
             tokio::time::sleep(GRACE / 2).await;
             7
         };
-        assert_eq!(silence.next_within("a byte", late).await.unwrap(), 7);
-        assert_eq!(silence.next_within("a byte", ready(8)).await.unwrap(), 8);
+        assert_eq!(reads.wait("a byte", late).await.unwrap(), 7);
+        assert_eq!(reads.wait("a byte", ready(8)).await.unwrap(), 8);
         advance(LIMIT * 5).await;
         let began = Instant::now();
-        assert!(silence.next_within("a byte", pending::<()>()).await.is_err());
+        assert!(reads.wait("a byte", pending::<()>()).await.is_err());
         assert_eq!(began.elapsed(), GRACE);
-        assert!(silence.next_within("a byte", pending::<()>()).await.is_err(), "there is no second grace");
+        assert!(reads.wait("a byte", pending::<()>()).await.is_err(), "there is no second extension");
         assert_eq!(began.elapsed(), GRACE);
     }
 }

@@ -91,14 +91,14 @@ impl Request {
     }
 
     /// Returns true if the request may be sent more than once without harm.
-    pub(crate) fn may_repeat(&self) -> bool {
+    pub(crate) fn is_repeatable(&self) -> bool {
         self.method.is_safe() || self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
     }
 }
 
 /// A complete response.
 #[derive(Clone)]
-pub struct Reply {
+pub struct Response {
     /// The status.
     pub status: StatusCode,
     /// The headers.
@@ -107,58 +107,60 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", self.status, self.body.len())
     }
 }
 
-impl Reply {
+impl Response {
     /// Returns the body as JSON if the status is 2xx (null if it is empty), else the refusal.
     ///
     /// # Errors
-    /// [`ClientError::Refused`], or [`ClientError::Shape`] for a body that is not JSON.
+    /// [`ClientError::Refused`], or [`ClientError::UnexpectedResponse`] for a body that is not JSON.
     pub fn json(self) -> Result<serde_json::Value, ClientError> {
-        let reply = self.accepted()?;
-        if reply.body.is_empty() {
+        let response = self.error_for_status()?;
+        if response.body.is_empty() {
             return Ok(serde_json::Value::Null);
         }
-        reply.parsed()
+        response.decode()
     }
 
     /// Returns the response itself if the status is 2xx, else the refusal.
     ///
     /// # Errors
     /// [`ClientError::Refused`].
-    pub fn accepted(self) -> Result<Self, ClientError> {
+    pub fn error_for_status(self) -> Result<Self, ClientError> {
         if self.status.is_success() {
             return Ok(self);
         }
-        Err(refusal(self.status, &self.headers, &self.body))
+        Err(refused(self.status, &self.headers, &self.body))
     }
 
     /// Returns the body of a 2xx response as this type.
-    pub(crate) fn parsed<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+    pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         // The error names the position, not the content: serde's text may quote the body, which may hold a
         // secret.
         serde_json::from_slice(&self.body).map_err(|error| {
             let (category, line, column) = (error.classify(), error.line(), error.column());
-            ClientError::Shape(format!("body: {category:?} error at line {line}, column {column}"))
+            ClientError::UnexpectedResponse(format!(
+                "body: {category:?} error at line {line}, column {column}"
+            ))
         })
     }
 
     /// Returns `data` in the body of a 2xx response as this type.
-    pub(crate) fn data<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
+    pub(crate) fn decode_data<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
         #[derive(serde::Deserialize)]
         struct Enveloped<T> {
             data: T,
         }
-        self.parsed::<Enveloped<T>>().map(|enveloped| enveloped.data)
+        self.decode::<Enveloped<T>>().map(|enveloped| enveloped.data)
     }
 }
 
 /// Returns the error for a response whose status is not 2xx.
-pub(crate) fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
+pub(crate) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> ClientError {
     let mut json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let text = |name: &str| json.get(name).and_then(|value| value.as_str()).map(str::to_owned);
     let (code, message) = (text("code"), text("message"));
@@ -180,40 +182,44 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn a_refusal_shows_the_error_body_or_a_harmless_cut_of_what_came() {
+    fn a_refusal_shows_the_error_body_or_the_printable_start_of_another_body() {
         let mut headers = HeaderMap::new();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("7"));
         headers.insert(REQUEST_ID, HeaderValue::from_static("r-1"));
         let body = br#"{"code":"NOT_FOUND","message":"gone","details":{"a":1}}"#;
-        let error = refusal(StatusCode::NOT_FOUND, &headers, body);
+        let error = refused(StatusCode::NOT_FOUND, &headers, body);
         assert_eq!(error.to_string(), "404 NOT_FOUND: gone {\"a\":1}");
         let error = error.api_error().unwrap();
         assert_eq!((error.retry_after, error.request_id.as_deref()), (Some(7), Some("r-1")));
         let page = format!("<html>\x1b[2J{}", "x".repeat(1_000));
-        let error = refusal(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page.as_bytes()).to_string();
+        let error = refused(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page.as_bytes()).to_string();
         assert!(error.starts_with("502: <html> [2Jxxx") && error.len() < 300, "{error}");
     }
 
     #[test]
-    fn what_goes_both_ways_is_not_shown() {
+    fn debug_output_and_errors_do_not_show_secrets() {
         let request = Request::new(Method::POST, "/api/v1/users/login?token=hidden")
             .header(header::COOKIE, "hidden")
             .json(&serde_json::json!({"password": "hidden"}))
             .unwrap();
-        let reply =
-            Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: r#"{"token":"hidden""#.into() };
-        let error = reply.parsed::<Vec<u8>>().unwrap_err();
-        for shown in [format!("{request:?}"), format!("{reply:?}"), error.to_string()] {
+        let response = Response {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: r#"{"token":"hidden""#.into(),
+        };
+        let error = response.decode::<Vec<u8>>().unwrap_err();
+        for shown in [format!("{request:?}"), format!("{response:?}"), error.to_string()] {
             assert!(!shown.contains("hidden"), "{shown}");
         }
     }
 
     #[test]
-    fn what_may_be_sent_twice() {
+    fn reads_and_requests_with_a_key_are_repeatable() {
         let post = Request::new(Method::POST, "/");
-        assert!(!post.may_repeat() && post.idempotency_key("k").may_repeat());
+        assert!(!post.is_repeatable() && post.idempotency_key("k").is_repeatable());
         assert!(
-            Request::new(Method::GET, "/").may_repeat() && !Request::new(Method::DELETE, "/").may_repeat()
+            Request::new(Method::GET, "/").is_repeatable()
+                && !Request::new(Method::DELETE, "/").is_repeatable()
         );
     }
 }

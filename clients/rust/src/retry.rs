@@ -1,5 +1,5 @@
-//! Decides whether to reconnect after a stream has ended: the client's part of the table in protocol §5. It
-//! has no clock or socket.
+//! Decides whether to reconnect after a stream has ended (the client's part of the table in protocol §5), and
+//! whether to repeat a request. It has no clock or socket.
 //!
 //! * `tests/fixtures/verdicts.json` has the table's rows; the TypeScript client uses the same file.
 
@@ -28,7 +28,7 @@ pub(crate) enum Verdict {
 }
 
 /// Decides what follows `end`. `retry_ms` is the stream's last `retry` field, in milliseconds.
-pub(crate) fn verdict_after(end: &ClientError, retry_ms: Option<u64>) -> Verdict {
+pub(crate) fn after_stream_end(end: &ClientError, retry_ms: Option<u64>) -> Verdict {
     let retry = Duration::from_millis(retry_ms.unwrap_or(0));
     match end {
         _ if end.is_unauthorized() => Verdict::Renew,
@@ -63,7 +63,7 @@ pub(crate) fn verdict_after(end: &ClientError, retry_ms: Option<u64>) -> Verdict
         ClientError::Request(_)
         | ClientError::Body(_)
         | ClientError::TooLarge(_)
-        | ClientError::Shape(_)
+        | ClientError::UnexpectedResponse(_)
         | ClientError::Sse(_) => Verdict::Stop,
     }
 }
@@ -81,7 +81,7 @@ fn retry_delay(error: &ClientError) -> Option<Duration> {
 }
 
 /// Returns the minimum wait before a repeatable request is sent again; `None` if it would fail again.
-pub(crate) fn repeat(error: &ClientError) -> Option<Duration> {
+pub(crate) fn request_delay(error: &ClientError) -> Option<Duration> {
     match error {
         ClientError::Connect { .. } | ClientError::Http(_) | ClientError::Timeout(..) => Some(Duration::ZERO),
         _ => retry_delay(error),
@@ -123,22 +123,25 @@ mod tests {
     }
 
     #[test]
-    fn close_codes() {
+    fn close_codes_follow_the_table() {
         let verdicts = verdicts();
         for (row, verdict) in rows(&verdicts, "close") {
             let code = row.parse().unwrap_or(OTHER_CODE);
-            let next = verdict_after(&ClientError::Closed { code, reason: String::new() }, None);
+            let next = after_stream_end(&ClientError::Closed { code, reason: String::new() }, None);
             assert_eq!(next, expected_verdict(&verdicts, "close", verdict), "{row}");
         }
-        assert_eq!(verdict_after(&ClientError::Ended, None), AT_ONCE);
+        assert_eq!(after_stream_end(&ClientError::Ended, None), AT_ONCE);
     }
 
     #[test]
-    fn closing_events() {
+    fn closing_events_follow_the_table() {
         let verdicts = verdicts();
         for (row, verdict) in rows(&verdicts, "closing") {
             let closing = |retry_ms| {
-                verdict_after(&ClientError::Closing { code: row.clone(), message: String::new() }, retry_ms)
+                after_stream_end(
+                    &ClientError::Closing { code: row.clone(), message: String::new() },
+                    retry_ms,
+                )
             };
             let next = expected_verdict(&verdicts, "closing", verdict);
             assert_eq!(closing(None), next, "{row}");
@@ -150,7 +153,10 @@ mod tests {
                 );
             }
         }
-        assert_eq!(verdict_after(&ClientError::Ended, Some(2_000)), Verdict::Retry(Duration::from_secs(2)));
+        assert_eq!(
+            after_stream_end(&ClientError::Ended, Some(2_000)),
+            Verdict::Retry(Duration::from_secs(2))
+        );
     }
 
     fn refused(status: u16, retry_after: Option<u64>) -> ClientError {
@@ -158,47 +164,54 @@ mod tests {
     }
 
     #[test]
-    fn refusals() {
+    fn refusals_follow_the_table() {
         let verdicts = verdicts();
         for (row, verdict) in rows(&verdicts, "status") {
             let status = row.parse().unwrap_or(OTHER_STATUS);
             let next = expected_verdict(&verdicts, "status", verdict);
-            assert_eq!(verdict_after(&refused(status, None), None), next, "{row}");
+            assert_eq!(after_stream_end(&refused(status, None), None), next, "{row}");
             // The client already used another credential after a 401, before the error came here.
             let repeats = |next| if let Verdict::Retry(wait) = next { Some(wait) } else { None };
-            assert_eq!(repeat(&refused(status, None)), repeats(next), "{row}");
+            assert_eq!(request_delay(&refused(status, None)), repeats(next), "{row}");
             if repeats(next).is_some() {
                 let requested = Duration::from_secs(7);
                 assert_eq!(
-                    verdict_after(&refused(status, Some(7)), None),
+                    after_stream_end(&refused(status, Some(7)), None),
                     Verdict::Retry(requested),
                     "{row}"
                 );
-                assert_eq!(repeat(&refused(status, Some(7))), Some(requested), "{row}");
+                assert_eq!(request_delay(&refused(status, Some(7))), Some(requested), "{row}");
             }
         }
     }
 
     #[test]
-    fn lost_connections() {
+    fn lost_connections_are_retried() {
         let source = std::io::ErrorKind::ConnectionRefused.into();
         let lost = ClientError::Connect { address: "a".into(), source };
-        assert_eq!((verdict_after(&lost, None), repeat(&lost)), (AT_ONCE, Some(Duration::ZERO)));
-        let mute = ClientError::Timeout("the next byte", Duration::from_secs(1));
-        assert_eq!((verdict_after(&mute, None), repeat(&mute)), (AT_ONCE, Some(Duration::ZERO)));
+        assert_eq!((after_stream_end(&lost, None), request_delay(&lost)), (AT_ONCE, Some(Duration::ZERO)));
+        let silent = ClientError::Timeout("the next byte", Duration::from_secs(1));
+        assert_eq!(
+            (after_stream_end(&silent, None), request_delay(&silent)),
+            (AT_ONCE, Some(Duration::ZERO))
+        );
     }
 
     #[test]
-    fn what_would_be_met_again_is_not_met_again() {
+    fn errors_that_would_recur_are_not_retried() {
         for error in [
-            ClientError::Shape("x".into()),
+            ClientError::UnexpectedResponse("x".into()),
             ClientError::Sse(crate::SseError::TooLarge),
             WsError::Capacity(tokio_tungstenite::tungstenite::error::CapacityError::TooManyHeaders).into(),
         ] {
-            assert_eq!((verdict_after(&error, Some(1)), repeat(&error)), (Verdict::Stop, None), "{error}");
+            assert_eq!(
+                (after_stream_end(&error, Some(1)), request_delay(&error)),
+                (Verdict::Stop, None),
+                "{error}"
+            );
         }
         for error in [WsError::ConnectionClosed, WsError::Protocol(ProtocolError::HandshakeIncomplete)] {
-            assert_eq!(verdict_after(&error.into(), None), AT_ONCE);
+            assert_eq!(after_stream_end(&error.into(), None), AT_ONCE);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::connection::{Connection, Driver};
 use crate::credential::CurrentCredential;
 use crate::error::ClientError;
-use crate::request::{Reply, Request, refusal};
+use crate::request::{Request, Response, refused};
 use crate::retry;
 use crate::sync::lock;
 
@@ -31,39 +31,39 @@ impl Client {
     /// more.
     ///
     /// # Errors
-    /// [`ClientError`]. A status other than 2xx is not an error here, see [`Reply::json`].
-    pub async fn send(&self, request: &Request) -> Result<Reply, ClientError> {
+    /// [`ClientError`]. A status other than 2xx is not an error here, see [`Response::json`].
+    pub async fn send(&self, request: &Request) -> Result<Response, ClientError> {
         let credentials = &self.inner.credentials;
         let credential = credentials.current();
-        let reply = self.send_as(request, &credential).await?;
-        if reply.status == StatusCode::UNAUTHORIZED && credentials.renew(credential.generation).await? {
+        let response = self.send_as(request, &credential).await?;
+        if response.status == StatusCode::UNAUTHORIZED && credentials.renew(credential.generation).await? {
             return self.send_as(request, &credentials.current()).await;
         }
-        Ok(reply)
+        Ok(response)
     }
 
-    /// Sends a request and repeats it if it may be sent twice (it only reads, or it has an idempotency key).
-    /// It is repeated after 408, 429, 500, 502–504 and lost connections, up to
-    /// [`Backoff::attempts`](crate::Backoff) attempts in all. Each wait is longer than the last and never
+    /// Sends a request and sends it again if that does no harm (it only reads, or it has an idempotency key).
+    /// It is sent again after 408, 429, 500, 502–504 and lost connections, up to
+    /// [`Backoff::max_attempts`](crate::Backoff) attempts in all. Each wait is longer than the last and never
     /// shorter than `Retry-After`. `on_retry` is called with each failure and the wait after it.
     ///
     /// # Errors
     /// [`ClientError`]: the last failure, or the refusal.
-    pub async fn send_repeated(
+    pub async fn send_with_retries(
         &self,
         request: &Request,
         mut on_retry: impl FnMut(&ClientError, Duration),
-    ) -> Result<Reply, ClientError> {
+    ) -> Result<Response, ClientError> {
         let backoff = &self.inner.backoff;
         let mut failures = 0;
         loop {
-            let error = match self.send(request).await.and_then(Reply::accepted) {
-                Ok(reply) => return Ok(reply),
+            let error = match self.send(request).await.and_then(Response::error_for_status) {
+                Ok(response) => return Ok(response),
                 Err(error) => error,
             };
             failures += 1;
-            let requested =
-                retry::repeat(&error).filter(|_| request.may_repeat() && failures < backoff.attempts);
+            let requested = retry::request_delay(&error)
+                .filter(|_| request.is_repeatable() && failures < backoff.max_attempts);
             let Some(requested) = requested else { return Err(error) };
             let wait = backoff.wait(failures, requested);
             on_retry(&error, wait);
@@ -71,7 +71,11 @@ impl Client {
         }
     }
 
-    async fn send_as(&self, request: &Request, credential: &CurrentCredential) -> Result<Reply, ClientError> {
+    async fn send_as(
+        &self,
+        request: &Request,
+        credential: &CurrentCredential,
+    ) -> Result<Response, ClientError> {
         let mut request = self.prepare(request, credential)?;
         let idle = lock(&self.inner.idle).pop();
         if let Some(mut connection) = idle
@@ -104,7 +108,7 @@ impl Client {
         }
         let (parts, body) = response.into_parts();
         let body = self.read_body(body).await?;
-        Err(refusal(parts.status, &parts.headers, &body))
+        Err(refused(parts.status, &parts.headers, &body))
     }
 
     /// Returns the request with host, credential and body, ready for hyper or a WebSocket handshake.
@@ -154,7 +158,7 @@ impl Client {
         &self,
         connection: Connection,
         response: http::Response<Incoming>,
-    ) -> Result<Reply, ClientError> {
+    ) -> Result<Response, ClientError> {
         let (parts, body) = response.into_parts();
         let body = self.read_body(body).await?;
         let mut idle = lock(&self.inner.idle);
@@ -162,7 +166,7 @@ impl Client {
             idle.push(connection);
         }
         drop(idle);
-        Ok(Reply { status: parts.status, headers: parts.headers, body })
+        Ok(Response { status: parts.status, headers: parts.headers, body })
     }
 
     async fn read_body(&self, body: Incoming) -> Result<Bytes, ClientError> {
@@ -173,7 +177,7 @@ impl Client {
             Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge(RESPONSE_BYTES_MAX)),
             Err(error) => Err(match error.downcast::<hyper::Error>() {
                 Ok(error) => (*error).into(),
-                Err(other) => ClientError::Shape(other.to_string()),
+                Err(other) => ClientError::UnexpectedResponse(other.to_string()),
             }),
         }
     }
@@ -226,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_daemon_that_does_not_answer_is_a_timeout() {
+    async fn a_daemon_that_does_not_respond_is_a_timeout() {
         let (listener, client) = daemon().await;
         let error = client.send(&Request::new(Method::GET, "/")).await.unwrap_err();
         assert!(matches!(error, ClientError::Timeout("the response", _)), "{error}");

@@ -152,7 +152,7 @@ mod tests {
 
     /// The events are the same however the bytes are cut, down to one at a time.
     #[test]
-    fn cuts_do_not_matter() {
+    fn events_do_not_depend_on_where_the_bytes_are_cut() {
         let expected = [
             event("ready", "{\"x\":1}", "A"),
             event("message", " two\nlines", "B"),
@@ -168,7 +168,7 @@ mod tests {
 
     /// A comment without a blank line after an id must neither dispatch an event nor lose the id.
     #[test]
-    fn a_keep_alive_comment_emits_nothing() {
+    fn a_keep_alive_comment_dispatches_nothing() {
         let mut parser = SseParser::new("");
         let mut events = Vec::new();
         parser.push(b"id: A\ndata: 1\n\n: heartbeat\n: heartbeat\n", &mut events).unwrap();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_presented_id_is_kept_until_another_comes() {
+    fn a_presented_id_is_kept_until_another_arrives() {
         let mut parser = SseParser::new("Z");
         let mut events = Vec::new();
         parser.push(b"data: 1\n\nid: Y\ndata: 2\n", &mut events).unwrap();
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_or_event_is_refused() {
+    fn a_line_or_event_without_end_is_an_error() {
         let mut parser = SseParser::new("");
         let mut events = Vec::new();
         assert_eq!(parser.push(&vec![b'a'; EVENT_BYTES_MAX], &mut events), Ok(()));

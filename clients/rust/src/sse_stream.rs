@@ -1,4 +1,4 @@
-//! An open SSE stream: it parses the response body, and limits how long the peer may be silent.
+//! An open SSE stream: it parses the response body, with a read timeout.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use crate::connection::Driver;
-use crate::read_timeout::Silence;
+use crate::read_timeout::ReadTimeout;
 use crate::sse_parser::{SseEvent, SseParser};
 use crate::{Client, ClientError, Request};
 
@@ -18,10 +18,10 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub struct SseStream {
     body: Incoming,
     parser: SseParser,
-    /// The events of one read: at most that many bytes of them, and one event begun before.
+    /// The events of the last read that are not returned yet.
     pending: VecDeque<SseEvent>,
     /// How long the stream may be without a byte before it counts as dead.
-    silence: Silence,
+    read_timeout: ReadTimeout,
     _driver: Driver,
 }
 
@@ -29,13 +29,13 @@ impl Client {
     /// Opens an SSE stream at `path`, after `last_event_id` if that is not empty.
     ///
     /// # Errors
-    /// [`ClientError`]; among them [`ClientError::Refused`], and [`ClientError::Shape`] for a response that
-    /// is not a stream.
+    /// [`ClientError`]; among them [`ClientError::Refused`], and [`ClientError::UnexpectedResponse`] for a
+    /// response that is not a stream.
     pub async fn sse(
         &self,
         path: &str,
         last_event_id: &str,
-        silence: Duration,
+        read_timeout: Duration,
     ) -> Result<SseStream, ClientError> {
         let mut request = Request::new(Method::GET, path).header(header::ACCEPT, "text/event-stream");
         if !last_event_id.is_empty() {
@@ -43,10 +43,10 @@ impl Client {
         }
         let (response, driver) = self.stream(&request).await?;
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let streams = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
-        if response.status() != http::StatusCode::OK || !streams {
+        let is_event_stream = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
+        if response.status() != http::StatusCode::OK || !is_event_stream {
             let got = content_type.unwrap_or("no content type");
-            return Err(ClientError::Shape(format!(
+            return Err(ClientError::UnexpectedResponse(format!(
                 "{} with {got} instead of an event stream",
                 response.status()
             )));
@@ -57,28 +57,28 @@ impl Client {
             body,
             parser,
             pending: VecDeque::new(),
-            silence: Silence::new(silence),
+            read_timeout: ReadTimeout::new(read_timeout),
             _driver: driver,
         })
     }
 }
 
 impl SseStream {
-    /// Changes how long the stream may be silent.
-    pub fn set_silence(&mut self, silence: Duration) {
-        self.silence.set(silence);
+    /// Sets how long the stream may be without a byte.
+    pub fn set_read_timeout(&mut self, read_timeout: Duration) {
+        self.read_timeout.set(read_timeout);
     }
 
     /// Returns the next event; `None` if the peer has ended the stream.
     ///
     /// # Errors
-    /// A broken connection, silence beyond the limit, or an event that is too large.
+    /// A lost connection, the read timeout, or an event that is too large.
     pub async fn next(&mut self) -> Result<Option<SseEvent>, ClientError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(Some(event));
             }
-            let Some(frame) = self.silence.next_within("the next byte", self.body.frame()).await? else {
+            let Some(frame) = self.read_timeout.wait("the next byte", self.body.frame()).await? else {
                 return Ok(None);
             };
             if let Some(bytes) = frame?.data_ref() {

@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use crate::filter::{Filter, Position};
-use crate::frame_handler::{Follower, FrameEffect};
+use crate::frame_handler::{FrameEffect, FrameHandler};
 use crate::item::{Item, Status};
 use crate::read_timeout::READ_TIMEOUT_BEFORE_READY;
 use crate::retry::{self, Verdict};
@@ -36,17 +36,17 @@ pub enum Transport {
 pub struct Subscription {
     client: Client,
     transport: Transport,
-    /// Whether it is an error if the daemon cannot be reached at the first attempt.
-    impatient: bool,
-    follower: Follower,
-    state: SubscriptionState,
+    /// Whether a first attempt that does not reach the daemon ends the subscription.
+    fail_if_unreachable: bool,
+    handler: FrameHandler,
+    state: ConnectionState,
     /// The generation of the credential that the current or last stream was opened with.
     generation: u64,
     /// Whether the credential was renewed and no stream has sent `ready` since.
-    unproven: bool,
+    credential_untested: bool,
 }
 
-enum SubscriptionState {
+enum ConnectionState {
     /// A stream must be opened now.
     Idle,
     /// A stream must be opened at this time.
@@ -76,11 +76,11 @@ impl Client {
         Subscription {
             client: self.clone(),
             transport: Transport::default(),
-            impatient: false,
-            follower: Follower::new(filter),
-            state: SubscriptionState::Idle,
+            fail_if_unreachable: false,
+            handler: FrameHandler::new(filter),
+            state: ConnectionState::Idle,
             generation: 0,
-            unproven: false,
+            credential_untested: false,
         }
     }
 }
@@ -88,7 +88,7 @@ impl Client {
 impl Subscription {
     /// Sets the transport; the default is [`Transport::WebSocket`].
     #[must_use]
-    pub fn over(mut self, transport: Transport) -> Self {
+    pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
@@ -96,44 +96,44 @@ impl Subscription {
     /// Sets the start position; the default is [`Position::Now`]. After a lost connection the subscription
     /// always continues at [`Subscription::cursor`].
     #[must_use]
-    pub fn starting(mut self, position: Position) -> Self {
-        self.follower.position = position;
+    pub fn position(mut self, position: Position) -> Self {
+        self.handler.position = position;
         self
     }
 
     /// Ends with an error if the daemon cannot be reached at the first attempt, instead of waiting for it.
     #[must_use]
-    pub fn impatient(mut self) -> Self {
-        self.impatient = true;
+    pub fn fail_if_unreachable(mut self) -> Self {
+        self.fail_if_unreachable = true;
         self
     }
 
     /// The cursor after the last item that was returned, for [`Position::After`] in a later subscription;
     /// `None` if nothing has arrived yet.
     pub fn cursor(&self) -> Option<&str> {
-        Some(self.follower.cursor.as_str()).filter(|cursor| !cursor.is_empty())
+        Some(self.handler.cursor.as_str()).filter(|cursor| !cursor.is_empty())
     }
 
     /// Returns the next item; `None` after an error, which is always the last item.
     pub async fn next(&mut self) -> Option<Result<Item, ClientError>> {
         loop {
             let done = match &mut self.state {
-                SubscriptionState::Ended => return None,
-                SubscriptionState::Waiting(until) => {
+                ConnectionState::Ended => return None,
+                ConnectionState::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.state = SubscriptionState::Idle;
+                    self.state = ConnectionState::Idle;
                     None
                 }
-                SubscriptionState::Idle => {
-                    self.state = SubscriptionState::Opening(self.open());
+                ConnectionState::Idle => {
+                    self.state = ConnectionState::Opening(self.open());
                     None
                 }
-                SubscriptionState::Opening(opening) => {
+                ConnectionState::Opening(opening) => {
                     let opened = opening.await;
                     self.opened(opened)
                 }
-                SubscriptionState::Open(_) => self.read().await,
-                SubscriptionState::Renewing(_, renewing) => {
+                ConnectionState::Open(_) => self.read().await,
+                ConnectionState::Renewing(_, renewing) => {
                     let renewed = renewing.await;
                     self.renewed(renewed)
                 }
@@ -155,7 +155,7 @@ impl Subscription {
     /// Ends the subscription, with a close frame if the transport has one. Dropping a subscription ends it as
     /// well.
     pub async fn close(&mut self) {
-        if let SubscriptionState::Open(open) = std::mem::replace(&mut self.state, SubscriptionState::Ended)
+        if let ConnectionState::Open(open) = std::mem::replace(&mut self.state, ConnectionState::Ended)
             && let AnyStream::Ws(socket) = open.stream
         {
             socket.close().await;
@@ -167,11 +167,11 @@ impl Subscription {
         let client = self.client.clone();
         match self.transport {
             Transport::WebSocket => {
-                let path = self.follower.path("ws");
+                let path = self.handler.path("ws");
                 Box::pin(async move { client.ws(&path, READ_TIMEOUT_BEFORE_READY).await.map(AnyStream::Ws) })
             }
             Transport::Sse => {
-                let (path, cursor) = (self.follower.path("sse"), self.follower.cursor.clone());
+                let (path, cursor) = (self.handler.path("sse"), self.handler.cursor.clone());
                 Box::pin(async move {
                     client.sse(&path, &cursor, READ_TIMEOUT_BEFORE_READY).await.map(AnyStream::Sse)
                 })
@@ -182,11 +182,8 @@ impl Subscription {
     fn opened(&mut self, opened: Result<AnyStream, ClientError>) -> Option<Result<Item, ClientError>> {
         match opened {
             Ok(stream) => {
-                self.state = SubscriptionState::Open(Box::new(OpenStream {
-                    stream,
-                    since: Instant::now(),
-                    pong: None,
-                }));
+                self.state =
+                    ConnectionState::Open(Box::new(OpenStream { stream, since: Instant::now(), pong: None }));
                 None
             }
             Err(error) => self.ended(error, None),
@@ -194,16 +191,16 @@ impl Subscription {
     }
 
     async fn read(&mut self) -> Option<Result<Item, ClientError>> {
-        let SubscriptionState::Open(open) = &mut self.state else { return None };
+        let ConnectionState::Open(open) = &mut self.state else { return None };
         if let (Some((deadline, pong)), AnyStream::Ws(socket)) = (&open.pong, &mut open.stream) {
             if let Err(error) = socket.send_until(*deadline, pong.clone()).await {
                 return self.lost(error);
             }
             open.pong = None;
         }
-        let heard = match &mut open.stream {
+        let effect = match &mut open.stream {
             AnyStream::Ws(socket) => match socket.next().await {
-                Ok(WsMessage::Text(text)) => self.follower.ws(text),
+                Ok(WsMessage::Text(text)) => self.handler.handle_ws(text),
                 Ok(WsMessage::Closed(Some((code, reason)))) => {
                     Ok(FrameEffect::End(ClientError::Closed { code, reason }))
                 }
@@ -211,19 +208,19 @@ impl Subscription {
                 Err(error) => Err(error),
             },
             AnyStream::Sse(stream) => match stream.next().await {
-                Ok(Some(event)) => self.follower.sse(event),
+                Ok(Some(event)) => self.handler.handle_sse(event),
                 Ok(None) => Ok(FrameEffect::End(ClientError::Ended)),
                 Err(error) => Err(error),
             },
         };
-        let error = match heard {
+        let error = match effect {
             Ok(FrameEffect::Nothing) => return None,
             Ok(FrameEffect::Item(item)) => return Some(Ok(item)),
-            Ok(FrameEffect::Ready(item, silence)) => {
-                self.unproven = false;
+            Ok(FrameEffect::Ready(item, read_timeout)) => {
+                self.credential_untested = false;
                 match &mut open.stream {
-                    AnyStream::Ws(socket) => socket.set_silence(silence),
-                    AnyStream::Sse(stream) => stream.set_silence(silence),
+                    AnyStream::Ws(socket) => socket.set_read_timeout(read_timeout),
+                    AnyStream::Sse(stream) => stream.set_read_timeout(read_timeout),
                 }
                 return Some(Ok(item));
             }
@@ -238,9 +235,9 @@ impl Subscription {
 
     /// Handles the end of a stream that was open.
     fn lost(&mut self, error: ClientError) -> Option<Result<Item, ClientError>> {
-        let SubscriptionState::Open(open) = &self.state else { return None };
-        if open.since.elapsed() >= self.client.inner.backoff.longest {
-            self.follower.failures = 0;
+        let ConnectionState::Open(open) = &self.state else { return None };
+        if open.since.elapsed() >= self.client.inner.backoff.max {
+            self.handler.failures = 0;
         }
         let retry_ms = match &open.stream {
             AnyStream::Ws(_) => None,
@@ -255,42 +252,43 @@ impl Subscription {
     }
 
     fn renewed(&mut self, renewed: Result<bool, ClientError>) -> Option<Result<Item, ClientError>> {
-        let SubscriptionState::Renewing(why, _) =
-            std::mem::replace(&mut self.state, SubscriptionState::Ended)
+        let ConnectionState::Renewing(error, _) = std::mem::replace(&mut self.state, ConnectionState::Ended)
         else {
             return None;
         };
         match renewed {
             Ok(true) => {
-                self.unproven = true;
-                Some(Ok(self.again(why, Duration::ZERO)))
+                self.credential_untested = true;
+                Some(Ok(self.retry(error, Duration::ZERO)))
             }
-            Ok(false) => Some(Err(why)),
-            Err(error) => Some(Err(error)),
+            Ok(false) => Some(Err(error)),
+            Err(failed) => Some(Err(failed)),
         }
     }
 
     /// Decides what follows after a stream has ended or could not be opened.
-    fn ended(&mut self, why: ClientError, retry_ms: Option<u64>) -> Option<Result<Item, ClientError>> {
-        self.state = SubscriptionState::Ended;
-        let unreachable = matches!(why, ClientError::Connect { .. });
-        match retry::verdict_after(&why, retry_ms) {
-            Verdict::Retry(_) if self.impatient && unreachable && !self.follower.greeted => Some(Err(why)),
-            Verdict::Retry(requested) => Some(Ok(self.again(why, requested))),
+    fn ended(&mut self, error: ClientError, retry_ms: Option<u64>) -> Option<Result<Item, ClientError>> {
+        self.state = ConnectionState::Ended;
+        let unreachable = matches!(error, ClientError::Connect { .. });
+        match retry::after_stream_end(&error, retry_ms) {
+            Verdict::Retry(_) if self.fail_if_unreachable && unreachable && !self.handler.ready_received => {
+                Some(Err(error))
+            }
+            Verdict::Retry(requested) => Some(Ok(self.retry(error, requested))),
             // If a new credential is refused as well, the provider is not called again, to avoid an endless
             // loop.
-            Verdict::Renew if !self.unproven => {
-                self.state = SubscriptionState::Renewing(why, self.renew());
+            Verdict::Renew if !self.credential_untested => {
+                self.state = ConnectionState::Renewing(error, self.renew());
                 None
             }
-            Verdict::Renew | Verdict::Stop => Some(Err(why)),
+            Verdict::Renew | Verdict::Stop => Some(Err(error)),
         }
     }
 
-    fn again(&mut self, why: ClientError, requested: Duration) -> Item {
-        self.follower.failures = self.follower.failures.saturating_add(1);
-        let again_in = self.client.inner.backoff.wait(self.follower.failures, requested);
-        self.state = SubscriptionState::Waiting(Instant::now() + again_in);
-        Item::Status(Status::Lost { why, again_in })
+    fn retry(&mut self, error: ClientError, requested: Duration) -> Item {
+        self.handler.failures = self.handler.failures.saturating_add(1);
+        let retry_in = self.client.inner.backoff.wait(self.handler.failures, requested);
+        self.state = ConnectionState::Waiting(Instant::now() + retry_in);
+        Item::Status(Status::Lost { error, retry_in })
     }
 }

@@ -11,8 +11,8 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::connection::{BoxIo, connect};
-use crate::read_timeout::Silence;
-use crate::request::refusal;
+use crate::read_timeout::ReadTimeout;
+use crate::request::refused;
 use crate::{Client, ClientError, Request};
 
 /// Maximum bytes of a message from the daemon: more than any frame that it sends.
@@ -30,11 +30,11 @@ pub enum WsMessage {
 
 /// An open WebSocket.
 pub struct WsStream {
-    inner: WebSocketStream<BoxIo>,
+    socket: WebSocketStream<BoxIo>,
     /// How long it may be without a frame before it counts as dead.
-    silence: Silence,
+    read_timeout: ReadTimeout,
     /// How long a frame may wait for the peer to read.
-    limit: Duration,
+    send_timeout: Duration,
 }
 
 impl Client {
@@ -42,7 +42,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; among them [`ClientError::Refused`] for any response but 101.
-    pub async fn ws(&self, path: &str, silence: Duration) -> Result<WsStream, ClientError> {
+    pub async fn ws(&self, path: &str, read_timeout: Duration) -> Result<WsStream, ClientError> {
         let request = Request::new(Method::GET, path)
             .header(CONNECTION, "Upgrade")
             .header(header::UPGRADE, "websocket")
@@ -63,10 +63,12 @@ impl Client {
         let limit = self.inner.timeouts.head;
         match timeout(limit, client_async_with_config(request, io, Some(config))).await {
             Err(_) => Err(ClientError::Timeout("the upgrade", limit)),
-            Ok(Ok((inner, _))) => Ok(WsStream { inner, silence: Silence::new(silence), limit }),
+            Ok(Ok((socket, _))) => {
+                Ok(WsStream { socket, read_timeout: ReadTimeout::new(read_timeout), send_timeout: limit })
+            }
             Ok(Err(WsError::Http(response))) => {
                 let (parts, body) = response.into_parts();
-                Err(refusal(parts.status, &parts.headers, &body.unwrap_or_default()))
+                Err(refused(parts.status, &parts.headers, &body.unwrap_or_default()))
             }
             Ok(Err(error)) => Err(error.into()),
         }
@@ -74,19 +76,19 @@ impl Client {
 }
 
 impl WsStream {
-    /// Changes how long the WebSocket may be silent.
-    pub fn set_silence(&mut self, silence: Duration) {
-        self.silence.set(silence);
+    /// Sets how long the WebSocket may be without a frame.
+    pub fn set_read_timeout(&mut self, read_timeout: Duration) {
+        self.read_timeout.set(read_timeout);
     }
 
     /// Returns the next text frame or the end. The library answers pings. Binary frames are not part of the
     /// protocol.
     ///
     /// # Errors
-    /// A frame that violates RFC 6455, a frame that is too large, or silence beyond the limit.
+    /// A frame that violates RFC 6455, a frame that is too large, or the read timeout.
     pub async fn next(&mut self) -> Result<WsMessage, ClientError> {
         loop {
-            match self.silence.next_within("the next frame", self.inner.next()).await? {
+            match self.read_timeout.wait("the next frame", self.socket.next()).await? {
                 Some(Ok(Message::Text(text))) => return Ok(WsMessage::Text(text.as_str().to_owned())),
                 Some(Ok(Message::Close(frame))) => {
                     let reason = frame.map(|frame| (u16::from(frame.code), frame.reason.as_str().to_owned()));
@@ -109,19 +111,19 @@ impl WsStream {
     /// # Errors
     /// The connection has ended, or the peer does not read.
     pub async fn send(&mut self, text: String) -> Result<(), ClientError> {
-        self.send_until(Instant::now() + self.limit, text).await
+        self.send_until(Instant::now() + self.send_timeout, text).await
     }
 
     /// Sends a text frame with the caller's deadline. If the call is cancelled, the frame may have been sent
     /// or not.
     pub(crate) async fn send_until(&mut self, deadline: Instant, text: String) -> Result<(), ClientError> {
-        let sent = timeout_at(deadline, self.inner.send(Message::text(text))).await;
-        sent.map_err(|_| ClientError::Timeout("room to send", self.limit))?.map_err(ClientError::from)
+        let sent = timeout_at(deadline, self.socket.send(Message::text(text))).await;
+        sent.map_err(|_| ClientError::Timeout("room to send", self.send_timeout))?.map_err(ClientError::from)
     }
 
     /// Sends a close frame with code 1000 and drops the connection, without waiting for the peer's response.
     pub async fn close(mut self) {
         // The connection is dropped with `self` in any case.
-        let _ = timeout(Duration::from_secs(1), self.inner.close(None)).await;
+        let _ = timeout(Duration::from_secs(1), self.socket.close(None)).await;
     }
 }

@@ -35,7 +35,7 @@ fn subscription(client: &Client, args: &TailArgs) -> Subscription {
         (None, None) => Position::Now,
     };
     let transport = if args.ws { Transport::WebSocket } else { Transport::Sse };
-    client.subscribe(filter).over(transport).starting(position).impatient()
+    client.subscribe(filter).transport(transport).position(position).fail_if_unreachable()
 }
 
 async fn follow(subscription: &mut Subscription, args: &TailArgs) -> Result<(), CliError> {
@@ -61,25 +61,26 @@ async fn follow(subscription: &mut Subscription, args: &TailArgs) -> Result<(), 
 }
 
 fn line(event: &ReceivedEvent, json: bool) -> Result<String, CliError> {
-    let parsed = serde_json::from_str(&event.json).map_err(|error| ClientError::Shape(error.to_string()))?;
+    let parsed = serde_json::from_str(&event.json)
+        .map_err(|error| ClientError::UnexpectedResponse(error.to_string()))?;
     Ok(if json { show::json(&event.json, &parsed) } else { show::pretty(&parsed) })
 }
 
 fn show_status(status: Status, args: &TailArgs) -> Result<(), CliError> {
     match status {
-        Status::Connected { again: true, .. } => print_note("reconnected"),
+        Status::Connected { reconnected: true, .. } => print_note("reconnected"),
         Status::ServerError { code, message } => print_note(&format!("error: {code}: {message}")),
-        Status::Lost { why, again_in } => {
-            match why {
+        Status::Lost { error, retry_in } => {
+            match error {
                 ClientError::Ended | ClientError::Closed { .. } => {}
                 ClientError::Closing { code, message } => print_note(&format!("closing: {code} {message}")),
-                why => print_note(&why.to_string()),
+                error => print_note(&error.to_string()),
             }
             if args.no_reconnect {
                 let hint = "leave out --no-reconnect to reconnect automatically";
                 return Err(CliError::new(Exit::Unavailable, "the stream has ended", hint));
             }
-            print_note(&format!("the stream has ended; reconnecting in {:.1} s", again_in.as_secs_f64()));
+            print_note(&format!("the stream has ended; reconnecting in {:.1} s", retry_in.as_secs_f64()));
         }
         _ => {}
     }

@@ -3,14 +3,14 @@
 use http::Method;
 use serde_json::Value;
 
-use super::collection::{Create, Resource, Resources, Update, Versioned, if_match, versioned};
+use super::collection::{Collection, Create, Resource, Update, Versioned, if_match, versioned};
 use crate::event::Metadata;
 use crate::macros::{wire, words};
 use crate::{Client, ClientError, Request};
 
 impl Client {
-    /// Returns access to agents.
-    pub fn agents(&self) -> Resources<'_, Agent> {
+    /// Returns the agents.
+    pub fn agents(&self) -> Collection<'_, Agent> {
         self.resource()
     }
 }
@@ -169,7 +169,7 @@ wire! {
 
 wire! {
     /// The result of a message to an agent.
-    SentMessage {
+    SentAgentMessage {
         /// The id of the message that was created. The agent's replies arrive as events.
         message_id: String,
     } maybe {
@@ -180,13 +180,15 @@ wire! {
     }
 }
 
-impl Resources<'_, Agent> {
+impl Collection<'_, Agent> {
     /// Gets the state of an agent.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn state(&self, id: &str) -> Result<Versioned<AgentState>, ClientError> {
-        versioned(self.client.repeated(&Request::new(Method::GET, format!("{}/state", self.at(id)))).await?)
+        versioned(
+            self.client.send_retrying(&Request::new(Method::GET, format!("{}/state", self.at(id)))).await?,
+        )
     }
 
     /// Sets the state of an agent. If `version` is set, only if it still has that version. `error_message`
@@ -209,7 +211,7 @@ impl Resources<'_, Agent> {
         }
         let request = Request::new(Method::PUT, format!("{}/state", self.at(id)));
         let request = if_match(request.json(&Body { state, error_message })?, version);
-        versioned(self.client.send(&request).await?.accepted()?)
+        versioned(self.client.send(&request).await?.error_for_status()?)
     }
 
     /// Sends a message to an agent. The request is sent once.
@@ -220,8 +222,8 @@ impl Resources<'_, Agent> {
         &self,
         id: &str,
         message: &NewAgentMessage,
-    ) -> Result<SentMessage, ClientError> {
+    ) -> Result<SentAgentMessage, ClientError> {
         let request = Request::new(Method::POST, format!("{}/messages", self.at(id))).json(message)?;
-        self.client.send(&request).await?.accepted()?.data()
+        self.client.send(&request).await?.error_for_status()?.decode_data()
     }
 }

@@ -1,4 +1,4 @@
-//! Generic access to the daemon's resources: create, get, change, delete and list work the same way for all
+//! The resources of one kind: create, get, list, update and delete work the same way for all kinds
 //! (protocol §9).
 //!
 //! * A kind of resource is a type with a path ([`Resource`]). Each further operation is a trait.
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::url::{encode, path_with_query};
-use crate::{Client, ClientError, Reply, Request};
+use crate::{Client, ClientError, Request, Response};
 
 /// Rows of a page that [`RowStream`] requests: the maximum that the daemon returns.
 const PAGE_ROWS: u64 = 100;
@@ -67,14 +67,14 @@ pub struct ListOptions<Q = ()> {
 }
 
 impl<Q: ListFilter> ListOptions<Q> {
-    /// Returns the request for the page of the list at path `place`.
-    pub(crate) fn request(&self, place: &str) -> Request {
+    /// Returns the request for the page of the list at `base`.
+    pub(crate) fn request(&self, base: &str) -> Request {
         let mut pairs = self.filter.pairs();
         pairs.extend(self.limit.map(|limit| ("limit", limit.to_string())));
         pairs.extend(self.cursor.clone().map(|cursor| ("cursor", cursor)));
         pairs.extend(self.ascending.then(|| ("order", "asc".to_owned())));
         let pairs = pairs.into_iter().map(|(name, value)| (name, encode(&value)));
-        Request::new(Method::GET, path_with_query(place, pairs))
+        Request::new(Method::GET, path_with_query(base, pairs))
     }
 }
 
@@ -98,32 +98,32 @@ pub struct Versioned<T> {
     pub version: Option<u64>,
 }
 
-/// All resources of a kind; see [`Client::resource`].
-pub struct Resources<'a, T> {
+/// The resources of one kind; see [`Client::resource`].
+pub struct Collection<'a, T> {
     pub(crate) client: &'a Client,
     kind: PhantomData<fn() -> T>,
 }
 
-impl<T: Resource> fmt::Debug for Resources<'_, T> {
+impl<T: Resource> fmt::Debug for Collection<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(T::PATH)
     }
 }
 
 impl Client {
-    /// Returns access to the resources of a kind.
-    pub fn resource<T: Resource>(&self) -> Resources<'_, T> {
-        Resources { client: self, kind: PhantomData }
+    /// Returns the resources of a kind.
+    pub fn resource<T: Resource>(&self) -> Collection<'_, T> {
+        Collection { client: self, kind: PhantomData }
     }
 }
 
-impl<'a, T: Resource> Resources<'a, T> {
+impl<'a, T: Resource> Collection<'a, T> {
     /// Gets one by its id.
     ///
     /// # Errors
     /// [`ClientError`]; 404 also for a resource that the caller may not see.
     pub async fn get(&self, id: &str) -> Result<Versioned<T>, ClientError> {
-        versioned(self.client.repeated(&Request::new(Method::GET, self.at(id))).await?)
+        versioned(self.client.send_retrying(&Request::new(Method::GET, self.at(id))).await?)
     }
 
     /// Gets a page.
@@ -131,14 +131,14 @@ impl<'a, T: Resource> Resources<'a, T> {
     /// # Errors
     /// [`ClientError`].
     pub async fn list(&self, list: &ListOptions<T::Filter>) -> Result<Page<T>, ClientError> {
-        self.client.repeated(&list.request(T::PATH)).await?.parsed()
+        self.client.send_retrying(&list.request(T::PATH)).await?.decode()
     }
 
     /// Lists all rows, newest first. Pages are read as needed.
-    pub fn all(&self, of: T::Filter) -> RowStream<'a, T> {
-        let list = ListOptions { filter: of, limit: Some(PAGE_ROWS), cursor: None, ascending: false };
+    pub fn all(&self, filter: T::Filter) -> RowStream<'a, T> {
+        let list = ListOptions { filter, limit: Some(PAGE_ROWS), cursor: None, ascending: false };
         RowStream {
-            of: Resources { client: self.client, kind: PhantomData },
+            collection: Collection { client: self.client, kind: PhantomData },
             next: Some(list),
             page: VecDeque::new(),
         }
@@ -150,7 +150,7 @@ impl<'a, T: Resource> Resources<'a, T> {
     /// [`ClientError`]; 412 if it has changed.
     pub async fn delete(&self, id: &str, version: Option<u64>) -> Result<(), ClientError> {
         let request = if_match(Request::new(Method::DELETE, self.at(id)), version);
-        self.client.send(&request).await?.accepted()?;
+        self.client.send(&request).await?.error_for_status()?;
         Ok(())
     }
 
@@ -160,13 +160,15 @@ impl<'a, T: Resource> Resources<'a, T> {
     }
 }
 
-impl<T: Create> Resources<'_, T> {
+impl<T: Create> Collection<'_, T> {
     /// Creates one. The request is sent once: after a lost connection it may have been created or not.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn create(&self, new: &T::NewBody) -> Result<Versioned<T::Created>, ClientError> {
-        versioned(self.client.send(&Request::new(Method::POST, T::PATH).json(new)?).await?.accepted()?)
+        versioned(
+            self.client.send(&Request::new(Method::POST, T::PATH).json(new)?).await?.error_for_status()?,
+        )
     }
 
     /// Creates one, once for this key within 24 hours, however often it is called and sent.
@@ -179,11 +181,11 @@ impl<T: Create> Resources<'_, T> {
         new: &T::NewBody,
     ) -> Result<Versioned<T::Created>, ClientError> {
         let request = Request::new(Method::POST, T::PATH).json(new)?.idempotency_key(key);
-        versioned(self.client.repeated(&request).await?)
+        versioned(self.client.send_retrying(&request).await?)
     }
 }
 
-impl<T: Update> Resources<'_, T> {
+impl<T: Update> Collection<'_, T> {
     /// Changes one. If `version` is set, changes it only if it still has that version.
     ///
     /// # Errors
@@ -195,19 +197,19 @@ impl<T: Update> Resources<'_, T> {
         change: &T::Patch,
     ) -> Result<Versioned<T>, ClientError> {
         let request = if_match(Request::new(Method::PUT, self.at(id)).json(change)?, version);
-        versioned(self.client.send(&request).await?.accepted()?)
+        versioned(self.client.send(&request).await?.error_for_status()?)
     }
 }
 
 impl Client {
-    pub(crate) async fn repeated(&self, request: &Request) -> Result<Reply, ClientError> {
-        self.send_repeated(request, |_, _| ()).await
+    pub(crate) async fn send_retrying(&self, request: &Request) -> Result<Response, ClientError> {
+        self.send_with_retries(request, |_, _| ()).await
     }
 }
 
 /// The rows of a list, across its pages.
 pub struct RowStream<'a, T: Resource> {
-    of: Resources<'a, T>,
+    collection: Collection<'a, T>,
     /// The page to read next; `None`: there is none.
     next: Option<ListOptions<T::Filter>>,
     /// The rows of at most one page that are not returned yet.
@@ -222,7 +224,7 @@ impl<T: Resource> RowStream<'_, T> {
                 return Some(Ok(row));
             }
             let list = self.next.as_mut()?;
-            let page = match self.of.list(list).await {
+            let page = match self.collection.list(list).await {
                 Ok(page) => page,
                 Err(error) => {
                     self.next = None;
@@ -238,14 +240,14 @@ impl<T: Resource> RowStream<'_, T> {
         }
     }
 
-    /// Returns the remaining rows, up to `most`. The limit stops a long list from filling this process's
+    /// Returns the remaining rows, up to `max`. The limit stops a long list from filling this process's
     /// memory.
     ///
     /// # Errors
     /// The first error.
-    pub async fn take(mut self, most: usize) -> Result<Vec<T>, ClientError> {
+    pub async fn take(mut self, max: usize) -> Result<Vec<T>, ClientError> {
         let mut rows = Vec::new();
-        while rows.len() < most
+        while rows.len() < max
             && let Some(row) = self.next().await
         {
             rows.push(row?);
@@ -261,8 +263,8 @@ pub(crate) fn if_match(request: Request, version: Option<u64>) -> Request {
     }
 }
 
-pub(crate) fn versioned<T: DeserializeOwned>(reply: Reply) -> Result<Versioned<T>, ClientError> {
-    let tag = reply.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
+pub(crate) fn versioned<T: DeserializeOwned>(response: Response) -> Result<Versioned<T>, ClientError> {
+    let tag = response.headers.get(header::ETAG).and_then(|tag| tag.to_str().ok());
     let version = tag.and_then(|tag| tag.trim_matches('"').parse().ok());
-    Ok(Versioned { value: reply.data()?, version })
+    Ok(Versioned { value: response.decode_data()?, version })
 }

@@ -9,7 +9,7 @@ use crate::{Client, ClientError, Request};
 
 wire! {
     /// A block.
-    Block {
+    CoreMemoryBlock {
         /// The id, `block-…`.
         id: String,
         /// The organization of the block.
@@ -34,7 +34,7 @@ wire! {
 
 wire! {
     /// New content of a block.
-    BlockContent {
+    CoreMemoryChange {
         /// The text.
         value: String,
     } maybe {
@@ -52,7 +52,7 @@ pub struct CoreMemory<'a> {
 }
 
 impl Client {
-    /// Returns access to the core memory of an agent: about `user_id`, or for everybody.
+    /// Returns the core memory of an agent: about `user_id`, or for everybody.
     pub fn core_memory(&self, agent_id: &str, user_id: Option<&str>) -> CoreMemory<'_> {
         CoreMemory { client: self, agent_id: agent_id.to_owned(), user_id: user_id.map(str::to_owned) }
     }
@@ -63,16 +63,16 @@ impl CoreMemory<'_> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn blocks(&self) -> Result<Page<Block>, ClientError> {
-        self.client.repeated(&Request::new(Method::GET, self.path(None))).await?.parsed()
+    pub async fn blocks(&self) -> Result<Page<CoreMemoryBlock>, ClientError> {
+        self.client.send_retrying(&Request::new(Method::GET, self.path(None))).await?.decode()
     }
 
     /// Gets a block.
     ///
     /// # Errors
     /// [`ClientError`]; 404 if there is no such block.
-    pub async fn get(&self, label: &str) -> Result<Versioned<Block>, ClientError> {
-        versioned(self.client.repeated(&Request::new(Method::GET, self.path(Some(label)))).await?)
+    pub async fn get(&self, label: &str) -> Result<Versioned<CoreMemoryBlock>, ClientError> {
+        versioned(self.client.send_retrying(&Request::new(Method::GET, self.path(Some(label)))).await?)
     }
 
     /// Creates or replaces a block. If `version` is set, only if the block still has that version.
@@ -83,10 +83,10 @@ impl CoreMemory<'_> {
         &self,
         label: &str,
         version: Option<u64>,
-        holding: &BlockContent,
-    ) -> Result<Versioned<Block>, ClientError> {
-        let request = Request::new(Method::PUT, self.path(Some(label))).json(holding)?;
-        versioned(self.client.send(&if_match(request, version)).await?.accepted()?)
+        change: &CoreMemoryChange,
+    ) -> Result<Versioned<CoreMemoryBlock>, ClientError> {
+        let request = Request::new(Method::PUT, self.path(Some(label))).json(change)?;
+        versioned(self.client.send(&if_match(request, version)).await?.error_for_status()?)
     }
 
     /// Deletes a block. If `version` is set, only if it still has that version.
@@ -95,7 +95,7 @@ impl CoreMemory<'_> {
     /// [`ClientError`]; 412 if it has changed.
     pub async fn delete(&self, label: &str, version: Option<u64>) -> Result<(), ClientError> {
         let request = if_match(Request::new(Method::DELETE, self.path(Some(label))), version);
-        self.client.send(&request).await?.accepted()?;
+        self.client.send(&request).await?.error_for_status()?;
         Ok(())
     }
 

@@ -2,14 +2,14 @@
 
 use http::Method;
 
-use super::collection::{Create, ListFilter, ListOptions, Page, Resource, Resources, Update};
+use super::collection::{Collection, Create, ListFilter, ListOptions, Page, Resource, Update};
 use crate::event::Metadata;
 use crate::macros::{wire, words};
 use crate::{Client, ClientError, Request};
 
 impl Client {
-    /// Returns access to memories.
-    pub fn memories(&self) -> Resources<'_, Memory> {
+    /// Returns the memories.
+    pub fn memories(&self) -> Collection<'_, Memory> {
         self.resource()
     }
 }
@@ -158,7 +158,7 @@ wire! {
 
 wire! {
     /// A search request.
-    Search {
+    MemoryQuery {
         /// Words to search for; `walk*` finds words that begin with `walk`.
         query: String,
     } maybe {
@@ -185,7 +185,7 @@ wire! {
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 pub struct SearchResults {
     /// A page of results.
-    pub results: Vec<Hit>,
+    pub results: Vec<MemoryHit>,
     /// Total number of results, as far as the daemon counts.
     pub total: u64,
     /// Whether there are more results after these.
@@ -194,7 +194,7 @@ pub struct SearchResults {
 
 /// A search result.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize)]
-pub struct Hit {
+pub struct MemoryHit {
     /// The memory.
     #[serde(flatten)]
     pub memory: Memory,
@@ -202,14 +202,14 @@ pub struct Hit {
     pub score: f64,
 }
 
-impl Resources<'_, Memory> {
+impl Collection<'_, Memory> {
     /// Searches for memories that contain any of the words.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn search(&self, search: &Search) -> Result<SearchResults, ClientError> {
+    pub async fn search(&self, search: &MemoryQuery) -> Result<SearchResults, ClientError> {
         let request = Request::new(Method::POST, format!("{}/search", Memory::PATH)).json(search)?;
-        self.client.send(&request).await?.accepted()?.data()
+        self.client.send(&request).await?.error_for_status()?.decode_data()
     }
 
     /// Lists the versions of a memory, newest first. `list` works as for any list.
@@ -217,6 +217,6 @@ impl Resources<'_, Memory> {
     /// # Errors
     /// [`ClientError`].
     pub async fn history(&self, id: &str, list: &ListOptions) -> Result<Page<MemoryVersion>, ClientError> {
-        self.client.repeated(&list.request(&format!("{}/history", self.at(id)))).await?.parsed()
+        self.client.send_retrying(&list.request(&format!("{}/history", self.at(id)))).await?.decode()
     }
 }

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::collection::{Create, ListFilter, Resource, Resources};
+use super::collection::{Collection, Create, ListFilter, Resource};
 use crate::Client;
 use crate::event::{Metadata, Role};
 use crate::macros::wire;
 
 impl Client {
-    /// Returns access to messages.
-    pub fn messages(&self) -> Resources<'_, Message> {
+    /// Returns the messages.
+    pub fn messages(&self) -> Collection<'_, Message> {
         self.resource()
     }
 }

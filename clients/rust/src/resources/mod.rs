@@ -11,14 +11,15 @@ mod messages;
 mod tools;
 mod users;
 
-pub use agents::{Agent, AgentChange, AgentState, NewAgent, NewAgentMessage, SentMessage, State};
+pub use agents::{Agent, AgentChange, AgentState, NewAgent, NewAgentMessage, SentAgentMessage, State};
 pub use collection::{
-    Create, ListFilter, ListOptions, Page, Resource, Resources, RowStream, Update, Versioned,
+    Collection, Create, ListFilter, ListOptions, Page, Resource, RowStream, Update, Versioned,
 };
-pub use core_memory::{Block, BlockContent, CoreMemory};
+pub use core_memory::{CoreMemory, CoreMemoryBlock, CoreMemoryChange};
 pub use memories::{
-    Hit, Memory, MemoryChange, MemoryFilter, MemoryType, MemoryVersion, NewMemory, Search, SearchResults,
+    Memory, MemoryChange, MemoryFilter, MemoryHit, MemoryQuery, MemoryType, MemoryVersion, NewMemory,
+    SearchResults,
 };
 pub use messages::{Message, MessageFilter, NewMessage};
 pub use tools::{NewTool, Tool, ToolChange, ToolFilter};
-pub use users::{NewUser, Profile, Session, User, UserRole};
+pub use users::{NewUser, ProfileChange, Session, User, UserRole};

@@ -2,14 +2,14 @@
 
 use serde_json::Value;
 
-use super::collection::{Create, ListFilter, Resource, Resources, Update};
+use super::collection::{Collection, Create, ListFilter, Resource, Update};
 use crate::Client;
 use crate::event::Metadata;
 use crate::macros::wire;
 
 impl Client {
-    /// Returns access to tools.
-    pub fn tools(&self) -> Resources<'_, Tool> {
+    /// Returns the tools.
+    pub fn tools(&self) -> Collection<'_, Tool> {
         self.resource()
     }
 }

@@ -2,13 +2,13 @@
 
 use http::Method;
 
-use super::collection::{Resource, Resources, Versioned, if_match, versioned};
+use super::collection::{Collection, Resource, Versioned, if_match, versioned};
 use crate::macros::{wire, words};
 use crate::{Client, ClientError, Credential, Request};
 
 impl Client {
-    /// Returns access to an organization's users, for its managers.
-    pub fn users(&self) -> Resources<'_, User> {
+    /// Returns the organization's users, for its managers.
+    pub fn users(&self) -> Collection<'_, User> {
         self.resource()
     }
 }
@@ -75,7 +75,7 @@ impl std::fmt::Debug for NewUser {
 
 wire! {
     /// Fields that users may change in their own profile.
-    Profile {} maybe {
+    ProfileChange {} maybe {
         /// Display name, at least 2 characters.
         name: String,
         /// IANA name of the time zone.
@@ -124,19 +124,20 @@ impl Client {
             expires_at: String,
             user: User,
         }
-        let Body { token, expires_at, user } = self.send(&request).await?.accepted()?.data()?;
+        let Body { token, expires_at, user } =
+            self.send(&request).await?.error_for_status()?.decode_data()?;
         Ok(Session { token: token.into(), expires_at, user })
     }
 }
 
-impl Resources<'_, User> {
+impl Collection<'_, User> {
     /// Registers a user. The request is sent once: after a lost connection the user may have been created.
     ///
     /// # Errors
     /// [`ClientError`]; 409 if the email is taken.
     pub async fn register(&self, new: &NewUser) -> Result<Versioned<User>, ClientError> {
         let request = Request::new(Method::POST, format!("{}/register", User::PATH)).json(new)?;
-        versioned(self.client.send(&request).await?.accepted()?)
+        versioned(self.client.send(&request).await?.error_for_status()?)
     }
 
     /// Gets the calling user.
@@ -144,20 +145,20 @@ impl Resources<'_, User> {
     /// # Errors
     /// [`ClientError`]; 404 for an API key and for users who are not registered here.
     pub async fn me(&self) -> Result<Versioned<User>, ClientError> {
-        versioned(self.client.repeated(&Request::new(Method::GET, self.at("me"))).await?)
+        versioned(self.client.send_retrying(&Request::new(Method::GET, self.at("me"))).await?)
     }
 
-    /// Changes the calling user's profile. If `version` is set, only if it still has that version.
+    /// Updates the calling user's profile. If `version` is set, only if it still has that version.
     ///
     /// # Errors
     /// [`ClientError`]; 412 if it has changed.
-    pub async fn change_me(
+    pub async fn update_me(
         &self,
         version: Option<u64>,
-        profile: &Profile,
+        profile: &ProfileChange,
     ) -> Result<Versioned<User>, ClientError> {
         let request = if_match(Request::new(Method::PUT, self.at("me")).json(profile)?, version);
-        versioned(self.client.send(&request).await?.accepted()?)
+        versioned(self.client.send(&request).await?.error_for_status()?)
     }
 
     /// Changes the calling user's password. All older tokens end; the result has a new one.
