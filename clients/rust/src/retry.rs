@@ -1,7 +1,7 @@
 //! Decides whether to reconnect after a stream has ended (the client's part of the table in protocol §5), and
 //! whether to repeat a request. It has no clock or socket.
 //!
-//! * `tests/fixtures/verdicts.json` has the table's rows; the TypeScript client uses the same file.
+//! * `tests/verdicts.json` has the table's rows; the TypeScript client uses the same file.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ mod tests {
 
     /// The table that both clients use.
     fn verdicts() -> Value {
-        serde_json::from_str(include_str!("../../../tests/fixtures/verdicts.json")).unwrap()
+        serde_json::from_str(include_str!("../tests/verdicts.json")).unwrap()
     }
 
     fn rows<'a>(verdicts: &'a Value, table: &str) -> &'a Map<String, Value> {

@@ -1,7 +1,7 @@
 /**
  * Decides what to do when a connection has ended: the table of docs/protocol.md ("How it ends", "SSE",
  * "Errors"). This is the only place that decides it. It has no sockets and no clock.
- * `tests/fixtures/verdicts.json` has the same rows, and the Rust client follows them too.
+ * `clients/rust/tests/verdicts.json` has the same rows, and the Rust client follows them too.
  */
 import { NervewireError } from './errors.js';
 

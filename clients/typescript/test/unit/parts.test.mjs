@@ -149,7 +149,7 @@ test('frames: an event has an id; unknown frames are ignored', () => {
 });
 
 // The Rust client is tested against the same file.
-const VERDICTS = JSON.parse(readFileSync(new URL('../../../../tests/fixtures/verdicts.json', import.meta.url), 'utf8'));
+const VERDICTS = JSON.parse(readFileSync(new URL('../../../rust/tests/verdicts.json', import.meta.url), 'utf8'));
 const rowsOf = (table) => {
   const rows = Object.entries(VERDICTS[table]);
   assert.ok(rows.length > 5, table);
