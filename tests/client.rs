@@ -19,8 +19,8 @@ use nervewire_client::resources::{
     NewMemory, NewUser, ProfileChange, ToolFilter, UserRole,
 };
 use nervewire_client::{
-    Ack, AgentChange, Backoff, Client, ClientError, Event, Filter, Item, ListOptions, NewAgent, NewMessage,
-    NewTool, Position, ReceivedEvent, State, Status, Subscription, ToolChange, Transport,
+    Ack, AgentChange, AgentStatus, Backoff, Client, ClientError, Event, Filter, Item, ListOptions, NewAgent,
+    NewMessage, NewTool, Position, ReceivedEvent, Status, Subscription, ToolChange, Transport,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -218,11 +218,11 @@ async fn an_agent_is_created_and_its_messages_are_received() {
 async fn publishing_sends_the_requested_ack_and_key() {
     let daemon = Daemon::start().await;
     let client = client(daemon.addr(), &daemon.key);
-    let ids = client.publish_all(&[Event::custom("n", 1), Event::custom("n", 2)]).await.unwrap();
+    let ids = client.publish_batch(&[Event::custom("n", 1), Event::custom("n", 2)]).await.unwrap();
     assert_eq!(ids.len(), 2);
-    let quick = client.publishing().ack(Ack::Memory).one(&custom("n", json!(3))).await.unwrap();
+    let quick = client.publisher().ack(Ack::Memory).publish(&custom("n", json!(3))).await.unwrap();
     let chunks = [Event::chunk("r", "x", true)];
-    let once = || client.publishing().idempotency_key("k").all(&chunks);
+    let once = || client.publisher().idempotency_key("k").publish_batch(&chunks);
     let first = once().await.unwrap();
     assert_eq!(once().await.unwrap(), first);
     let page = daemon.get("/api/v1/events?earliest=true").send().await.json();
@@ -234,7 +234,7 @@ async fn publishing_sends_the_requested_ack_and_key() {
     let refusal = error.api_error().unwrap();
     assert_eq!((refusal.status, refusal.code.as_str()), (400, "VALIDATION_ERROR"));
     assert!(refusal.details["field"].is_string() && refusal.request_id.is_some(), "{refusal:?}");
-    let error = client.publishing().idempotency_key("k").one(&Event::custom("n", 9)).await.unwrap_err();
+    let error = client.publisher().idempotency_key("k").publish(&Event::custom("n", 9)).await.unwrap_err();
     assert_eq!(error.api_error().unwrap().status, 409);
 }
 
@@ -249,7 +249,7 @@ async fn events_arrive_once_and_in_order_across_many_disconnects() {
         let proxy = Proxy::start(daemon.addr(), |n| 100 + (n * 397) % 1_600).await;
         let publish = async |from: u64, to: u64| {
             let batch: Vec<_> = (from..to).map(|n| Event::custom("n", n)).collect();
-            client(daemon.addr(), &daemon.key).publish_all(&batch).await.unwrap();
+            client(daemon.addr(), &daemon.key).publish_batch(&batch).await.unwrap();
         };
         publish(0, EVENTS / 2).await;
         let mut subscription = client(proxy.addr, &daemon.key)
@@ -438,7 +438,7 @@ async fn resources_round_trip() {
     let id = made.value.id.as_str();
     assert_eq!(
         (made.version, &made.value.state, &made.value.llm_config),
-        (Some(1), &State::Idle, &new.llm_config)
+        (Some(1), &AgentStatus::Idle, &new.llm_config)
     );
     assert_eq!(agents.get(id).await.unwrap(), made);
     let change = AgentChange { name: Some(Some("bea".into())), system: Some(None), ..AgentChange::default() };
@@ -453,12 +453,12 @@ async fn resources_round_trip() {
         (late.api_error().unwrap().status, &late.api_error().unwrap().details["version"]),
         (412, &json!(2))
     );
-    let state = agents.set_state(id, None, &State::Error, Some("out of tea")).await.unwrap().value;
-    assert_eq!((state.state, state.error_message.as_deref()), (State::Error, Some("out of tea")));
-    assert_eq!(agents.state(id).await.unwrap().value.state, State::Error);
-    let late = agents.set_state(id, made.version, &State::Idle, None).await.unwrap_err();
+    let state = agents.set_state(id, None, &AgentStatus::Error, Some("out of tea")).await.unwrap().value;
+    assert_eq!((state.state, state.error_message.as_deref()), (AgentStatus::Error, Some("out of tea")));
+    assert_eq!(agents.state(id).await.unwrap().value.state, AgentStatus::Error);
+    let late = agents.set_state(id, made.version, &AgentStatus::Idle, None).await.unwrap_err();
     assert_eq!(late.api_error().unwrap().status, 412);
-    let wrong = agents.set_state(id, None, &State::Waiting, None).await.unwrap_err();
+    let wrong = agents.set_state(id, None, &AgentStatus::Waiting, None).await.unwrap_err();
     assert_eq!(wrong.api_error().unwrap().code, "CONFLICT");
 
     let messages = client.messages();
@@ -553,7 +553,7 @@ async fn the_client_waits_as_long_as_retry_after_says() {
         |addr: SocketAddr| Client::builder(format!("http://{addr}").parse().unwrap()).backoff(SOON).build();
     let began = Instant::now();
     let event = Event::custom("n", 1);
-    assert_eq!(client(addr).publishing().idempotency_key("k").one(&event).await.unwrap(), "I");
+    assert_eq!(client(addr).publisher().idempotency_key("k").publish(&event).await.unwrap(), "I");
     assert!(began.elapsed() >= second, "{:?}", began.elapsed());
     assert!(requests.await.unwrap().iter().all(|request| request.contains("idempotency-key: k\r\n")));
     // Without a key it is not retried.

@@ -63,10 +63,7 @@ fn the_protocol_document_has_every_type_and_field() {
 
 /// The struct of an event in the Rust client.
 fn client_name(kind: EventKind) -> String {
-    match kind {
-        EventKind::Error => "ErrorEvent".into(), // the client's own errors are called `Error`
-        other => format!("{other:?}"),
-    }
+    format!("{kind:?}Event")
 }
 
 fn client_type(field: &Field) -> &'static str {

@@ -20,7 +20,7 @@ pub const METADATA_BYTES: usize = 8 * 1024;
 pub const CODE_BYTES: usize = 64;
 
 pub(super) const ROLES: Choices = Choices {
-    name: "Role",
+    name: "MessageRole",
     description: "The role of a message's author.",
     texts: &[
         ("user", "A person."),
@@ -30,7 +30,7 @@ pub(super) const ROLES: Choices = Choices {
     ],
 };
 pub(super) const STATUSES: Choices = Choices {
-    name: "AgentStatus",
+    name: "AgentUpdateStatus",
     description: "The status of an agent.",
     texts: &[
         ("idle", "It is idle."),
@@ -43,7 +43,7 @@ pub(super) const STATUSES: Choices = Choices {
     ],
 };
 pub(super) const OPERATIONS: Choices = Choices {
-    name: "Operation",
+    name: "MemoryOperation",
     description: "What happened to a memory.",
     texts: &[("created", "It was created."), ("updated", "It was changed."), ("deleted", "It was deleted.")],
 };

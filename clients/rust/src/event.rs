@@ -22,18 +22,18 @@ impl Event {
         content: impl Into<String>,
     ) -> Self {
         let (agent_id, user_id, content) = (agent_id.into(), Some(user_id.into()), content.into());
-        Self::Message(Message { agent_id, user_id, content, ..Message::default() })
+        Self::Message(MessageEvent { agent_id, user_id, content, ..MessageEvent::default() })
     }
 
     /// Creates an event with any data on a channel.
     pub fn custom(channel: impl Into<String>, data: impl Into<Value>) -> Self {
-        Self::Custom(Custom { channel: channel.into(), data: data.into(), ..Custom::default() })
+        Self::Custom(CustomEvent { channel: channel.into(), data: data.into(), ..CustomEvent::default() })
     }
 
     /// Creates a chunk of a stream.
     pub fn chunk(request_id: impl Into<String>, chunk: impl Into<String>, is_final: bool) -> Self {
         let (request_id, chunk) = (request_id.into(), chunk.into());
-        Self::StreamChunk(StreamChunk { request_id, chunk, is_final, ..StreamChunk::default() })
+        Self::StreamChunk(StreamChunkEvent { request_id, chunk, is_final, ..StreamChunkEvent::default() })
     }
 }
 
@@ -76,6 +76,6 @@ mod tests {
         assert!(serde_json::from_value::<Event>(json!("text")).is_err());
         let update = json!({"type": "agent_update", "agent_id": "a", "status": "dreaming"});
         let Event::AgentUpdate(update) = serde_json::from_value(update).unwrap() else { panic!("known") };
-        assert_eq!(update.status, AgentStatus::Other("dreaming".into()));
+        assert_eq!(update.status, AgentUpdateStatus::Other("dreaming".into()));
     }
 }

@@ -76,11 +76,11 @@ pub use error::{ApiError, ClientError};
 pub use event::Event;
 pub use filter::{Filter, Position};
 pub use item::{Gap, Item, ReceivedEvent, Status};
-pub use publish::{Ack, Publish};
+pub use publish::{Ack, Publisher};
 pub use request::{Request, Response, Timeouts};
 pub use resources::{
-    Agent, AgentChange, Collection, ListOptions, Message, NewAgent, NewMessage, NewTool, Page, State, Tool,
-    ToolChange, Versioned,
+    Agent, AgentChange, AgentStatus, Collection, ListOptions, Message, NewAgent, NewMessage, NewTool, Page,
+    Tool, ToolChange, Versioned,
 };
 pub use sse_parser::{SseError, SseEvent, SseParser};
 pub use sse_stream::SseStream;

@@ -18,9 +18,9 @@ pub enum Ack {
     Memory,
 }
 
-/// A publish under construction; see [`Client::publishing`].
+/// Publishes with options; see [`Client::publisher`].
 #[derive(Clone, Debug)]
-pub struct Publish<'a> {
+pub struct Publisher<'a> {
     client: &'a Client,
     ack: Ack,
     key: Option<String>,
@@ -33,7 +33,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn publish(&self, event: &impl Serialize) -> Result<String, ClientError> {
-        self.publishing().one(event).await
+        self.publisher().publish(event).await
     }
 
     /// Publishes up to 1,000 events durably as one batch and returns their ids.
@@ -41,17 +41,17 @@ impl Client {
     /// # Errors
     /// [`ClientError`]. In this case none was published, or the outcome is unknown (a lost connection,
     /// `details.outcome:"unknown"`).
-    pub async fn publish_all(&self, events: &[impl Serialize]) -> Result<Vec<String>, ClientError> {
-        self.publishing().all(events).await
+    pub async fn publish_batch(&self, events: &[impl Serialize]) -> Result<Vec<String>, ClientError> {
+        self.publisher().publish_batch(events).await
     }
 
-    /// Starts a publish with options.
-    pub fn publishing(&self) -> Publish<'_> {
-        Publish { client: self, ack: Ack::default(), key: None }
+    /// Returns a publisher, which has options for the acknowledgement and an idempotency key.
+    pub fn publisher(&self) -> Publisher<'_> {
+        Publisher { client: self, ack: Ack::default(), key: None }
     }
 }
 
-impl Publish<'_> {
+impl Publisher<'_> {
     /// Sets the ack.
     #[must_use]
     pub fn ack(mut self, ack: Ack) -> Self {
@@ -71,7 +71,7 @@ impl Publish<'_> {
     ///
     /// # Errors
     /// The same as [`Client::publish`].
-    pub async fn one(self, event: &impl Serialize) -> Result<String, ClientError> {
+    pub async fn publish(self, event: &impl Serialize) -> Result<String, ClientError> {
         let ids = self.send(self.request().json(event)?).await?;
         ids.into_iter().next().ok_or_else(|| ClientError::UnexpectedResponse("no id".into()))
     }
@@ -79,13 +79,13 @@ impl Publish<'_> {
     /// Publishes a batch and returns the ids.
     ///
     /// # Errors
-    /// The same as [`Client::publish_all`].
-    pub async fn all(self, events: &[impl Serialize]) -> Result<Vec<String>, ClientError> {
+    /// The same as [`Client::publish_batch`].
+    pub async fn publish_batch(self, events: &[impl Serialize]) -> Result<Vec<String>, ClientError> {
         self.send(self.request().json(events)?).await
     }
 
     /// Returns the request without its body.
-    pub(crate) fn request(&self) -> Request {
+    fn request(&self) -> Request {
         let query = if self.ack == Ack::Memory { "?ack=memory" } else { "" };
         let request = Request::new(Method::POST, format!("/api/v1/events{query}"));
         match &self.key {

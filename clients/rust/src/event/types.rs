@@ -15,17 +15,17 @@ use crate::macros::{wire, words};
 #[non_exhaustive]
 pub enum Event {
     /// A chat message.
-    Message(Message),
+    Message(MessageEvent),
     /// An agent was created, changed or deleted, or has a new status.
-    AgentUpdate(AgentUpdate),
+    AgentUpdate(AgentUpdateEvent),
     /// A memory was created, changed or deleted.
-    MemoryUpdate(MemoryUpdate),
+    MemoryUpdate(MemoryUpdateEvent),
     /// A chunk of an LLM's output.
-    StreamChunk(StreamChunk),
+    StreamChunk(StreamChunkEvent),
     /// Something failed.
     Error(ErrorEvent),
     /// Anything else, on a named channel.
-    Custom(Custom),
+    Custom(CustomEvent),
     /// An event that this version does not know, with its `type` and all other fields.
     #[serde(untagged)]
     Other(Map<String, Value>),
@@ -33,7 +33,7 @@ pub enum Event {
 
 wire! {
     /// Event of type `message`.
-    Message {
+    MessageEvent {
         /// The agent that the event is about.
         agent_id: String,
         /// The text of the message.
@@ -46,7 +46,7 @@ wire! {
         /// The user who may see the event. If absent, everyone in the organization may.
         user_id: String,
         /// The author's role.
-        role: Role,
+        role: MessageRole,
         /// Any JSON object.
         metadata: Metadata,
         /// When it happened. Defaults to the time of receipt.
@@ -56,11 +56,11 @@ wire! {
 
 wire! {
     /// Event of type `agent_update`.
-    AgentUpdate {
+    AgentUpdateEvent {
         /// The agent that the event is about.
         agent_id: String,
         /// The agent's status.
-        status: AgentStatus,
+        status: AgentUpdateStatus,
     } maybe {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
@@ -75,13 +75,13 @@ wire! {
 
 wire! {
     /// Event of type `memory_update`.
-    MemoryUpdate {
+    MemoryUpdateEvent {
         /// The memory.
         memory_id: String,
         /// The agent that the event is about.
         agent_id: String,
         /// What happened to the memory.
-        operation: Operation,
+        operation: MemoryOperation,
     } maybe {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
@@ -96,7 +96,7 @@ wire! {
 
 wire! {
     /// Event of type `stream_chunk`.
-    StreamChunk {
+    StreamChunkEvent {
         /// The stream.
         request_id: String,
         /// The next piece of text. May be empty.
@@ -144,7 +144,7 @@ wire! {
 
 wire! {
     /// Event of type `custom`.
-    Custom {
+    CustomEvent {
         /// Names separated by single slashes, without `*`.
         channel: String,
         /// Any JSON.
@@ -164,7 +164,7 @@ wire! {
 words! {
     "snake_case"
     /// The role of a message's author.
-    Role {
+    MessageRole {
         /// A person.
         User,
         /// The agent.
@@ -179,7 +179,7 @@ words! {
 words! {
     "snake_case"
     /// The status of an agent.
-    AgentStatus {
+    AgentUpdateStatus {
         /// It is idle.
         Idle,
         /// It is thinking.
@@ -200,7 +200,7 @@ words! {
 words! {
     "snake_case"
     /// What happened to a memory.
-    Operation {
+    MemoryOperation {
         /// It was created.
         Created,
         /// It was changed.

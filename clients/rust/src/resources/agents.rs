@@ -18,7 +18,7 @@ impl Client {
 words! {
     "lowercase"
     /// The state of an agent.
-    State {
+    AgentStatus {
         /// It is idle.
         Idle,
         /// It is thinking.
@@ -40,7 +40,7 @@ wire! {
         /// The organization of the agent.
         organization_id: String,
         /// The current state.
-        state: State,
+        state: AgentStatus,
         /// Time of creation, RFC 3339.
         created_at: String,
         /// Time of the last change, RFC 3339.
@@ -139,7 +139,7 @@ wire! {
         /// The agent.
         agent_id: String,
         /// The current state.
-        state: State,
+        state: AgentStatus,
     } maybe {
         /// Why the agent is in state `error`.
         error_message: String,
@@ -192,7 +192,7 @@ impl Collection<'_, Agent> {
     }
 
     /// Sets the state of an agent. If `version` is set, only if it still has that version. `error_message`
-    /// says why it is in [`State::Error`].
+    /// says why it is in [`AgentStatus::Error`].
     ///
     /// # Errors
     /// [`ClientError`]; 409 if the current state does not allow this change, 412 if the agent has changed.
@@ -200,12 +200,12 @@ impl Collection<'_, Agent> {
         &self,
         id: &str,
         version: Option<u64>,
-        state: &State,
+        state: &AgentStatus,
         error_message: Option<&str>,
     ) -> Result<Versioned<AgentState>, ClientError> {
         #[derive(serde::Serialize)]
         struct Body<'a> {
-            state: &'a State,
+            state: &'a AgentStatus,
             #[serde(skip_serializing_if = "Option::is_none")]
             error_message: Option<&'a str>,
         }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::collection::{Collection, Create, ListFilter, Resource};
 use crate::Client;
-use crate::event::{Metadata, Role};
+use crate::event::{MessageRole, Metadata};
 use crate::macros::wire;
 
 impl Client {
@@ -24,7 +24,7 @@ wire! {
         /// The agent that sends or receives it.
         agent_id: String,
         /// The role of the sender.
-        role: Role,
+        role: MessageRole,
         /// The text.
         content: String,
         /// Time of creation, RFC 3339.
@@ -52,7 +52,7 @@ wire! {
         /// The user who sends or receives it. A user's own credential does not need it.
         user_id: String,
         /// The role of the sender; the default is the user.
-        role: Role,
+        role: MessageRole,
         /// The model that generated it.
         model: String,
         /// Any JSON.

@@ -11,7 +11,7 @@ mod messages;
 mod tools;
 mod users;
 
-pub use agents::{Agent, AgentChange, AgentState, NewAgent, NewAgentMessage, SentAgentMessage, State};
+pub use agents::{Agent, AgentChange, AgentState, AgentStatus, NewAgent, NewAgentMessage, SentAgentMessage};
 pub use collection::{
     Collection, Create, ListFilter, ListOptions, Page, Resource, RowStream, Update, Versioned,
 };

@@ -15,7 +15,7 @@ impl Client {
 
 words! {
     "lowercase"
-    /// Role of a user in an organization.
+    /// MessageRole of a user in an organization.
     UserRole {
         /// May read, and write in their own name.
         User,
