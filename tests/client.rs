@@ -45,7 +45,7 @@ fn client(addr: SocketAddr, key: &str) -> Client {
     Client::builder(format!("http://{addr}").parse().unwrap()).credential(key).backoff(AT_ONCE).build()
 }
 
-/// The next item, without greetings and the like.
+/// The next item that is not a status.
 async fn next(subscription: &mut Subscription) -> Item {
     loop {
         match within("an item", subscription.next()).await {
@@ -70,7 +70,7 @@ async fn end(subscription: &mut Subscription) -> (ClientError, Vec<ClientError>)
         match within("the end", subscription.next()).await {
             Some(Ok(Item::Status(Status::Lost { error, .. }))) => {
                 lost.push(error);
-                assert!(lost.len() < 20, "a storm: {lost:?}");
+                assert!(lost.len() < 20, "too many retries: {lost:?}");
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => break error,
@@ -82,7 +82,7 @@ async fn end(subscription: &mut Subscription) -> (ClientError, Vec<ClientError>)
 }
 
 async fn connected(subscription: &mut Subscription) {
-    match within("a greeting", subscription.next()).await {
+    match within("`ready`", subscription.next()).await {
         Some(Ok(Item::Status(Status::Connected { .. }))) => {}
         other => panic!("{other:?}"),
     }
@@ -181,7 +181,7 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
 }
 
-/// The example of the module's documentation.
+/// The example of the crate's documentation.
 #[tokio::test]
 async fn an_agent_is_created_and_its_messages_are_received() {
     let daemon = Daemon::start().await;
@@ -328,8 +328,8 @@ async fn an_expired_token_is_renewed_without_losing_an_event() {
     for transport in BOTH {
         let short = daemon.mint_token(&daemon.key, "ann", json!({"expires_in_seconds": 2})).await;
         let long = daemon.mint_token(&daemon.key, "ann", json!({})).await;
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = asked.clone();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
         let client = Client::builder(daemon.url().parse().unwrap())
             .credential(short)
             .credential_provider(move || {
@@ -357,44 +357,45 @@ async fn an_expired_token_is_renewed_without_losing_an_event() {
             first.json.contains("\"data\":1") && second.json.contains("\"data\":2"),
             "{first:?} {second:?}"
         );
-        assert_eq!(asked.load(SeqCst), 1);
+        assert_eq!(calls.load(SeqCst), 1);
         // Requests have the new credential as well.
         client.agents().list(&ListOptions::default()).await.unwrap();
-        assert_eq!(asked.load(SeqCst), 1);
+        assert_eq!(calls.load(SeqCst), 1);
     }
 }
 
 #[tokio::test]
 async fn a_request_with_a_refused_credential_renews_it_once() {
     let daemon = Daemon::start().await;
-    let asked = Arc::new(AtomicUsize::new(0));
-    let with = |then: Option<String>| {
-        let counted = asked.clone();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let client_with = |renewed: Option<String>| {
+        let counted = calls.clone();
         Client::builder(daemon.url().parse().unwrap())
             .credential("nwk_none_nothing")
             .credential_provider(move || {
                 counted.fetch_add(1, SeqCst);
-                let then = then.clone();
-                async move { then }
+                let renewed = renewed.clone();
+                async move { renewed }
             })
             .backoff(AT_ONCE)
             .build()
     };
-    let client = with(Some(daemon.key.clone()));
+    let client = client_with(Some(daemon.key.clone()));
     let (agents, messages, tools) = (client.agents(), client.messages(), client.tools());
     let (any, of_any, tagged) = (ListOptions::default(), ListOptions::default(), ListOptions::default());
     let (a, b, c) = tokio::join!(agents.list(&any), messages.list(&of_any), tools.list(&tagged));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
-    assert_eq!(asked.swap(0, SeqCst), 1, "three requests were refused and one asked");
+    assert_eq!(calls.swap(0, SeqCst), 1, "three refused requests share one call of the provider");
 
-    for (then, times) in [(None, 1), (Some("nwk_none_either".to_owned()), 1)] {
-        let error = with(then.clone()).agents().get("x").await.unwrap_err();
+    for (renewed, times) in [(None, 1), (Some("nwk_none_either".to_owned()), 1)] {
+        let error = client_with(renewed.clone()).agents().get("x").await.unwrap_err();
         assert!(error.is_unauthorized(), "{error}");
-        assert_eq!(asked.swap(0, SeqCst), times);
+        assert_eq!(calls.swap(0, SeqCst), times);
         for transport in BOTH {
-            let (error, _) = end(&mut with(then.clone()).subscribe(Filter::new()).transport(transport)).await;
+            let (error, _) =
+                end(&mut client_with(renewed.clone()).subscribe(Filter::new()).transport(transport)).await;
             assert!(error.is_unauthorized(), "{error}");
-            assert_eq!(asked.swap(0, SeqCst), times);
+            assert_eq!(calls.swap(0, SeqCst), times);
         }
     }
 }
@@ -587,7 +588,7 @@ async fn the_client_waits_as_long_as_retry_after_says() {
         }
         let (error, lost) = end(&mut subscription).await;
         assert!(began.elapsed() >= least, "{:?}", began.elapsed());
-        assert_eq!((error.api_error().unwrap().status, lost.len()), (403, 0), "a refusal for good ends it");
+        assert_eq!((error.api_error().unwrap().status, lost.len()), (403, 0), "a permanent refusal ends it");
         assert_eq!(requests.await.unwrap().len(), 2);
     }
 }
@@ -625,7 +626,7 @@ async fn a_daemon_that_misses_two_heartbeats_is_disconnected() {
         let mut subscription = client(addr, "key").subscribe(Filter::new()).transport(transport);
         connected(&mut subscription).await;
         let began = Instant::now();
-        match within("the end of patience", subscription.next()).await {
+        match within("the read timeout", subscription.next()).await {
             Some(Ok(Item::Status(Status::Lost { error: ClientError::Timeout(..), .. }))) => {}
             other => panic!("{other:?}"),
         }
@@ -648,8 +649,8 @@ async fn look_often<T>(mut look: impl AsyncFnMut() -> T, looks: usize, after_loo
     within("an item", look()).await
 }
 
-/// A loop that does other work every millisecond still gets its stream from a daemon that needs longer than
-/// that to respond.
+/// A loop that cancels its read every millisecond still gets its stream from a daemon that needs longer to
+/// respond.
 #[tokio::test]
 async fn a_cancelled_read_does_not_restart_the_subscription() {
     const READY: &str = r#"{"type":"ready","connection_id":"c","cursor":"C0","resumed":false,"replaying":0,"heartbeat_seconds":9}"#;
@@ -691,8 +692,8 @@ async fn a_cancelled_read_renews_the_credential_once() {
     for transport in BOTH {
         let (addr, requests) =
             scripted(vec![denied.clone(), denied.clone(), forbidden.clone(), forbidden.clone()]).await;
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counted = asked.clone();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
         let (give, is_given) = watch::channel(false);
         let client = Client::builder(format!("http://{addr}").parse().unwrap())
             .credential("old")
@@ -709,7 +710,7 @@ async fn a_cancelled_read_renews_the_credential_once() {
         let mut subscription = client.subscribe(Filter::new()).transport(transport);
         let mut looks = 0;
         while looks < 30 {
-            looks += asked.load(SeqCst).min(1); // counted from the call on
+            looks += calls.load(SeqCst).min(1); // counted from the call on
             let look = tokio::time::timeout(Duration::from_millis(1), subscription.next()).await;
             assert!(look.is_err(), "{look:?}");
         }
@@ -725,7 +726,7 @@ async fn a_cancelled_read_renews_the_credential_once() {
 
         let (error, lost) = end(&mut subscription).await;
         assert_eq!((error.api_error().unwrap().status, lost.len()), (403, 1));
-        assert_eq!(asked.load(SeqCst), 1);
+        assert_eq!(calls.load(SeqCst), 1);
         let credentials: Vec<_> =
             requests.await.unwrap().iter().map(|head| head.contains(": Bearer new")).collect();
         assert_eq!(credentials, [false, false, true, true]);

@@ -115,7 +115,7 @@ fn client_struct(kind: EventKind) -> String {
     let (name, kind) = (client_name(kind), kind.name());
     let (required, optional) = (lines(required), lines(optional));
     format!(
-        "\nwire! {{\n    /// Event of type `{kind}`.\n    {name} {{\n{required}    }} maybe {{\n{CLIENT_ID}{optional}    }}\n}}\n"
+        "\nprotocol_struct! {{\n    /// Event of type `{kind}`.\n    {name} {{\n{required}    }} optional {{\n{CLIENT_ID}{optional}    }}\n}}\n"
     )
 }
 
@@ -124,7 +124,9 @@ fn client_choices(choices: &Choices) -> String {
         |(text, meaning): &(&str, &str)| format!("        /// {meaning}\n        {},\n", camel_case(text));
     let words: String = choices.texts.iter().map(word).collect();
     let (name, description) = (choices.name, choices.description);
-    format!("\nwords! {{\n    \"snake_case\"\n    /// {description}\n    {name} {{\n{words}    }}\n}}\n")
+    format!(
+        "\nstring_enum! {{\n    \"snake_case\"\n    /// {description}\n    {name} {{\n{words}    }}\n}}\n"
+    )
 }
 
 #[test]

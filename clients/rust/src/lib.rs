@@ -1,5 +1,6 @@
-//! A client of a Nervewire daemon over TCP or a unix socket: publishing, subscriptions that reconnect with
-//! their cursor, and typed resources.
+//! The Rust client of Nervewire: publishing, subscriptions that reconnect with their cursor, and resources.
+//!
+//! Rules that keep it correct:
 //!
 //! * Every wait has a limit ([`Timeouts`], [`Backoff`]); every body, line and frame has a size limit.
 //! * A request is sent again only if that does no harm: no byte of it was sent, its credential was refused,
@@ -7,42 +8,8 @@
 //!   carried out.
 //! * Each connection is driven by a task whose handle the client owns; dropping the client ends it.
 //! * The credential is sent in the `Authorization` header and nowhere else.
-//!
-//! The client does not support TLS.
-//!
-//! ```no_run
-//! use nervewire_client::{Client, Event, Filter, Item, NewAgent, Position};
-//!
-//! # async fn story() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::new("http://127.0.0.1:8080".parse()?, "nwk_…");
-//! // For tokens that expire:
-//! // Client::builder(url).credential_provider(async || Some(fetch_token().await)).build()
-//!
-//! // Create an agent and publish a message to it.
-//! let new = NewAgent { name: Some("ada".into()), ..NewAgent::default() };
-//! let agent = client.agents().create(&new).await?.value;
-//! client.publish(&Event::message(agent.id.as_str(), "user-1", "hello")).await?;
-//!
-//! // Read all messages from the oldest event on, across reconnects.
-//! let filter = Filter::new().types(["message"]).agents([agent.id]);
-//! let mut subscription = client.subscribe(filter).position(Position::Earliest);
-//! while let Some(item) = subscription.next().await {
-//!     match item? {
-//!         Item::Event(received) => match received.event {
-//!             Event::Message(message) => println!("{}: {}", message.agent_id, message.content),
-//!             other => println!("{other:?}"),
-//!         },
-//!         Item::Gap(gap) => println!("events after {} are missing: read the state again", gap.after),
-//!         status => println!("{status:?}"),
-//!     }
-//!     // To continue later from here: Position::After(cursor)
-//!     let _cursor = subscription.cursor();
-//! }
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! The daemon's repository runs the same example in `tests/client.rs`.
+
+#![doc = include_str!("../README.md")]
 
 mod backoff;
 mod client;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Metadata;
-use crate::macros::{wire, words};
+use crate::macros::{protocol_struct, string_enum};
 
 // Generated from src/event/table.rs of the daemon.
 
@@ -31,14 +31,14 @@ pub enum Event {
     Other(Map<String, Value>),
 }
 
-wire! {
+protocol_struct! {
     /// Event of type `message`.
     MessageEvent {
         /// The agent that the event is about.
         agent_id: String,
         /// The text of the message.
         content: String,
-    } maybe {
+    } optional {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
         /// The message's id. If you set it, the message is published only once within 24 hours.
@@ -54,14 +54,14 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Event of type `agent_update`.
     AgentUpdateEvent {
         /// The agent that the event is about.
         agent_id: String,
         /// The agent's status.
         status: AgentUpdateStatus,
-    } maybe {
+    } optional {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
         /// Why the agent failed.
@@ -73,7 +73,7 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Event of type `memory_update`.
     MemoryUpdateEvent {
         /// The memory.
@@ -82,7 +82,7 @@ wire! {
         agent_id: String,
         /// What happened to the memory.
         operation: MemoryOperation,
-    } maybe {
+    } optional {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
         /// The user who may see the event. If absent, everyone in the organization may.
@@ -94,7 +94,7 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Event of type `stream_chunk`.
     StreamChunkEvent {
         /// The stream.
@@ -103,7 +103,7 @@ wire! {
         chunk: String,
         /// True for the last chunk of the stream.
         is_final: bool,
-    } maybe {
+    } optional {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
         /// The chunk's position in the stream.
@@ -121,14 +121,14 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Event of type `error`.
     ErrorEvent {
         /// A code for programs.
         code: String,
         /// A message for people.
         message: String,
-    } maybe {
+    } optional {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
         /// The agent that the event is about.
@@ -142,14 +142,14 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Event of type `custom`.
     CustomEvent {
         /// Names separated by single slashes, without `*`.
         channel: String,
         /// Any JSON.
         data: Value,
-    } maybe {
+    } optional {
         /// The event's id, which is also its cursor. The daemon sets it.
         id: String,
         /// The user who may see the event. If absent, everyone in the organization may.
@@ -161,7 +161,7 @@ wire! {
     }
 }
 
-words! {
+string_enum! {
     "snake_case"
     /// The role of a message's author.
     MessageRole {
@@ -176,7 +176,7 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     "snake_case"
     /// The status of an agent.
     AgentUpdateStatus {
@@ -197,7 +197,7 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     "snake_case"
     /// What happened to a memory.
     MemoryOperation {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::collection::{Collection, Create, Resource, Update, Versioned, if_match, versioned};
 use crate::event::Metadata;
-use crate::macros::{wire, words};
+use crate::macros::{protocol_struct, string_enum};
 use crate::{Client, ClientError, Request};
 
 impl Client {
@@ -15,7 +15,7 @@ impl Client {
     }
 }
 
-words! {
+string_enum! {
     "lowercase"
     /// The state of an agent.
     AgentStatus {
@@ -32,7 +32,7 @@ words! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// An agent.
     Agent {
         /// The id, `agent-…`.
@@ -45,7 +45,7 @@ wire! {
         created_at: String,
         /// Time of the last change, RFC 3339.
         updated_at: String,
-    } maybe {
+    } optional {
         /// Display name.
         name: String,
         /// Description for people.
@@ -71,9 +71,9 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of a new agent.
-    NewAgent {} maybe {
+    NewAgent {} optional {
         /// Display name, 1–255 bytes.
         name: String,
         /// Description for people.
@@ -95,9 +95,9 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of an agent to change.
-    AgentChange {} maybe {
+    AgentChange {} optional {
         /// Display name, 1–255 bytes.
         name: Option<String>,
         /// Description for people.
@@ -133,14 +133,14 @@ impl Update for Agent {
     type Patch = AgentChange;
 }
 
-wire! {
+protocol_struct! {
     /// The state of an agent, and since when.
     AgentState {
         /// The agent.
         agent_id: String,
         /// The current state.
         state: AgentStatus,
-    } maybe {
+    } optional {
         /// Why the agent is in state `error`.
         error_message: String,
         /// Time of the last activity, RFC 3339.
@@ -148,12 +148,12 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// A message to an agent.
     NewAgentMessage {
         /// The text.
         message: String,
-    } maybe {
+    } optional {
         /// The user who sends it. A user's own credential does not need it.
         user_id: String,
         /// Whether the platform should store it as a memory.
@@ -167,12 +167,12 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// The result of a message to an agent.
     SentAgentMessage {
         /// The id of the message that was created. The agent's replies arrive as events.
         message_id: String,
-    } maybe {
+    } optional {
         /// The agent's reply, if it replies at once.
         response: String,
         /// Processing time, in milliseconds.

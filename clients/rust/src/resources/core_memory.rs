@@ -3,11 +3,11 @@
 use http::Method;
 
 use super::collection::{Page, Versioned, if_match, versioned};
-use crate::macros::wire;
+use crate::macros::protocol_struct;
 use crate::url::{encode, path_with_query};
 use crate::{Client, ClientError, Request};
 
-wire! {
+protocol_struct! {
     /// A block.
     CoreMemoryBlock {
         /// The id, `block-…`.
@@ -26,18 +26,18 @@ wire! {
         created_at: String,
         /// Time of the last change, RFC 3339.
         updated_at: String,
-    } maybe {
+    } optional {
         /// The user whom the block is about; absent: it is for everybody.
         user_id: String,
     }
 }
 
-wire! {
+protocol_struct! {
     /// New content of a block.
     CoreMemoryChange {
         /// The text.
         value: String,
-    } maybe {
+    } optional {
         /// Maximum length of the text, up to 10,000 characters; the daemon's default is 2,000.
         limit: u64,
     }

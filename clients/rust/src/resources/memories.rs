@@ -4,7 +4,7 @@ use http::Method;
 
 use super::collection::{Collection, Create, ListFilter, ListOptions, Page, Resource, Update};
 use crate::event::Metadata;
-use crate::macros::{wire, words};
+use crate::macros::{protocol_struct, string_enum};
 use crate::{Client, ClientError, Request};
 
 impl Client {
@@ -14,7 +14,7 @@ impl Client {
     }
 }
 
-words! {
+string_enum! {
     "PascalCase"
     /// The kind of a memory.
     MemoryType {
@@ -39,7 +39,7 @@ words! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// A memory.
     Memory {
         /// The id, `memory-…`.
@@ -58,7 +58,7 @@ wire! {
         created_at: String,
         /// Time of the last change, RFC 3339.
         updated_at: String,
-    } maybe {
+    } optional {
         /// The agent of the memory.
         agent_id: String,
         /// The user of the memory; absent: everybody's.
@@ -70,12 +70,12 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of a new memory.
     NewMemory {
         /// The text, 1–10,000 characters.
         content: String,
-    } maybe {
+    } optional {
         /// The agent of the memory, which must exist.
         agent_id: String,
         /// The user of the memory. Absent: the caller's user, or everybody if the caller may write for all.
@@ -91,9 +91,9 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of a memory to change.
-    MemoryChange {} maybe {
+    MemoryChange {} optional {
         /// The text, 1–10,000 characters.
         content: String,
         /// The kind of the memory.
@@ -135,7 +135,7 @@ impl Update for Memory {
     type Patch = MemoryChange;
 }
 
-wire! {
+protocol_struct! {
     /// An earlier or the current version of a memory.
     MemoryVersion {
         /// The version number; 1 is the first.
@@ -150,18 +150,18 @@ wire! {
         importance: f64,
         /// Time of the change, RFC 3339.
         updated_at: String,
-    } maybe {
+    } optional {
         /// Free data.
         metadata: Metadata,
     }
 }
 
-wire! {
+protocol_struct! {
     /// A search request.
     MemoryQuery {
         /// Words to search for; `walk*` finds words that begin with `walk`.
         query: String,
-    } maybe {
+    } optional {
         /// Only memories of this agent.
         agent_id: String,
         /// Only memories of this user.

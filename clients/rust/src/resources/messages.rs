@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::collection::{Collection, Create, ListFilter, Resource};
 use crate::Client;
 use crate::event::{MessageRole, Metadata};
-use crate::macros::wire;
+use crate::macros::protocol_struct;
 
 impl Client {
     /// Returns the messages.
@@ -14,7 +14,7 @@ impl Client {
     }
 }
 
-wire! {
+protocol_struct! {
     /// A message.
     Message {
         /// The id, `msg-…`.
@@ -29,7 +29,7 @@ wire! {
         content: String,
         /// Time of creation, RFC 3339.
         created_at: String,
-    } maybe {
+    } optional {
         /// The user who sends or receives it; absent: everybody.
         user_id: String,
         /// The model that generated it.
@@ -41,14 +41,14 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of a new message.
     NewMessage {
         /// The agent that sends or receives it.
         agent_id: String,
         /// The text.
         content: String,
-    } maybe {
+    } optional {
         /// The user who sends or receives it. A user's own credential does not need it.
         user_id: String,
         /// The role of the sender; the default is the user.

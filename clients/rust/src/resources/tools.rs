@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::collection::{Collection, Create, ListFilter, Resource, Update};
 use crate::Client;
 use crate::event::Metadata;
-use crate::macros::wire;
+use crate::macros::protocol_struct;
 
 impl Client {
     /// Returns the tools.
@@ -14,7 +14,7 @@ impl Client {
     }
 }
 
-wire! {
+protocol_struct! {
     /// A tool.
     Tool {
         /// The id, `tool-…`.
@@ -29,7 +29,7 @@ wire! {
         created_at: String,
         /// Time of the last change, RFC 3339.
         updated_at: String,
-    } maybe {
+    } optional {
         /// Description for agents.
         description: String,
         /// JSON schema of the input.
@@ -45,12 +45,12 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of a new tool.
     NewTool {
         /// The name, 1–255 bytes.
         name: String,
-    } maybe {
+    } optional {
         /// Description for agents.
         description: String,
         /// JSON schema of the input.
@@ -68,9 +68,9 @@ wire! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields of a tool to change.
-    ToolChange {} maybe {
+    ToolChange {} optional {
         /// The name, 1–255 bytes.
         name: String,
         /// Description for agents.

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::collection::{Collection, Resource, Versioned, if_match, versioned};
-use crate::macros::{wire, words};
+use crate::macros::{protocol_struct, string_enum};
 use crate::{Client, ClientError, Credential, Request};
 
 impl Client {
@@ -13,7 +13,7 @@ impl Client {
     }
 }
 
-words! {
+string_enum! {
     "lowercase"
     /// MessageRole of a user in an organization.
     UserRole {
@@ -26,7 +26,7 @@ words! {
     }
 }
 
-wire! {
+protocol_struct! {
     /// A user.
     User {
         /// The id, `user-…`, which is the `sub` of the user's tokens.
@@ -45,7 +45,7 @@ wire! {
         created_at: String,
         /// Time of the last change, RFC 3339.
         updated_at: String,
-    } maybe {
+    } optional {
         /// IANA name of the time zone.
         timezone: String,
     }
@@ -73,9 +73,9 @@ impl std::fmt::Debug for NewUser {
     }
 }
 
-wire! {
+protocol_struct! {
     /// Fields that users may change in their own profile.
-    ProfileChange {} maybe {
+    ProfileChange {} optional {
         /// Display name, at least 2 characters.
         name: String,
         /// IANA name of the time zone.
