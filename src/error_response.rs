@@ -12,13 +12,13 @@ use crate::auth::{
 use crate::close::CloseReason;
 use crate::connection::admission::AdmissionError;
 use crate::connection::byte_shares::ShareExceeded;
-use crate::connection::rate::RateExceeded;
 use crate::domain::ResourceError;
 use crate::domain::users::UserError;
 use crate::event::EventError;
 use crate::filter::FilterError;
 use crate::store::{CommitError, OverQuota, ReadError};
 use crate::tenant::publish::PublishError;
+use crate::tenant::rate::RateExceeded;
 
 /// Seconds that a client should wait if nothing better is known.
 const RETRY_SECONDS: u64 = 1;

@@ -76,7 +76,7 @@ pub async fn run_maintenance(shared: Arc<SharedState>) {
         tokio::select! {
             _ = sweep.tick() => {
                 shared.tenants.release_idle();
-                shared.rates.sweep(shared.clock.now_ms());
+                shared.tenants.rates().sweep(shared.clock.now_ms());
                 allocator::release_free_pages(true); // this thread opened the store and has no other work
             }
             _ = maintain.tick() => {

@@ -351,7 +351,7 @@ fn the_table_of_limits_has_the_numbers_of_the_code() {
         ("streams of an HTTP/2 connection", http::connection::h2::STREAMS as usize),
         ("parameters of a query", query::QUERY_PAIRS),
         ("bad frames in a row", usize::from(worker::inbound::BAD_FRAMES)),
-        ("refusals for the rate in a row", usize::from(connection::rate::REFUSALS)),
+        ("refusals for the rate in a row", usize::from(connection::RATE_REFUSALS)),
         ("bytes of a token", auth::TOKEN_BYTES),
         ("seconds a one-shot ticket lives", (auth::ONE_SHOT_MS / 1_000) as usize),
         ("seconds a reconnect ticket lives", (auth::RECONNECT_MS / 1_000) as usize),

@@ -10,7 +10,6 @@ pub mod body_queue;
 pub mod byte_shares;
 pub mod client_frame;
 pub mod presence;
-pub mod rate;
 pub mod sink;
 pub mod unauthenticated;
 
@@ -35,6 +34,8 @@ pub use sink::Sink;
 pub const CONTROL_BYTES: usize = 4 * 1024;
 /// The most publishes of one WebSocket that wait for their commit. Above it nothing is read from the client.
 pub const INFLIGHT_PUBLISHES: u16 = 1_024;
+/// The most publishes in a row that are refused for their rate before a WebSocket is closed with code 1013.
+pub const RATE_REFUSALS: u8 = 100;
 
 /// Seconds since the worker started, the unit of its timer wheel. 136 years fit.
 pub type Tick = u32;
@@ -153,7 +154,7 @@ pub struct Inbound {
     /// Input that was read and has to wait, at most one read buffer. Present only while the connection may
     /// not be read.
     pub unprocessed: Option<Box<[u8]>>,
-    /// Publishes in a row that were refused for their rate. At [`rate::REFUSALS`] the connection is closed.
+    /// Publishes in a row that were refused for their rate. At [`RATE_REFUSALS`] the connection is closed.
     pub refused: u8,
     /// Tick at which the incomplete message in `decoder` began.
     pub since: Option<Tick>,

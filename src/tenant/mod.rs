@@ -12,6 +12,7 @@ pub mod body_reader;
 pub mod draft;
 pub mod idempotency;
 pub mod publish;
+pub mod rate;
 pub mod start;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ use crate::store::{ReadError, Store, TenantLog};
 use crate::sync::Mutex;
 use crate::time::Clock;
 use crate::wake::{WakeBits, WakeQueue};
+
+use rate::{RateLimits, Rates};
 
 /// Slots of a new ring.
 pub const INITIAL_SLOTS: usize = 64;
@@ -66,6 +69,8 @@ pub struct Limits {
     pub ring_bytes_total: usize,
     /// Maximum of bytes of one encoded event.
     pub event_bytes: usize,
+    /// Rates of events and requests.
+    pub rates: RateLimits,
 }
 
 impl From<&Config> for Limits {
@@ -76,6 +81,7 @@ impl From<&Config> for Limits {
             ring_bytes: limits.ring_bytes_per_tenant,
             ring_bytes_total: limits.ring_bytes_total,
             event_bytes: limits.event_bytes,
+            rates: RateLimits::from(limits),
         }
     }
 }
@@ -97,6 +103,7 @@ pub struct Tenants {
     sharing: AtomicUsize,
     /// Keys of publishes in progress.
     key_locks: idempotency::KeyLocks,
+    rates: Rates,
 }
 
 /// The events of one organization.
@@ -133,6 +140,7 @@ impl Tenants {
         metrics: Arc<Metrics>,
         limits: Limits,
     ) -> Arc<Tenants> {
+        let rates = Rates::new(limits.rates, wakes.len());
         let tenants = Arc::new(Tenants {
             table: DashMap::with_shard_amount(SHARDS),
             store: store.clone(),
@@ -144,6 +152,7 @@ impl Tenants {
             ring_bytes: AtomicUsize::new(0),
             sharing: AtomicUsize::new(0),
             key_locks: idempotency::KeyLocks::default(),
+            rates,
         });
         let weak = Arc::downgrade(&tenants);
         store.on_epoch(move || {
@@ -270,6 +279,11 @@ impl Tenants {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+    /// Returns the rates of events and requests of all organizations.
+    #[must_use]
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
     /// Returns the clock.
     #[must_use]

@@ -22,8 +22,13 @@ fn tenants_on(dir: &std::path::Path, io: Arc<dyn Io>) -> (Arc<Tenants>, Arc<Manu
     options.io = io;
     let store = Store::open(options).expect("a store");
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let limits =
-        Limits { ring_slots: 64, ring_bytes: 1 << 20, ring_bytes_total: 1 << 20, event_bytes: 65_536 };
+    let limits = Limits {
+        ring_slots: 64,
+        ring_bytes: 1 << 20,
+        ring_bytes_total: 1 << 20,
+        event_bytes: 65_536,
+        rates: RateLimits::default(),
+    };
     let (pins, _) = Pins::new(1);
     let metrics = Arc::new(Metrics::new(1));
     (Tenants::new(store, pins, Arc::new([]), clock.clone(), metrics, limits), clock)

@@ -262,7 +262,7 @@ impl WorkerLoop<'_> {
         }
         // Charged like an HTTP request, because resolving the start position may read the log.
         if let Err(over) =
-            self.worker.shared.rates.request(admitted.principal().tenant, self.worker.shared.clock.now_ms())
+            self.worker.shared.tenants.rates().request(admitted.principal().tenant, self.worker.shared.clock.now_ms())
         {
             return self.refuse(token, &over.into(), reference);
         }

@@ -8,7 +8,6 @@ use crate::auth::Auth;
 use crate::config::Config;
 use crate::connection::admission::Admission;
 use crate::connection::byte_shares::ByteShares;
-use crate::connection::rate::Rates;
 use crate::connection::unauthenticated::UnauthenticatedSockets;
 use crate::error_response::ErrorResponse;
 use crate::frame::ws_decode;
@@ -37,8 +36,6 @@ pub struct SharedState {
     pub unread_answers: Arc<ByteShares>,
     /// Memory share of event streams over HTTP/2 that are not read yet.
     pub unread_streams: Arc<ByteShares>,
-    /// Rates of events and requests.
-    pub rates: Rates,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// The clock.
@@ -87,7 +84,6 @@ impl SharedState {
         let unread = config.limits.unread_bytes_per_organization;
         let unread_answers = ByteShares::new("unread responses", unread, anybody);
         let unread_streams = ByteShares::new("unread event streams", unread, anybody);
-        let rates = Rates::new(&config.limits, mail.len());
         Arc::new(SharedState {
             config,
             auth,
@@ -97,7 +93,6 @@ impl SharedState {
             incoming,
             unread_answers,
             unread_streams,
-            rates,
             metrics,
             clock,
             mail,

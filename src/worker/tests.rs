@@ -72,6 +72,7 @@ impl Bench {
             ring_bytes: 1 << 20,
             ring_bytes_total: 1 << 20,
             event_bytes: 65_536,
+            rates: crate::tenant::rate::RateLimits::default(),
         };
         let tenants = Tenants::new(store, pins, wakes.clone(), clock.clone(), metrics.clone(), limits);
         for principal in &principals {

@@ -13,8 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::auth::{Authorized, Publish};
 use crate::close::CloseReason;
-use crate::connection::PendingAck;
-use crate::connection::rate;
+use crate::connection::{PendingAck, RATE_REFUSALS};
 use crate::cursor::Cursor;
 use crate::error_response::ErrorResponse;
 use crate::event::Event;
@@ -70,7 +69,7 @@ impl WorkerLoop<'_> {
                 .state
                 .connection(token)
                 .and_then(|it| it.inbound.as_ref())
-                .is_some_and(|inbound| inbound.refused >= rate::REFUSALS);
+                .is_some_and(|inbound| inbound.refused >= RATE_REFUSALS);
             if exhausted {
                 self.close(token, CloseReason::OverRate);
             }
@@ -84,7 +83,7 @@ impl WorkerLoop<'_> {
         self.worker.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
         let events = frame.events.len();
-        if let Err(over) = self.worker.shared.rates.publish(right.principal(), events, now_ms) {
+        if let Err(over) = self.worker.shared.tenants.rates().publish(right.principal(), events, now_ms) {
             let inbound = connection.inbound();
             inbound.refused = inbound.refused.saturating_add(1);
             return Err(over.into());

@@ -192,7 +192,7 @@ fn store(shared: &SharedState, out: &mut Exposition) {
     out.counter(
         "nervewire_rate_refused",
         "Publishes and requests refused by the rate limit of their organization or subject",
-        shared.rates.refused(),
+        shared.tenants.rates().refused(),
     );
     out.gauge(
         "nervewire_free_bytes",

@@ -71,7 +71,7 @@ pub async fn publish(request: &mut ApiRequest, right: Authorized<Publish>) -> Ha
     }
     request.end_body()?;
     let (draft, events) = intake.finish()?;
-    request.shared().rates.publish(&principal, events, request.shared().clock.now_ms())?;
+    request.shared().tenants.rates().publish(&principal, events, request.shared().clock.now_ms())?;
     let keyed = key.zip(digest).map(|(key, digest)| {
         DedupKey::of_request(&principal.subject(), "POST", &request.path, &key, digest.finish())
     });

@@ -133,7 +133,7 @@ impl ApiRequest {
         // The organization's rate limit counts each request once, however often the handler asks for the
         // principal.
         if is_first {
-            self.shared().rates.request(principal.tenant, self.shared().clock.now_ms())?;
+            self.shared().tenants.rates().request(principal.tenant, self.shared().clock.now_ms())?;
         }
         Ok(principal)
     }

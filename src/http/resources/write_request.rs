@@ -97,7 +97,7 @@ async fn begin_batch_write<'a, R: Right>(
     writes: usize,
 ) -> Result<HttpCaller<'a>, ErrorResponse> {
     let now_ms = request.shared().clock.now_ms();
-    request.shared().rates.publish(right.principal(), writes, now_ms)?;
+    request.shared().tenants.rates().publish(right.principal(), writes, now_ms)?;
     request.worker.enter(right.principal().tenant, bytes).await;
     caller(request, right.principal().clone()).await
 }

@@ -27,8 +27,13 @@ impl World {
         let records = Arc::new(StoredRecords::new(store.clone(), clock.clone()));
         let own = OwnKey::load_or_make(dir).expect("a key");
         let auth = Auth::new(&AuthSettings::default(), own, records, clock.clone()).expect("auth");
-        let limits =
-            Limits { ring_slots: 64, ring_bytes: 1 << 20, ring_bytes_total: 1 << 26, event_bytes: 65_536 };
+        let limits = Limits {
+            ring_slots: 64,
+            ring_bytes: 1 << 20,
+            ring_bytes_total: 1 << 26,
+            event_bytes: 65_536,
+            rates: RateLimits::default(),
+        };
         let (pins, _) = Pins::new(1);
         let metrics = Arc::new(Metrics::new(1));
         let tenants = Tenants::new(store, pins, Arc::new([]), clock.clone(), metrics, limits);

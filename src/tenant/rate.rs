@@ -20,8 +20,6 @@ use crate::config;
 use crate::ids::TenantId;
 use crate::sync::Mutex;
 
-/// Refusals in a row after which a WebSocket is closed with code 1013.
-pub const REFUSALS: u8 = 100;
 /// Events per second and worker that the organizations share. It is more than one worker was measured to
 /// publish, since the real division is made by the worker's turns and the commit queue. It bounds many
 /// organizations together.
@@ -35,6 +33,27 @@ pub const LEAST_EVENTS: u64 = 1_000;
 pub const LEAST_REQUESTS: u64 = 200;
 /// The size of a bucket, in milliseconds of its rate.
 const BURST_MS: u64 = 2_000;
+
+/// The configured rates per second.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RateLimits {
+    /// Events of one organization; 0 means a share.
+    pub organization_events: u64,
+    /// Requests of one organization; 0 means a share.
+    pub organization_requests: u64,
+    /// Events of one subject without `publish:org`; 0 means no limit.
+    pub subject_events: u64,
+}
+
+impl From<&config::Limits> for RateLimits {
+    fn from(limits: &config::Limits) -> RateLimits {
+        RateLimits {
+            organization_events: limits.publish_per_second_per_organization,
+            organization_requests: limits.requests_per_second_per_organization,
+            subject_events: limits.publish_per_second,
+        }
+    }
+}
 
 /// A charge was refused because the rate is exceeded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -192,22 +211,22 @@ pub struct Rates {
 impl Rates {
     /// Creates full buckets. `workers` is the number of worker threads.
     #[must_use]
-    pub fn new(limits: &config::Limits, workers: usize) -> Rates {
+    pub fn new(limits: RateLimits, workers: usize) -> Rates {
         let workers = workers.max(1) as u64;
         Rates {
             events: RateKind::new(
                 "limits.publish_per_second_per_organization",
-                limits.publish_per_second_per_organization,
+                limits.organization_events,
                 SHARED_EVENTS * workers,
                 LEAST_EVENTS,
             ),
             requests: RateKind::new(
                 "limits.requests_per_second_per_organization",
-                limits.requests_per_second_per_organization,
+                limits.organization_requests,
                 SHARED_REQUESTS * workers,
                 LEAST_REQUESTS,
             ),
-            per_subject: limits.publish_per_second,
+            per_subject: limits.subject_events,
             subjects: DashMap::new(),
             digest: RandomState::new(),
             refused: AtomicU64::new(0),
