@@ -41,6 +41,8 @@ use nervewire::event_ring::Pins;
 use nervewire::filter::Filter;
 use nervewire::metrics::Metrics;
 use nervewire::store::{Store, StoreOptions};
+use nervewire::tenant::admission::{AckMode, PublishKind, PublishRequest};
+use nervewire::tenant::rate::RateCharge;
 use nervewire::tenant::start::ResolvedStart;
 use nervewire::tenant::{self, Tenant, Tenants};
 use nervewire::time::{Clock, SystemClock};
@@ -158,8 +160,13 @@ impl Simulation {
         let json = format!(r#"{{"type":"custom","channel":"{channel}","data":"{pad}"}}"#);
         let events = vec![Event::parse(&json).unwrap(); events];
         let tenants = &self.worker.shared.tenants;
-        let frames = tenants.encode(&events, 0).unwrap();
-        tenants.publish(Actor::daemon(), &self.tenant, frames, None, None::<&Rc<Worker>>).await.unwrap();
+        let request = PublishRequest {
+            actor: Actor::daemon(),
+            tenant: self.tenant.id(),
+            events: tenants.internal_draft(RateCharge::DUE, &events),
+            kind: PublishKind::Events { key: None, ack: AckMode::Memory },
+        };
+        tenants.publish(request, &self.worker).await.unwrap();
         while self.ledger.writes.get() < until {
             tokio::task::yield_now().await;
         }

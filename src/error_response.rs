@@ -241,6 +241,8 @@ impl From<ReadError> for ErrorResponse {
 impl From<PublishError> for ErrorResponse {
     fn from(error: PublishError) -> ErrorResponse {
         match error {
+            PublishError::Denied { reason, .. } => reason.into(),
+            PublishError::OverRate(error) => error.into(),
             PublishError::Invalid(error) => error.into(),
             PublishError::TooLarge(error) => ErrorResponse {
                 status: StatusCode::PAYLOAD_TOO_LARGE,

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use crate::cursor::StartPosition;
 use crate::filter::{Filter, FilterBuilder, Values};
 use crate::frame::control::Ref;
+use crate::tenant::admission::AckMode;
 use crate::time;
 
 /// The most events of one `publish`.
@@ -58,8 +59,8 @@ pub enum ClientFrame<'a> {
         events: Vec<&'a RawValue>,
         /// `events` was given, so an error also names the item: `[3].content`.
         batch: bool,
-        /// `"ack":"memory"`: the ack does not wait for the disk.
-        memory: bool,
+        /// When the ack is sent.
+        ack: AckMode,
         /// Echoed in `ack` or `error`.
         reference: Option<Ref>,
     },
@@ -216,10 +217,10 @@ impl<'a> Fields<'a> {
     }
 
     fn publish(&mut self) -> Result<ClientFrame<'a>, Refused> {
-        let memory = match self.get("ack").map(|raw| present("ack", raw)).transpose()?.flatten() {
-            None => false,
-            Some(ack) if ack == "durable" => false,
-            Some(ack) if ack == "memory" => true,
+        let ack = match self.get("ack").map(|raw| present("ack", raw)).transpose()?.flatten() {
+            None => AckMode::Durable,
+            Some(ack) if ack == "durable" => AckMode::Durable,
+            Some(ack) if ack == "memory" => AckMode::Memory,
             Some(_) => return Err("ack: must be memory or durable".into()),
         };
         let (events, batch) = match (self.get("event"), self.get("events")) {
@@ -231,7 +232,7 @@ impl<'a> Fields<'a> {
             }
             _ => return Err("publish: takes either event or events".into()),
         };
-        Ok(ClientFrame::Publish { events, batch, memory, reference: self.reference.take() })
+        Ok(ClientFrame::Publish { events, batch, ack, reference: self.reference.take() })
     }
 
     fn get(&self, name: &str) -> Option<&'a RawValue> {
@@ -366,17 +367,17 @@ mod tests {
         assert!(
             matches!(auth, ClientFrame::Auth { token, reference: Some(Ref::Text(_)) } if token.0 == "secret")
         );
-        let ClientFrame::Publish { events, batch, memory, .. } =
+        let ClientFrame::Publish { events, batch, ack, .. } =
             parse(r#"{"type":"publish","events":[{"a": 1},2],"ack":"memory"}"#)
         else {
             panic!("a publish")
         };
-        assert_eq!((events[0].get(), events.len(), batch, memory), (r#"{"a": 1}"#, 2, true, true));
-        let ClientFrame::Publish { events, batch, memory, .. } = parse(r#"{"type":"publish","event":{}}"#)
+        assert_eq!((events[0].get(), events.len(), batch, ack), (r#"{"a": 1}"#, 2, true, AckMode::Memory));
+        let ClientFrame::Publish { events, batch, ack, .. } = parse(r#"{"type":"publish","event":{}}"#)
         else {
             panic!("a publish")
         };
-        assert_eq!((events.len(), batch, memory), (1, false, false));
+        assert_eq!((events.len(), batch, ack), (1, false, AckMode::Durable));
         assert!(matches!(parse(r#"{"type":"cancel","request_id":"r"}"#), ClientFrame::Cancel { .. }));
     }
 

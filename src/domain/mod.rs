@@ -1,7 +1,7 @@
 //! Stored resources of organizations: agents, their messages, memories and core memory, tools, users. Each
 //! change comes with the event that reports it.
 //!
-//! * A change and its event are one commit ([`Tenants::change`]). After any crash both exist or neither does,
+//! * A change and its event are one commit ([`PublishKind::Change`]). After any crash both exist or neither does,
 //!   and no event is delivered for a change that is not stored.
 //! * A change holds the lock of its resource from the read to the commit, so no concurrent change is lost.
 //! * Every list has its own index; no row is read only to be skipped.
@@ -30,8 +30,10 @@ use crate::auth::{Auth, Authorized, Principal};
 use crate::event::{Event, EventError};
 use crate::filter::Rights;
 use crate::store::{ReadError, Rows, TooLong, scope};
+use crate::tenant::admission::{PublishKind, PublishRequest};
 use crate::tenant::idempotency::KeyGuards;
 use crate::tenant::publish::{CommitWaiter, PublishError};
+use crate::tenant::rate::RateCharge;
 use crate::tenant::{Tenant, Tenants};
 
 pub use agent_user::AgentUserFilter;
@@ -105,6 +107,8 @@ pub struct Caller<'a, N> {
     pub principal: Arc<Principal>,
     /// The current rights.
     pub rights: Rights,
+    /// The charge of the request's rate, if it writes.
+    pub charge: RateCharge,
     /// How the caller is notified of a commit.
     pub commit_waiter: &'a N,
 }
@@ -131,9 +135,14 @@ impl<N: CommitWaiter> Caller<'_, N> {
         if let Some(sub) = &self.principal.sub {
             rows.in_name_of(self.tenant.id(), sub);
         }
-        let frames = self.tenants.encode(events, 0)?;
-        let actor = self.auth.actor(right);
-        Ok(self.tenants.change(actor, &self.tenant, frames, rows, self.commit_waiter).await?)
+        let request = PublishRequest {
+            actor: self.auth.actor(right),
+            tenant: self.tenant.id(),
+            events: self.tenants.internal_draft(self.charge, events),
+            kind: PublishKind::Change(rows),
+        };
+        self.tenants.publish(request, self.commit_waiter).await?;
+        Ok(())
     }
 }
 

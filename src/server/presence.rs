@@ -14,6 +14,8 @@ use crate::auth::Actor;
 use crate::connection::presence::{PresenceChange, PresenceTracker, TrackerStep};
 use crate::event::{Event, presence_channel};
 use crate::store::CommitCallback;
+use crate::tenant::admission::{AckMode, PublishKind, PublishRequest, PublishedNow};
+use crate::tenant::rate::RateCharge;
 use crate::worker::SharedState;
 
 /// Steps after which the task yields to other tasks of its thread.
@@ -76,7 +78,14 @@ async fn publish(shared: &SharedState, change: &PresenceChange) -> Option<()> {
     .ok()?;
     let event = Event::parse(&json).ok()?;
     let tenant = shared.tenants.open(change.tenant).await.ok()?;
-    let frames = shared.tenants.encode(&[event], 0).ok()?;
-    shared.tenants.publish_now(Actor::daemon(), &tenant, frames, |_| CommitCallback::None).ok()?;
-    Some(())
+    let request = PublishRequest {
+        actor: Actor::daemon(),
+        tenant: tenant.id(),
+        events: shared.tenants.internal_draft(RateCharge::DUE, &[event]),
+        kind: PublishKind::Events { key: None, ack: AckMode::Memory },
+    };
+    match shared.tenants.publish_now(request, |_| CommitCallback::None).ok()? {
+        PublishedNow::Queued(_) => Some(()),
+        PublishedNow::MustWait(_) => None,
+    }
 }

@@ -1,13 +1,17 @@
-//! Events of one publish, encoded as they are parsed. Each is checked for its size, a message without an id
-//! gets one, and a message with an id from its publisher is remembered by it.
+//! Events of one publish, encoded as they are read. Each is checked against the rights of its publisher and
+//! for its size, a message without an id gets one, and a message with an id from its publisher is remembered
+//! by it.
 //!
-//! * A size error is reported only after the last event was parsed, because errors in the events themselves
-//!   come first.
-//! * A draft is the input of [`Tenants::publish_events`]. It does not know rights or organizations.
+//! * The errors are kept until the last event was read, because errors in the events themselves come first.
+//!   Admission reports them ([`super::admission`]).
+//! * Only [`Draft::push`] and [`Tenants::internal_draft`] add events. So a draft holds no event of a client
+//!   that was not checked.
 
 use super::Tenants;
 use super::idempotency::DedupKey;
-use super::publish::{PublishError, too_large};
+use super::publish::PublishError;
+use super::rate::RateCharge;
+use crate::auth::{Authorized, Publish, PublishDenied};
 use crate::event::{Event, EventError, EventKind};
 use crate::frame::batch::Batch;
 
@@ -17,26 +21,52 @@ pub struct Draft {
     pub(super) batch: Batch,
     /// For each event the key made from the `message_id` that its publisher gave. Empty if no event has one.
     pub(super) messages: Vec<Option<DedupKey>>,
+    pub(super) charge: RateCharge,
     /// Number of events received, encoded or not.
     events: usize,
     /// Maximum of bytes of an event.
     most: usize,
+    /// The first event that its publisher may not publish, with its index. No later event is encoded.
+    denied: Option<(usize, PublishDenied)>,
     /// The first event that is too large, with its index. No later event is encoded.
     too_large: Option<(usize, EventError)>,
 }
 
+/// What is known of a client's events before they are read.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct DraftOptions {
+    /// The connection that they come from; 0 for none.
+    pub origin: u64,
+    /// Their bytes, approximately; 0 if not known.
+    pub expected_bytes: usize,
+    /// The charge of their rate, if their number is known.
+    pub charge: RateCharge,
+}
+
 impl Tenants {
-    /// Creates an empty draft for events from the connection `origin` (0 for none) with about `expected`
-    /// bytes.
+    /// Creates an empty draft for a client's events.
     #[must_use]
-    pub fn draft(&self, origin: u64, expected: usize) -> Draft {
+    pub fn draft(&self, options: DraftOptions) -> Draft {
         Draft {
-            batch: Batch::new(self.clock.now_ms(), origin, expected),
+            batch: Batch::new(self.clock.now_ms(), options.origin, options.expected_bytes),
             messages: Vec::new(),
+            charge: options.charge,
             events: 0,
             most: self.limits.event_bytes,
+            denied: None,
             too_large: None,
         }
+    }
+
+    /// Creates a draft with events that the daemon makes: those that report a change of a resource, and
+    /// presence. They are checked against no right, because their maker has done that.
+    #[must_use]
+    pub fn internal_draft(&self, charge: RateCharge, events: &[Event<'_>]) -> Draft {
+        let mut draft = self.draft(DraftOptions { charge, ..DraftOptions::default() });
+        for event in events {
+            draft.encode(event);
+        }
+        draft
     }
 }
 
@@ -46,20 +76,36 @@ impl Draft {
         self.batch.received(now_ms);
     }
 
-    /// Encodes one more event. A message without an id gets one.
-    pub fn push(&mut self, event: &mut Event<'_>) {
+    /// Checks one more event against the rights of its publisher, and encodes it. A message without an id
+    /// gets one.
+    pub fn push(&mut self, right: &Authorized<Publish>, event: &mut Event<'_>) {
+        if self.denied.is_none()
+            && let Err(reason) = right.check(event)
+        {
+            self.denied = Some((self.events, reason));
+        }
+        if self.denied.is_none() && self.too_large.is_none() {
+            if let Some(keyed) = DedupKey::of_message(event) {
+                self.messages.resize(self.events, None);
+                self.messages.push(Some(keyed));
+            } else if event.kind == EventKind::Message {
+                event.message_id = Some(crate::ids::fresh("msg").into());
+            }
+        }
+        self.encode(event);
+    }
+
+    fn encode(&mut self, event: &Event<'_>) {
         let at = self.events;
         self.events += 1;
-        if self.too_large.is_some() {
+        if self.denied.is_some() || self.too_large.is_some() {
             return;
         }
-        if let Some(keyed) = DedupKey::of_message(event) {
-            self.messages.resize(at, None);
-            self.messages.push(Some(keyed));
-        } else if event.kind == EventKind::Message {
-            event.message_id = Some(crate::ids::fresh("msg").into());
+        let len = self.batch.push(event);
+        if len > self.most {
+            let error = EventError::new("", format!("is {len} bytes, the limit is {}", self.most));
+            self.too_large = Some((at, error));
         }
-        self.too_large = too_large(self.batch.push(event), self.most).map(|error| (at, error));
     }
 
     /// Returns true if an event has a key that must be looked up before publishing.
@@ -74,22 +120,27 @@ impl Draft {
         self.batch.size() + self.messages.len() * size_of::<Option<DedupKey>>()
     }
 
-    /// Returns the events so far.
-    #[must_use]
-    pub fn batch(&self) -> &Batch {
-        &self.batch
+    /// Number of events received, encoded or not.
+    pub(super) fn received_events(&self) -> usize {
+        self.events
     }
-    /// Returns the events without their keys.
-    #[must_use]
-    pub fn into_batch(self) -> Batch {
-        self.batch
+
+    /// Checks that the publisher may publish all events.
+    ///
+    /// # Errors
+    /// [`PublishError::Denied`].
+    pub(super) fn check_rights(&self) -> Result<(), PublishError> {
+        match self.denied {
+            None => Ok(()),
+            Some((item, reason)) => Err(PublishError::Denied { item, reason }),
+        }
     }
 
     /// Closes the draft; no more events follow.
     ///
     /// # Errors
     /// [`PublishError::TooLarge`], naming the item if there are several.
-    pub fn close(&mut self) -> Result<(), PublishError> {
+    pub(super) fn close(&mut self) -> Result<(), PublishError> {
         if let Some((at, error)) = self.too_large.take() {
             return Err(PublishError::TooLarge(if self.events > 1 { error.at(at) } else { error }));
         }

@@ -1,4 +1,4 @@
-//! Idempotent publishing: `IdempotencyRecord-LockKey`, and `message_id`s that clients give.
+//! Idempotent publishing: `Idempotency-Key`, and `message_id`s that clients give.
 //!
 //! * The lock of a key is held from the lookup until the commit is over, even if the request is cancelled
 //!   meanwhile. A repeat waits and then finds the result.
@@ -13,14 +13,12 @@ use ring::digest;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::auth::Actor;
-use crate::cursor::Cursor;
 use crate::event::{Event, EventError, EventKind};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
-use crate::store::{Growth, IdempotencyRecord, MessageIdRecord, Rows, StoredResponse, scope};
+use crate::store::{IdempotencyRecord, MessageIdRecord, Rows, StoredResponse, scope};
 
-use super::draft::Draft;
-use super::publish::{CommitWaiter, PublishError, Receipt};
+use super::publish::{PublishError, Receipt};
 use super::{Tenant, Tenants};
 
 const OTHER_BODY: &str = "the Idempotency-Key was used with another body";
@@ -51,24 +49,6 @@ impl DedupKey {
         // Encoded without sequence and time of receipt, equal events have equal bytes.
         Some(DedupKey { scope: scope(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
     }
-}
-
-/// Options of a publish.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct PublishOptions {
-    /// Wait for the commit. A publish with a key, or with a `message_id` from the publisher, always waits.
-    pub durable: bool,
-    /// Publish only once for this key.
-    pub key: Option<DedupKey>,
-}
-
-/// The result of a publish.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Published {
-    /// Ids of the events, in the order they were given.
-    pub ids: Vec<Cursor>,
-    /// True if this repeats the result of an earlier request with the same `IdempotencyRecord-LockKey`.
-    pub replayed: bool,
 }
 
 /// Keys in progress, by tenant and scope. An entry exists while its lock is held or waited for.
@@ -170,66 +150,8 @@ impl Tenants {
         self.key_locks.lock(tenant, scopes).await
     }
 
-    /// Publishes checked events: each once for its `message_id`, all once for the key in `options`. `notice`
-    /// is notified of the commit.
-    ///
-    /// # Errors
-    /// [`PublishError`]; [`PublishError::Conflict`] if a key was used for something else.
-    pub async fn publish_events(
-        &self,
-        actor: Actor<'_>,
-        tenant: &Arc<Tenant>,
-        mut draft: Draft,
-        options: PublishOptions,
-        notice: &impl CommitWaiter,
-    ) -> Result<Published, PublishError> {
-        let PublishOptions { durable, key } = options;
-        draft.close()?;
-        let Draft { mut batch, messages, .. } = draft;
-        if key.is_none() && messages.is_empty() {
-            let notice = durable.then_some(notice);
-            let (_, ids) = self.publish_for_ids(actor, tenant, batch, None, notice).await?;
-            return Ok(Published { ids, replayed: false });
-        }
-        let cursors = |ids: &mut dyn Iterator<Item = Sequence>| -> Vec<Cursor> {
-            ids.map(|id| self.cursors().encode(tenant.id, id)).collect()
-        };
-        self.check_writable()?;
-        refuse_duplicates(&messages)?;
-        let scopes = messages.iter().flatten().chain(&key).map(|keyed| keyed.scope).collect();
-        let guards = self.key_locks.lock(tenant.id, scopes).await;
-        if let Some(key) = &key
-            && let Some(earlier) = self.earlier_ids(tenant, key).await?
-        {
-            actor.confirm()?;
-            return Ok(Published { ids: cursors(&mut earlier.into_iter()), replayed: true });
-        }
-        let mut ids = self.known_messages(tenant, &messages).await?;
-        ids.resize(batch.len(), None);
-        let places: Vec<usize> = (0..ids.len()).filter(|at| ids[*at].is_none()).collect();
-        batch.retain(|at| ids[at].is_none());
-        if batch.is_empty() {
-            actor.confirm()?;
-        } else {
-            let growth = Growth::of_publish(messages.iter().flatten().count(), key.map(|_| ids.len()));
-            let room = self.store().reserve(tenant.id, growth)?;
-            let created_ms = self.clock().now_ms();
-            let rows = |receipt: Receipt| {
-                for (place, sequence) in places.iter().zip(receipt.sequences()) {
-                    ids[*place] = Some(sequence);
-                }
-                let mut rows = self.rows(tenant, &messages, &ids, key, created_ms);
-                rows.hold_until_commit(guards);
-                rows.hold_reservation(room);
-                rows
-            };
-            self.publish(actor, tenant, batch, Some(Box::new(rows)), Some(notice)).await?;
-        }
-        Ok(Published { ids: cursors(&mut ids.into_iter().flatten()), replayed: false })
-    }
-
     /// Returns the ids with which an earlier request with `key` was answered.
-    async fn earlier_ids(
+    pub(super) async fn earlier_ids(
         &self,
         tenant: &Tenant,
         key: &DedupKey,
@@ -255,7 +177,7 @@ impl Tenants {
     }
 
     /// Returns the existing sequence of each message whose id is known.
-    async fn known_messages(
+    pub(super) async fn known_messages(
         &self,
         tenant: &Tenant,
         messages: &[Option<DedupKey>],
@@ -273,7 +195,7 @@ impl Tenants {
     }
 
     /// Returns the rows that make this publish repeatable.
-    fn rows(
+    pub(super) fn dedup_rows(
         &self,
         tenant: &Tenant,
         messages: &[Option<DedupKey>],
@@ -311,7 +233,8 @@ fn answer(ids: &[Option<Sequence>]) -> StoredResponse {
     }
 }
 
-fn refuse_duplicates(messages: &[Option<DedupKey>]) -> Result<(), EventError> {
+/// Checks that no `message_id` is given twice.
+pub(super) fn refuse_duplicates(messages: &[Option<DedupKey>]) -> Result<(), EventError> {
     let mut seen = std::collections::HashSet::new();
     for (at, keyed) in messages.iter().enumerate() {
         if keyed.is_some_and(|keyed| !seen.insert(keyed.scope)) {

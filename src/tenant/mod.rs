@@ -4,10 +4,11 @@
 //!   use. A tenant that is quiet and that nothing refers to is removed from memory with its log, so 100,000
 //!   organizations cost only as much as the active ones.
 //! * Ring and log have the same order, because one lock covers numbering, the ring and the commit queue
-//!   (`publish.rs`).
+//!   (`admission/append.rs`).
 //! * A tenant does not know connections, sockets or workers. It sets bits and pushes itself onto the workers'
 //!   queues.
 
+pub mod admission;
 pub mod body_reader;
 pub mod draft;
 pub mod idempotency;

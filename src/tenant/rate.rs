@@ -67,6 +67,23 @@ pub struct RateExceeded {
     pub wait_ms: u64,
 }
 
+/// Whether the rate of a request was charged. Only [`Rates::publish`] makes one that is paid.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct RateCharge {
+    paid: bool,
+}
+
+impl RateCharge {
+    /// The rate was not charged yet.
+    pub const DUE: RateCharge = RateCharge { paid: false };
+
+    /// Returns true if the rate was charged.
+    #[must_use]
+    pub fn is_paid(self) -> bool {
+        self.paid
+    }
+}
+
 /// A token bucket.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
@@ -238,8 +255,13 @@ impl Rates {
     ///
     /// # Errors
     /// [`RateExceeded`]; nothing is charged then.
-    pub fn publish(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), RateExceeded> {
-        self.count_refusal(self.publish_of(principal, events, now_ms))
+    pub fn publish(
+        &self,
+        principal: &Principal,
+        events: usize,
+        now_ms: u64,
+    ) -> Result<RateCharge, RateExceeded> {
+        self.count_refusal(self.publish_of(principal, events, now_ms)).map(|()| RateCharge { paid: true })
     }
 
     fn publish_of(&self, principal: &Principal, events: usize, now_ms: u64) -> Result<(), RateExceeded> {

@@ -1,6 +1,8 @@
 //! Tests tenants with a real store and a clock that only the tests move.
 
-use super::publish::CommitWaiter;
+use super::admission::{AckMode, PublishKind, PublishRequest, Published};
+use super::publish::{CommitWaiter, PublishError};
+use super::rate::RateCharge;
 use super::*;
 use crate::auth::Actor;
 use crate::event::Event;
@@ -46,14 +48,34 @@ impl CommitWaiter for ChannelWaiter {
     }
 }
 
-async fn publish(tenants: &Tenants, tenant: &Arc<Tenant>, text: &str) -> Sequence {
-    let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
-    let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-    tenants
-        .publish(Actor::daemon(), tenant, frames, None, Some(&ChannelWaiter))
-        .await
-        .expect("published")
-        .first
+const DURABLE: PublishKind = PublishKind::Events { key: None, ack: AckMode::Durable };
+const MEMORY: PublishKind = PublishKind::Events { key: None, ack: AckMode::Memory };
+
+fn custom(text: &str) -> String {
+    format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#)
+}
+
+/// The daemon publishes one event.
+async fn publish_json(
+    tenants: &Arc<Tenants>,
+    tenant: TenantId,
+    json: &str,
+    kind: PublishKind,
+) -> Result<Published, PublishError> {
+    let events = tenants.internal_draft(RateCharge::DUE, &[Event::parse(json).expect("valid")]);
+    let request = PublishRequest { actor: Actor::daemon(), tenant, events, kind };
+    tenants.publish(request, &ChannelWaiter).await
+}
+
+/// Returns the sequence of the one event that was published.
+fn sequence(tenants: &Tenants, tenant: TenantId, published: &Published) -> Sequence {
+    let [id] = published.ids[..] else { panic!("one event") };
+    tenants.cursors().decode(tenant, &id.0).expect("an id")
+}
+
+async fn publish(tenants: &Arc<Tenants>, tenant: &Arc<Tenant>, text: &str) -> Sequence {
+    let published = publish_json(tenants, tenant.id(), &custom(text), DURABLE).await.expect("published");
+    sequence(tenants, tenant.id(), &published)
 }
 
 /// Sweeps until all tenants are removed. The committer drops a batch a moment after it has notified of the
@@ -188,20 +210,13 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     let tenant = tenants.open(ID).await.expect("open");
     gate.set(true);
     let before = tenant.head();
-    let frames = |text: &str| {
-        let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
-        tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
-    };
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
-    let mut change =
-        Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &ChannelWaiter));
+    let event = custom("change");
+    let mut change = Box::pin(publish_json(&tenants, ID, &event, PublishKind::Change(rows)));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
-    let after = tenants
-        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&ChannelWaiter>)
-        .await
-        .expect("published")
-        .first;
+    let after = publish_json(&tenants, ID, &custom("after"), MEMORY).await.expect("published");
+    let after = sequence(&tenants, ID, &after);
     assert!(after > before.next(), "both have a sequence");
     assert_eq!(tenant.head(), before, "and neither is visible");
     gate.set(false);
@@ -241,20 +256,13 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     let (tenants, _) = tenants_on(dir.path(), gate.clone());
     let tenant = tenants.open(ID).await.expect("open");
     gate.set(true);
-    let frames = |text: &str| {
-        let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
-        tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
-    };
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
-    let mut change =
-        Box::pin(tenants.change(Actor::daemon(), &tenant, frames("change"), rows, &ChannelWaiter));
+    let event = custom("change");
+    let mut change = Box::pin(publish_json(&tenants, ID, &event, PublishKind::Change(rows)));
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
-    let id = tenants
-        .publish(Actor::daemon(), &tenant, frames("after"), None, None::<&ChannelWaiter>)
-        .await
-        .expect("published")
-        .first;
+    let id = publish_json(&tenants, ID, &custom("after"), MEMORY).await.expect("published");
+    let id = sequence(&tenants, ID, &id);
     assert!(tenant.head() < id, "it is not visible yet");
     let from = |position| {
         let text = tenants.cursors().encode(ID, position).as_str().into();
@@ -278,10 +286,8 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     let gate = Arc::new(Gate::default());
     let (tenants, _) = tenants_on(dir.path(), gate.clone());
     let tenant = tenants.open(ID).await.expect("open");
-    let frames = |user: &str| {
-        let json = format!(r#"{{"type":"message","agent_id":"a","user_id":"{user}","content":"c"}}"#);
-        tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded")
-    };
+    let message =
+        |user: &str| format!(r#"{{"type":"message","agent_id":"a","user_id":"{user}","content":"c"}}"#);
     let row = |id: &str, user: &str| {
         let mut rows = Rows::new();
         rows.put_row(ID, Table::Agents, id, b"row").expect("fits");
@@ -289,27 +295,29 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
         rows
     };
     gate.set(true);
-    let mut before =
-        Box::pin(tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, Some(&ChannelWaiter)));
+    let (anns, bobs) = (message("ann"), message("bob"));
+    let mut before = Box::pin(publish_json(&tenants, ID, &anns, DURABLE));
     assert!(futures_util::FutureExt::now_or_never(before.as_mut()).is_none());
     gate.waits(); // what is published from now on is queued and goes into one commit
     let mut deletion = Rows::new();
     deletion.erase_user(ID, "ann").expect("short");
     let mut deletion = Box::pin(tenants.store().write(deletion));
     assert!(futures_util::FutureExt::now_or_never(deletion.as_mut()).is_none());
-    let mut changes: Vec<_> = [("a", "bob"), ("b", "ann"), ("c", "bob"), ("d", "ann")]
-        .map(|(id, user)| {
-            Box::pin(tenants.change(Actor::daemon(), &tenant, frames(user), row(id, user), &ChannelWaiter))
-        })
-        .into();
+    let mut changes: Vec<_> =
+        [("a", "bob", &bobs), ("b", "ann", &anns), ("c", "bob", &bobs), ("d", "ann", &anns)]
+            .map(|(id, user, event)| {
+                let change = PublishKind::Change(row(id, user));
+                Box::pin(publish_json(&tenants, ID, event, change))
+            })
+            .into();
     for change in &mut changes {
         assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
     }
     gate.set(false);
-    let first = before.await.expect("committed").first;
+    let first = sequence(&tenants, ID, &before.await.expect("committed"));
     deletion.await.expect("deleted");
     for (at, change) in changes.into_iter().enumerate() {
-        let refused = matches!(change.await, Err(publish::PublishError::Commit(CommitError::Deleted)));
+        let refused = matches!(change.await, Err(PublishError::Commit(CommitError::Deleted)));
         assert_eq!(refused, at % 2 == 1, "change {at}");
     }
     for id in ["a", "b", "c", "d"] {
@@ -318,8 +326,8 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     }
     // From now on such an event does not even get a sequence. The ring has all events after the last refused
     // one, which is none.
-    let late = tenants.publish(Actor::daemon(), &tenant, frames("ann"), None, None::<&ChannelWaiter>).await;
-    assert!(matches!(late, Err(publish::PublishError::Commit(CommitError::Deleted))));
+    let late = publish_json(&tenants, ID, &anns, MEMORY).await;
+    assert!(matches!(late, Err(PublishError::Commit(CommitError::Deleted))));
     assert_eq!((tenant.head(), tenant.ring().tail()), (Sequence(first.0 + 4), first.0 + 5));
     while let LogRead::Page(page) =
         tenants.store().read_log(tenant.log(), Sequence::ZERO).await.expect("read")
@@ -344,22 +352,20 @@ async fn a_deleted_organization_takes_nothing_and_is_forgotten() {
     let mut rows = Rows::new();
     rows.erase_tenant(ID);
     tenants.store().write(rows).await.expect("written");
-    let json = r#"{"type":"custom","channel":"c","data":1}"#;
-    let frames = || tenants.encode(&[Event::parse(json).expect("valid")], 0).expect("encoded");
-    let refused = |result: Result<(), publish::PublishError>| {
-        assert!(matches!(result, Err(publish::PublishError::Commit(CommitError::Deleted))), "{result:?}");
+    let refused = |result: Result<Published, PublishError>| {
+        assert!(matches!(result, Err(PublishError::Commit(CommitError::Deleted))), "{result:?}");
     };
-    refused(
-        tenants.publish(Actor::daemon(), &tenant, frames(), None, None::<&ChannelWaiter>).await.map(|_| ()),
-    );
+    refused(publish_json(&tenants, ID, &custom("two"), MEMORY).await);
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
-    let nothing = tenants.encode(&[], 0).expect("encoded");
-    refused(tenants.change(Actor::daemon(), &tenant, nothing, rows, &ChannelWaiter).await);
+    let events = tenants.internal_draft(RateCharge::DUE, &[]);
+    let without_events =
+        PublishRequest { actor: Actor::daemon(), tenant: ID, events, kind: PublishKind::Change(rows) };
+    refused(tenants.publish(without_events, &ChannelWaiter).await);
     drop(tenant);
     // a request that has passed all checks before the deletion
     let late = tenants.open(ID).await.expect("open");
-    refused(tenants.publish(Actor::daemon(), &late, frames(), None, Some(&ChannelWaiter)).await.map(|_| ()));
+    refused(publish_json(&tenants, ID, &custom("three"), DURABLE).await);
     drop(late);
     clock.advance(QUIET_MS);
     swept(&tenants).await;
@@ -375,20 +381,13 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let (tenants, _) = tenants_on(dir.path(), gate.clone());
     let tenant = tenants.open(ID).await.expect("open");
     let key = idempotency::DedupKey { scope: [1; 32], body: [2; 32] };
-    let json = r#"{"type":"custom","channel":"c","data":"once"}"#;
+    let event = custom("once");
     let ask = || async {
-        let mut draft = tenants.draft(0, 0);
-        draft.push(&mut Event::parse(json).expect("valid"));
-        let options = idempotency::PublishOptions { durable: true, key: Some(key) };
-        tenants
-            .publish_events(Actor::daemon(), &tenant, draft, options, &ChannelWaiter)
-            .await
-            .expect("published")
+        let kind = PublishKind::Events { key: Some(key), ack: AckMode::Durable };
+        publish_json(&tenants, ID, &event, kind).await.expect("published")
     };
     gate.set(true);
-    let event = [Event::parse(json).expect("valid")];
-    let frames = tenants.encode(&event, 0).expect("encoded");
-    let mut earlier = Box::pin(tenants.publish(Actor::daemon(), &tenant, frames, None, Some(&ChannelWaiter)));
+    let mut earlier = Box::pin(publish_json(&tenants, ID, &event, DURABLE));
     assert!(futures_util::FutureExt::now_or_never(earlier.as_mut()).is_none());
     gate.waits(); // what is published from now on is not even written
     let before = tenant.head();

@@ -237,8 +237,8 @@ impl WorkerLoop<'_> {
             Ok(ClientFrame::Auth { token: credential, reference }) => {
                 self.on_auth(token, credential.as_ref(), reference);
             }
-            Ok(ClientFrame::Publish { reference, events, batch, memory }) => {
-                self.publish(token, PublishFrame { reference, events, batch, durable: !memory });
+            Ok(ClientFrame::Publish { reference, events, batch, ack }) => {
+                self.publish(token, PublishFrame { reference, events, batch, ack });
             }
             Ok(ClientFrame::Cancel { reference, .. }) => {
                 let refusal = ErrorResponse::not_implemented("cancelling streams is not supported yet");
@@ -261,8 +261,12 @@ impl WorkerLoop<'_> {
             return self.refuse(token, &missing.into(), reference);
         }
         // Charged like an HTTP request, because resolving the start position may read the log.
-        if let Err(over) =
-            self.worker.shared.tenants.rates().request(admitted.principal().tenant, self.worker.shared.clock.now_ms())
+        if let Err(over) = self
+            .worker
+            .shared
+            .tenants
+            .rates()
+            .request(admitted.principal().tenant, self.worker.shared.clock.now_ms())
         {
             return self.refuse(token, &over.into(), reference);
         }

@@ -24,7 +24,9 @@ use crate::filter::Filter;
 use crate::ids::Sequence;
 use crate::metrics::Metrics;
 use crate::store::{CommitCallback, CommitError, Store, StoreOptions};
+use crate::tenant::admission::{AckMode, PublishKind, PublishRequest};
 use crate::tenant::publish::CommitWaiter as _;
+use crate::tenant::rate::{RateCharge, RateLimits};
 use crate::tenant::start::ResolvedStart;
 use crate::tenant::{Tenant, Tenants};
 use crate::time::{Clock, SystemClock};
@@ -72,7 +74,7 @@ impl Bench {
             ring_bytes: 1 << 20,
             ring_bytes_total: 1 << 20,
             event_bytes: 65_536,
-            rates: crate::tenant::rate::RateLimits::default(),
+            rates: RateLimits::default(),
         };
         let tenants = Tenants::new(store, pins, wakes.clone(), clock.clone(), metrics.clone(), limits);
         for principal in &principals {
@@ -159,12 +161,13 @@ impl Bench {
     async fn publish(&self, to: usize, text: &str) {
         let json = format!(r#"{{"type":"custom","channel":"c","data":"{text}"}}"#);
         let tenants = &self.worker.shared.tenants;
-        let tenant = tenants.get(self.principals[to].tenant).expect("open");
-        let frames = tenants.encode(&[Event::parse(&json).expect("valid")], 0).expect("encoded");
-        tenants
-            .publish(Actor::daemon(), &tenant, frames, None, None::<&Rc<Worker>>)
-            .await
-            .expect("published");
+        let request = PublishRequest {
+            actor: Actor::daemon(),
+            tenant: self.principals[to].tenant,
+            events: tenants.internal_draft(RateCharge::DUE, &[Event::parse(&json).expect("valid")]),
+            kind: PublishKind::Events { key: None, ack: AckMode::Memory },
+        };
+        tenants.publish(request, &self.worker).await.expect("published");
     }
 
     fn turn(&self) -> bool {

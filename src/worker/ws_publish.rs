@@ -7,8 +7,6 @@
 //! * A publish that must wait (for room in the queue, or for a `message_id` to be looked up) runs as a task
 //!   while the connection's input is paused, so the order of one connection's publishes is kept.
 
-use std::sync::Arc;
-
 use serde_json::value::RawValue;
 
 use crate::auth::{Authorized, Publish};
@@ -20,10 +18,9 @@ use crate::event::Event;
 use crate::frame::control::{Control, Ref};
 use crate::ids::TenantId;
 use crate::store::CommitCallback;
-use crate::tenant::Tenant;
+use crate::tenant::admission::{AckMode, PublishKind, PublishRequest, Published, PublishedNow};
 use crate::tenant::body_reader;
-use crate::tenant::draft::Draft;
-use crate::tenant::idempotency::{PublishOptions, Published};
+use crate::tenant::draft::{Draft, DraftOptions};
 use crate::tenant::publish::{PublishError, Receipt};
 
 use super::mail::{CommittedPublish, Mail};
@@ -36,15 +33,7 @@ pub(super) struct PublishFrame<'a> {
     pub(super) events: Vec<&'a RawValue>,
     /// `events` was given, so errors name the item.
     pub(super) batch: bool,
-    pub(super) durable: bool,
-}
-
-/// A publish that has to wait.
-struct DeferredPublish {
-    tenant: Arc<Tenant>,
-    draft: Draft,
-    reference: Option<Ref>,
-    durable: bool,
+    pub(super) ack: AckMode,
 }
 
 impl Worker {
@@ -55,6 +44,20 @@ impl Worker {
             let receipt = result.map(|()| receipt);
             shared.mail[worker].push(Mail::Committed(CommittedPublish { token, reference, receipt }));
         })
+    }
+
+    fn publish_request<'a>(
+        &'a self,
+        right: &'a Authorized<Publish>,
+        events: Draft,
+        ack: AckMode,
+    ) -> PublishRequest<'a> {
+        PublishRequest {
+            actor: self.shared.auth.actor(right),
+            tenant: right.principal().tenant,
+            events,
+            kind: PublishKind::Events { key: None, ack },
+        }
     }
 }
 
@@ -82,39 +85,41 @@ impl WorkerLoop<'_> {
         let Some(admitted) = &connection.admitted else { return Ok(()) };
         self.worker.shared.serving()?;
         let right = admitted.principal().authorize::<Publish>()?;
-        let events = frame.events.len();
-        if let Err(over) = self.worker.shared.tenants.rates().publish(right.principal(), events, now_ms) {
-            let inbound = connection.inbound();
-            inbound.refused = inbound.refused.saturating_add(1);
-            return Err(over.into());
-        }
+        let PublishFrame { reference, events, batch, ack } = frame;
+        let tenants = &self.worker.shared.tenants;
+        // The rate is charged before the events are read, because their number is known.
+        let charge = match tenants.rates().publish(right.principal(), events.len(), now_ms) {
+            Ok(charge) => charge,
+            Err(over) => {
+                let inbound = connection.inbound();
+                inbound.refused = inbound.refused.saturating_add(1);
+                return Err(over.into());
+            }
+        };
         if let Some(inbound) = &mut connection.inbound {
             inbound.refused = 0;
         }
-        let origin = connection.id;
-        let PublishFrame { reference, events, batch, durable } = frame;
-        let mut draft = self.worker.shared.tenants.draft(origin, 0);
-        read(&right, &events, batch, &mut draft)?;
-        let Some(tenant) = self.worker.shared.tenants.get(right.principal().tenant) else { return Ok(()) };
-        if !draft.is_keyed() {
-            draft.close()?;
-            let (tenants, actor) = (&self.worker.shared.tenants, self.worker.shared.auth.actor(&right));
-            tenants.check_writable()?;
-            if let Some(room) = tenants.room_now(&tenant, draft.batch()) {
-                let done = |receipt| match durable {
-                    true => self.worker.ack_by_mail(token, reference.clone(), receipt),
-                    false => CommitCallback::None,
-                };
-                let receipt = tenants.publish_within(actor, &tenant, draft.into_batch(), room, done)?;
-                if !durable {
-                    self.ack(token, reference, receipt);
-                } else if let Some(connection) = self.state.connection(token) {
+        let options = DraftOptions { origin: connection.id, charge, ..DraftOptions::default() };
+        let mut draft = tenants.draft(options);
+        let mut each = |mut event: Event<'_>| draft.push(&right, &mut event);
+        match events[..] {
+            [event] if !batch => each(Event::parse(event.get())?),
+            _ => body_reader::read_items(&events, &mut each)?,
+        }
+        let request = self.worker.publish_request(&right, draft, ack);
+        let done = |receipt| self.worker.ack_by_mail(token, reference.clone(), receipt);
+        match tenants.publish_now(request, done)? {
+            PublishedNow::Queued(receipt) if ack == AckMode::Memory => self.ack(token, reference, receipt),
+            PublishedNow::Queued(_) => {
+                if let Some(connection) = self.state.connection(token) {
                     connection.inflight += 1;
                 }
-                return Ok(());
+            }
+            PublishedNow::MustWait(request) => {
+                let draft = request.events;
+                self.defer_publish(token, right, draft, ack, reference);
             }
         }
-        self.defer_publish(token, right, DeferredPublish { tenant, draft, reference, durable });
         Ok(())
     }
 
@@ -130,16 +135,21 @@ impl WorkerLoop<'_> {
     }
 
     /// Publishes in a task, while the connection's input is paused.
-    fn defer_publish(&mut self, token: Token, right: Authorized<Publish>, later: DeferredPublish) {
+    fn defer_publish(
+        &mut self,
+        token: Token,
+        right: Authorized<Publish>,
+        draft: Draft,
+        ack: AckMode,
+        reference: Option<Ref>,
+    ) {
         let Some(connection) = self.state.connection(token) else { return };
         connection.flags.paused = true;
-        let DeferredPublish { tenant, draft, reference, durable } = later;
         let worker = self.worker.clone();
         // The task ends with its publish, which waits at most `RESERVE_WAIT` and one commit.
         tokio::task::spawn_local(async move {
-            let (tenants, actor) = (&worker.shared.tenants, worker.shared.auth.actor(&right));
-            let options = PublishOptions { durable, key: None };
-            let published = tenants.publish_events(actor, &tenant, draft, options, &worker).await;
+            let request = worker.publish_request(&right, draft, ack);
+            let published = worker.shared.tenants.publish(request, &worker).await;
             worker.with_state(|it| {
                 match published {
                     Ok(Published { ids, .. }) => {
@@ -205,28 +215,4 @@ impl WorkerLoop<'_> {
         let (code, message) = (refusal.code, refusal.message.as_str());
         self.control(token, &Control::Error { code, message, details, reference: reference.as_ref() });
     }
-}
-
-/// Reads the events of a publish into its draft, and checks that each is valid and allowed for this
-/// publisher.
-fn read(
-    right: &Authorized<Publish>,
-    events: &[&RawValue],
-    batch: bool,
-    draft: &mut Draft,
-) -> Result<(), ErrorResponse> {
-    let mut denied = None;
-    let mut each = |mut event: Event<'_>| {
-        if denied.is_none() {
-            match right.check(&mut event) {
-                Ok(()) => draft.push(&mut event),
-                Err(error) => denied = Some(error),
-            }
-        }
-    };
-    match events {
-        [event] if !batch => each(Event::parse(event.get())?),
-        events => body_reader::read_items(events, &mut each)?,
-    }
-    denied.map_or(Ok(()), |denied| Err(denied.into()))
 }

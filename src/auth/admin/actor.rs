@@ -42,6 +42,15 @@ impl Actor<'_> {
         Actor(ActorKind::Daemon)
     }
 
+    /// Returns the caller; `None` for the daemon itself.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        match self.0 {
+            ActorKind::Daemon => None,
+            ActorKind::Caller { principal, .. } => Some(principal),
+        }
+    }
+
     /// Returns an error if the caller's credential has ended. A function that commits calls this last.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use http::header::HeaderValue;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::auth::{Authorized, Publish, PublishDenied};
+use crate::auth::{Authorized, Publish};
 use crate::cursor::CURSOR_LEN;
 use crate::error_response::ErrorResponse;
 use crate::http::HandlerResult;
@@ -15,9 +15,11 @@ use crate::http::request::parameters::unknown;
 use crate::http::response::{ApiResponse, REPLAYED};
 use crate::http::schemas::NewEventOrBatch;
 use crate::http::schemas::parameters::{AckParameter, IdempotencyKey};
+use crate::tenant::admission::{AckMode, PublishKind, PublishRequest};
 use crate::tenant::body_reader::{BodyFormat, BodyReader};
-use crate::tenant::draft::Draft;
-use crate::tenant::idempotency::{DedupKey, Digest, PublishOptions};
+use crate::tenant::draft::DraftOptions;
+use crate::tenant::idempotency::{DedupKey, Digest};
+use crate::tenant::publish::PublishError;
 
 /// Ids of the published events, in the order they were sent.
 #[derive(ToSchema)]
@@ -43,8 +45,7 @@ struct Published {
     responses((status = 201, description = "The events are published, and on disk unless `ack=memory` was set.", body = Published))
 )]
 pub async fn publish(request: &mut ApiRequest, right: Authorized<Publish>) -> HandlerResult {
-    let principal = right.principal().clone();
-    let durable = wants_durable(request)?;
+    let ack = ack_mode(request)?;
     let format =
         match request.expect_type(&["application/json", "application/x-ndjson", "application/ndjson"])? {
             0 => BodyFormat::Json,
@@ -52,34 +53,45 @@ pub async fn publish(request: &mut ApiRequest, right: Authorized<Publish>) -> Ha
         };
     let key = idempotency_key(request)?;
     request.shared().tenants.check_writable()?;
-    let expected = request.begin_body(request.shared().config.limits.body_bytes)?;
-    let mut intake = PublishBody::new(format, request.shared().tenants.draft(0, expected), &right);
+    let expected_bytes = request.begin_body(request.shared().config.limits.body_bytes)?;
+    let mut reader = BodyReader::new(format);
+    let options = DraftOptions { expected_bytes, ..DraftOptions::default() };
+    let mut events = request.shared().tenants.draft(options);
     let mut digest = key.is_some().then(Digest::new);
     loop {
         let part = request.next_part().await?;
         let last = part.is_none() || request.body_is_over();
         let part = part.unwrap_or_default();
-        request.worker.enter(principal.tenant, part.len()).await;
+        request.worker.enter(right.principal().tenant, part.len()).await;
         if let Some(digest) = &mut digest {
             digest.update(&part);
         }
-        intake.read(&part, last, request.shared().clock.now_ms());
-        request.count_body(intake.memory_bytes())?;
+        events.received(request.shared().clock.now_ms());
+        reader.read(&part, last, &mut |mut event| events.push(&right, &mut event));
+        request.count_body(reader.unread_bytes() + events.memory_bytes())?;
         if last {
             break;
         }
     }
     request.end_body()?;
-    let (draft, events) = intake.finish()?;
-    request.shared().tenants.rates().publish(&principal, events, request.shared().clock.now_ms())?;
-    let keyed = key.zip(digest).map(|(key, digest)| {
-        DedupKey::of_request(&principal.subject(), "POST", &request.path, &key, digest.finish())
+    let is_batch = reader.is_batch();
+    reader.finish()?;
+    let key = key.zip(digest).map(|(key, digest)| {
+        DedupKey::of_request(&right.principal().subject(), "POST", &request.path, &key, digest.finish())
     });
-    let tenant = request.tenant(&principal).await?;
-    let tenants = &request.shared().tenants;
-    let options = PublishOptions { durable, key: keyed };
-    let actor = request.shared().auth.actor(&right);
-    let published = tenants.publish_events(actor, &tenant, draft, options, &request.worker).await?;
+    let publish_request = PublishRequest {
+        actor: request.shared().auth.actor(&right),
+        tenant: right.principal().tenant,
+        events,
+        kind: PublishKind::Events { key, ack },
+    };
+    let published = request.shared().tenants.publish(publish_request, &request.worker).await;
+    let published = published.map_err(|error| match error {
+        PublishError::Denied { item, .. } if is_batch => {
+            ErrorResponse { details: json!({"item": item}), ..error.into() }
+        }
+        error => error.into(),
+    })?;
     let mut body = Vec::with_capacity(48 + published.ids.len() * (CURSOR_LEN + 3));
     body.extend_from_slice(b"{\"data\":{\"ids\":[");
     for (at, id) in published.ids.iter().enumerate() {
@@ -95,72 +107,19 @@ pub async fn publish(request: &mut ApiRequest, right: Authorized<Publish>) -> Ha
     Ok(answer)
 }
 
-/// The events of a request while its body arrives: parsed, checked against the publisher's rights, and
-/// encoded.
-struct PublishBody<'r> {
-    reader: BodyReader,
-    draft: Draft,
-    right: &'r Authorized<Publish>,
-    events: usize,
-    /// The first event that the publisher may not publish, with its index. No later event is encoded.
-    denied: Option<(usize, PublishDenied)>,
-}
-
-impl<'r> PublishBody<'r> {
-    fn new(format: BodyFormat, draft: Draft, right: &'r Authorized<Publish>) -> PublishBody<'r> {
-        PublishBody { reader: BodyReader::new(format), draft, right, events: 0, denied: None }
-    }
-
-    /// Parses the next part of the body, which arrived at `now_ms`. `last` is true for the last part.
-    fn read(&mut self, part: &[u8], last: bool, now_ms: u64) {
-        let PublishBody { reader, draft, right, events, denied } = self;
-        draft.received(now_ms);
-        reader.read(part, last, &mut |mut event| {
-            if denied.is_none() {
-                match right.check(&mut event) {
-                    Ok(()) => draft.push(&mut event),
-                    Err(error) => *denied = Some((*events, error)),
-                }
-            }
-            *events += 1;
-        });
-    }
-
-    /// Bytes of memory in use.
-    fn memory_bytes(&self) -> usize {
-        self.reader.unread_bytes() + self.draft.memory_bytes()
-    }
-
-    /// Returns the events to publish, and their number, once the whole body has arrived.
-    ///
-    /// # Errors
-    /// 400 for an invalid event, 403 for one that the caller may not publish.
-    fn finish(self) -> Result<(Draft, usize), ErrorResponse> {
-        let is_batch = self.reader.is_batch();
-        self.reader.finish()?;
-        match self.denied {
-            None => Ok((self.draft, self.events)),
-            Some((at, denied)) => {
-                let details = if is_batch { json!({"item": at}) } else { serde_json::Value::Null };
-                Err(ErrorResponse { details, ..denied.into() })
-            }
-        }
-    }
-}
-
-/// Parses `?ack=`. Returns true if the response must wait for the disk.
-fn wants_durable(request: &ApiRequest) -> Result<bool, ErrorResponse> {
+/// Parses `?ack=`.
+fn ack_mode(request: &ApiRequest) -> Result<AckMode, ErrorResponse> {
+    let mut ack = AckMode::Durable;
     if request.query.is_empty() {
-        return Ok(true);
+        return Ok(ack);
     }
-    let mut durable = true;
     for (name, value) in request.parameters()? {
         match (name.as_ref(), value.as_ref()) {
-            ("ack", "memory") => durable = false,
+            ("ack", "memory") => ack = AckMode::Memory,
             ("ack", "durable" | "") => {}
             ("ack", _) => return Err(ErrorResponse::bad_request("ack: must be memory or durable")),
             (other, _) => return Err(unknown(other)),
         }
     }
-    Ok(durable)
+    Ok(ack)
 }

@@ -17,6 +17,7 @@ use crate::http::request::idempotency::{self, KeyedRequest};
 use crate::http::request::parameters::no_parameters;
 use crate::http::response::ApiResponse;
 use crate::store::Rows;
+use crate::tenant::rate::RateCharge;
 use crate::worker::Worker;
 
 /// The caller of a request on this worker.
@@ -97,9 +98,9 @@ async fn begin_batch_write<'a, R: Right>(
     writes: usize,
 ) -> Result<HttpCaller<'a>, ErrorResponse> {
     let now_ms = request.shared().clock.now_ms();
-    request.shared().tenants.rates().publish(right.principal(), writes, now_ms)?;
+    let charge = request.shared().tenants.rates().publish(right.principal(), writes, now_ms)?;
     request.worker.enter(right.principal().tenant, bytes).await;
-    caller(request, right.principal().clone()).await
+    Ok(Caller { charge, ..caller(request, right.principal().clone()).await? })
 }
 
 pub(super) async fn caller(
@@ -109,7 +110,8 @@ pub(super) async fn caller(
     let tenant = request.tenant(&principal).await?;
     let rights = request.shared().auth.still_valid(&principal)?;
     let (tenants, auth) = (&request.shared().tenants, &request.shared().auth);
-    Ok(Caller { tenants, auth, tenant, principal, rights, commit_waiter: &request.worker })
+    let charge = RateCharge::DUE;
+    Ok(Caller { tenants, auth, tenant, principal, rights, charge, commit_waiter: &request.worker })
 }
 
 /// Creates something, once for the request's `Idempotency-Key`. `make` receives the function that returns the

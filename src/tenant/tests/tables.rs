@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::auth::{
-    Auth, AuthSettings, Manage, NewKey, NewOrganization, Operate, OwnKey, Principal, StoredRecords,
+    Auth, AuthSettings, Manage, NewKey, NewOrganization, Operate, OwnKey, Principal, Publish, StoredRecords,
 };
 use crate::store::scope;
-use crate::tenant::idempotency::PublishOptions;
+use crate::tenant::draft::{Draft, DraftOptions};
 
 const ORGANIZATIONS: usize = 1_000;
 const AT_ONCE: usize = 50;
@@ -69,15 +69,18 @@ impl World {
         let open = self.tenants.open(tenant).await.expect("open");
         let json = r#"{"type":"message","agent_id":"a","user_id":"ann","message_id":"m","content":"c"}"#;
         let key = idempotency::DedupKey { scope: [1; 32], body: [2; 32] };
+        let right = operator.authorize::<Publish>().expect("a publisher");
         let draft = |json: &str| {
-            let mut draft = self.tenants.draft(0, 0);
-            draft.push(&mut Event::parse(json).expect("valid"));
+            let mut draft = self.tenants.draft(DraftOptions::default());
+            draft.push(&right, &mut Event::parse(json).expect("valid"));
             draft
         };
-        let options = PublishOptions { durable: true, key: Some(key) };
-        let published =
-            self.tenants.publish_events(Actor::daemon(), &open, draft(json), options, &ChannelWaiter);
-        published.await.expect("published");
+        let publish = async |events: Draft, kind: PublishKind| {
+            let request = PublishRequest { actor: Actor::daemon(), tenant, events, kind };
+            self.tenants.publish(request, &ChannelWaiter).await
+        };
+        let once = PublishKind::Events { key: Some(key), ack: AckMode::Durable };
+        publish(draft(json), once).await.expect("published");
         open.remember_known(scope(&[b"known"]));
         let mut rows = Rows::new();
         rows.put_row(tenant, Table::Messages, "id", b"row").expect("short");
@@ -86,14 +89,8 @@ impl World {
         self.auth.delete_organization(&operate, &id).await.expect("deleted");
         // A request that has passed all checks before the deletion finds nothing to write to.
         let late = draft(r#"{"type":"custom","channel":"c","data":1}"#);
-        let late = self.tenants.publish_events(
-            Actor::daemon(),
-            &open,
-            late,
-            PublishOptions::default(),
-            &ChannelWaiter,
-        );
-        assert!(matches!(late.await, Err(publish::PublishError::Commit(CommitError::Deleted))));
+        let late = publish(late, MEMORY).await;
+        assert!(matches!(late, Err(PublishError::Commit(CommitError::Deleted))));
     }
 }
 
