@@ -94,6 +94,100 @@ async fn each_refusal_has_its_status_code_and_shape() {
     }
 }
 
+/// A request that is refused, as an event and as a change of a resource.
+struct Fault<'a> {
+    what: &'a str,
+    status: u16,
+    code: &'a str,
+    credential: &'a str,
+    event: Value,
+    path: &'a str,
+    body: Value,
+    /// `Idempotency-Key` of the change.
+    key: Option<&'a str>,
+}
+
+impl Fault<'_> {
+    /// Sends the request over HTTP until it is refused: for its rate that takes a few.
+    async fn http(&self, daemon: &Daemon, path: &str, content_type: &str, body: &str) {
+        let refusal = until(self.what, async || {
+            let call = daemon.post(path).key(self.credential).body(content_type, body.to_owned());
+            let reply = match self.key.filter(|_| path == self.path) {
+                Some(key) => call.header("idempotency-key", key).send().await,
+                None => call.send().await,
+            };
+            (!reply.status.is_success()).then_some(reply)
+        })
+        .await;
+        let told = (refusal.status.as_u16(), refusal.json()["code"].clone());
+        assert_eq!(told, (self.status, json!(self.code)), "{} {path} {content_type}: {refusal:?}", self.what);
+    }
+
+    async fn websocket(&self, daemon: &Daemon, publish: &Value) {
+        let mut ws = daemon.ws("/api/v1/ws?subscribe=none").key(self.credential).open().await;
+        assert_eq!(ws.next_json().await["type"], "ready");
+        let mut answer = ws.ask(publish).await;
+        while answer["type"] == "ack" {
+            answer = ws.ask(publish).await;
+        }
+        assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(self.code)), "{}", self.what);
+    }
+
+    async fn every_way(&self, daemon: &Daemon) {
+        let (event, events) = (&self.event, json!([self.event]));
+        self.http(daemon, "/api/v1/events", "application/json", &event.to_string()).await;
+        self.http(daemon, "/api/v1/events", "application/json", &events.to_string()).await;
+        self.http(daemon, "/api/v1/events", "application/x-ndjson", &format!("{event}\n")).await;
+        self.websocket(daemon, &json!({"type": "publish", "event": event})).await;
+        self.websocket(daemon, &json!({"type": "publish", "events": events})).await;
+        self.http(daemon, self.path, "application/json", &self.body.to_string()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_fault_has_one_code_over_http_over_websocket_and_in_a_resource() {
+    let mut daemon =
+        Daemon::with().env("LIMITS__EVENT_BYTES", 1_024).env("LIMITS__PUBLISH_PER_SECOND", 2).start().await;
+    let key = daemon.key.clone();
+    let bot = common::rest::agent(&daemon, &key, "bot").await;
+    let reader = daemon.create_key(json!({"scopes": ["subscribe"]})).await;
+    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let says = |more: Value| {
+        let mut message = json!({"agent_id": bot, "content": "c"});
+        message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        message
+    };
+    let fault = |what, status, code, credential, more: Value| {
+        let body = says(more);
+        let mut event = body.clone();
+        event["type"] = json!("message");
+        Fault { what, status, code, credential, event, path: "/api/v1/messages", body, key: None }
+    };
+    for fault in [
+        fault("no scope", 403, "FORBIDDEN", &reader, json!({})),
+        fault("another user", 403, "FORBIDDEN", &bob, json!({"user_id": "ann"})),
+        fault("over its rate", 429, "QUOTA_EXCEEDED", &ann, json!({})),
+        fault("a wrong field", 400, "VALIDATION_ERROR", &key, json!({"content": 7})),
+        fault("too large", 413, "PAYLOAD_TOO_LARGE", &key, json!({"content": "x".repeat(1_024)})),
+    ] {
+        fault.every_way(&daemon).await;
+    }
+
+    let first = daemon.post("/api/v1/messages").header("idempotency-key", "m").json(&says(json!({})));
+    assert_eq!(first.send().await.status, 201);
+    let mut used = fault("a used key", 409, "CONFLICT", &key, json!({"content": "another"}));
+    used.key = Some("m");
+    used.event["message_id"] = json!("m");
+    let mut event = used.event.clone();
+    event["content"] = json!("first");
+    daemon.publish(event).await;
+    used.every_way(&daemon).await;
+
+    daemon.reconfigure("STORE__RESERVE_BYTES", 1_u64 << 60);
+    daemon.restart().await;
+    fault("no space on the disk", 503, "UNAVAILABLE", &key, json!({})).every_way(&daemon).await;
+}
+
 #[tokio::test]
 async fn every_response_carries_the_requests_id_or_a_new_one() {
     let daemon = Daemon::start().await;
