@@ -15,10 +15,9 @@ use super::engine::{ConnEvent, Ended, Engine, Handler, Key, TICK};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::report::histogram;
-use crate::wire::Access;
-use crate::wire::Wire;
 use crate::wire::request::subscribe;
 use crate::wire::stamp::now_ns;
+use crate::wire::{Access, Wire};
 
 /// Longest response time that is recorded exactly, in nanoseconds.
 const SLOWEST_NS: u64 = 60_000_000_000;

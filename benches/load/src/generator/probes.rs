@@ -12,10 +12,9 @@ use hdrhistogram::Histogram;
 
 use super::engine::{ConnEvent, Engine, Key, is_type};
 use crate::error::BenchError;
-use crate::wire::Access;
-use crate::wire::Wire;
 use crate::wire::request::{subscribe, ws_text};
 use crate::wire::stamp::now_ns;
+use crate::wire::{Access, Wire};
 
 /// First tag of probes.
 pub(crate) const PROBES: usize = 1 << 33;

@@ -25,11 +25,9 @@ use super::stall_detector::StallDetector;
 use crate::error::BenchError;
 use crate::report::DeliveryFaults;
 use crate::target::tenants::{Buckets, Tenant, stats};
-use crate::wire::Access;
-use crate::wire::EVENTS_PER_PUBLISH;
-use crate::wire::Wire;
 use crate::wire::request::{subscribe, ws_publish};
 use crate::wire::stamp::{Stamp, Template, now_ns};
+use crate::wire::{Access, EVENTS_PER_PUBLISH, Wire};
 
 /// The tag of the publisher.
 const PUBLISHER: usize = 1 << 32;

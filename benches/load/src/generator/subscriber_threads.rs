@@ -19,8 +19,7 @@ use super::subscribers::{Subscribers, WINDOW};
 use crate::error::BenchError;
 use crate::progress::{Progress, Silent};
 use crate::report::DeliveryFaults;
-use crate::wire::Access;
-use crate::wire::Wire;
+use crate::wire::{Access, Wire};
 
 /// The longest wait of a share for a descriptor to become ready. It also bounds how long a share takes to
 /// stop.

@@ -17,10 +17,9 @@ use super::wave::{JoinWatcher, Wave};
 use crate::error::BenchError;
 use crate::progress::Progress;
 use crate::report::DeliveryFaults;
-use crate::wire::Access;
-use crate::wire::Wire;
 use crate::wire::request::subscribe;
 use crate::wire::stamp::{Stamp, now_ns};
+use crate::wire::{Access, Wire};
 
 /// First tag of publishers.
 pub(crate) const PUBLISHERS: usize = 1 << 32;

@@ -26,12 +26,10 @@ use crate::report::histogram;
 use crate::report::meter::Meter;
 use crate::report::{DeliveryFaults, Report};
 use crate::target::{Server, Target};
-use crate::wire::Access;
-use crate::wire::EVENTS_PER_PUBLISH;
-use crate::wire::Wire;
 use crate::wire::http_connection::HttpConnection;
 use crate::wire::request::{HttpPublish, subscribe};
 use crate::wire::stamp::{Scan, Template, now_ns};
+use crate::wire::{Access, EVENTS_PER_PUBLISH, Wire};
 
 /// Maximum bytes of a publish. Arrays are shortened to keep it.
 const PUBLISH_MAX: usize = 2 << 20;

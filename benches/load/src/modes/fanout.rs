@@ -25,10 +25,9 @@ use crate::report::histogram;
 use crate::report::meter::{IntervalUsage, Meter};
 use crate::report::{DeliveryFaults, Rate, Report};
 use crate::target::{Server, Target};
-use crate::wire::EVENTS_PER_PUBLISH;
-use crate::wire::Wire;
 use crate::wire::request::HttpPublish;
 use crate::wire::stamp::{Stamp, Template, now_ns};
+use crate::wire::{EVENTS_PER_PUBLISH, Wire};
 
 /// A trial run is shorter than a measured one by this factor.
 const TRIAL: u64 = 4;

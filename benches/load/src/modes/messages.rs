@@ -15,10 +15,9 @@ use crate::generator::measured_load::{self, MeasuredLoad, RowNames};
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::target::Server;
-use crate::wire::Access;
-use crate::wire::Wire;
 use crate::wire::http_connection;
 use crate::wire::request::HttpPublish;
+use crate::wire::{Access, Wire};
 
 /// Maximum number of agents or users. Their numbers have a fixed number of digits.
 const MOST: usize = 1_000_000;

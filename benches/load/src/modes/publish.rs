@@ -23,12 +23,10 @@ use crate::progress::Progress;
 use crate::report::Report;
 use crate::target::baseline;
 use crate::target::{Server, Target};
-use crate::wire::Access;
-use crate::wire::EVENTS_PER_PUBLISH;
-use crate::wire::Wire;
 use crate::wire::http_connection;
 use crate::wire::request::{HttpPublish, ws_publish};
 use crate::wire::stamp::Template;
+use crate::wire::{Access, EVENTS_PER_PUBLISH, Wire};
 
 /// Channels that the events are spread over.
 const CHANNELS: usize = 16;

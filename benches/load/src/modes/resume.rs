@@ -32,10 +32,9 @@ use crate::report::{DeliveryFaults, Report};
 use crate::target::process;
 use crate::target::tenants::Tenant;
 use crate::target::{Server, Target};
-use crate::wire::Access;
-use crate::wire::Wire;
 use crate::wire::request::{HttpPublish, subscribe};
 use crate::wire::stamp::{Template, now_ns};
+use crate::wire::{Access, Wire};
 
 /// Length of a cursor in characters.
 const CURSOR: usize = 22;

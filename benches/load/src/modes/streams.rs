@@ -30,11 +30,9 @@ use crate::report::histogram;
 use crate::report::meter::{IntervalUsage, Meter};
 use crate::report::{DeliveryFaults, Report};
 use crate::target::{Server, Target};
-use crate::wire::Access;
-use crate::wire::EVENTS_PER_PUBLISH;
-use crate::wire::Wire;
 use crate::wire::request::{HttpPublish, subscribe};
 use crate::wire::stamp::now_ns;
+use crate::wire::{Access, EVENTS_PER_PUBLISH, Wire};
 
 const EXAMPLES: &str = "\
 Examples:

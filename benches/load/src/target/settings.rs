@@ -9,6 +9,7 @@ pub(crate) const LIFTED_LIMITS: &[(&str, &str)] = &[
     ("limits.publish_per_second_per_organization", "100000000"), // the default is a million
     ("log.level", "warn"),
 ];
+
 /// The daemon to measure.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct DaemonSettings {
