@@ -148,7 +148,9 @@ mod tests {
             assert_eq!(text.len(), 128);
             let event: serde_json::Value = serde_json::from_slice(&text).unwrap();
             assert_eq!((&event["type"], &event["channel"]), (&"custom".into(), &"bench/3".into()));
-            assert_eq!(Scan::new().find(event["data"].to_string().as_bytes()), Some(Stamp { n, t }));
+            let digits = [&event["data"]["n"], &event["data"]["t"]];
+            assert_eq!(digits, [&format!("{n:012}"), &format!("{t:019}")]);
+            assert_eq!(Scan::new().find(&text), Some(Stamp { n, t }));
         }
         assert!(Template::custom(0, 1).size() > 1, "never cut");
     }
