@@ -24,7 +24,7 @@ use crate::store::disk::{Disk, Io};
 use crate::store::engine::{self, LiveBytesChange, SegmentCounts, State, guard_damaged};
 use crate::store::format::keys::{self, KeyKind, MetaKey};
 use crate::store::format::{LogCounters, LogEntry, piece, piece_of};
-use crate::store::journal::{self, Change, Extent, JournalError, Piece, Position, Record, Visit};
+use crate::store::journal::{self, Change, Extent, JournalError, PieceLocation, Position, Record, Visit};
 use crate::store::quota::usage::{self, Difference, Usage, counted_key};
 use crate::store::rows::records::{self, Organization};
 
@@ -176,7 +176,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -
 /// How live counts differ from their rows, by segment; `None` is for pieces that no segment holds.
 type Changes = HashMap<Option<Position>, LiveBytesChange>;
 
-fn segment_of(firsts: &[Position], piece: &Piece) -> Option<Position> {
+fn segment_of(firsts: &[Position], piece: &PieceLocation) -> Option<Position> {
     let after = firsts.partition_point(|first| *first <= piece.position);
     firsts.get(after.checked_sub(1)?).copied()
 }
@@ -282,7 +282,13 @@ impl<'f> Verifier<'f> {
         Ok(())
     }
 
-    fn piece(&self, key: &[u8], value: &[u8], piece: &Piece, bytes: &[u8]) -> Result<(), &'static str> {
+    fn piece(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        piece: &PieceLocation,
+        bytes: &[u8],
+    ) -> Result<(), &'static str> {
         let entry = LogEntry::read(value).map_err(|_| "its row cannot be read")?;
         keys::parse_log(key).map_err(|_| "its key cannot be read")?;
         if journal::crc(bytes) != piece.crc {

@@ -3,7 +3,7 @@
 use crate::ids::TenantId;
 use crate::store::format::LogEntry;
 use crate::store::format::piece::{Head, MAX_VALUE};
-use crate::store::journal::Piece;
+use crate::store::journal::PieceLocation;
 use crate::store::quota::usage::{ChangedLength, Usage};
 
 /// One row of a batch.
@@ -29,7 +29,7 @@ pub(crate) struct Batch {
     pub(super) rows: Vec<RowChange>,
     pub(super) pieces: Vec<NewPiece>,
     /// Pieces that no row points at any more.
-    pub(super) freed: Vec<Piece>,
+    pub(super) freed: Vec<PieceLocation>,
     /// Bytes of its keys and values.
     pub(crate) bytes: u64,
 }

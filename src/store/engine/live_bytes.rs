@@ -15,7 +15,7 @@ use super::error::EngineError;
 use super::state::{State, Value};
 use crate::ids::TenantId;
 use crate::store::format::keys::{self, KeyKind};
-use crate::store::journal::{Piece, Position};
+use crate::store::journal::{PieceLocation, Position};
 
 const VERSION: u8 = 1;
 const LEN: usize = 1 + 3 * 8;
@@ -36,7 +36,7 @@ impl std::ops::AddAssign for LiveBytesChange {
 
 impl LiveBytesChange {
     /// The change when a piece is added (`sign` 1) or removed (-1).
-    pub(crate) fn of(piece: &Piece, sign: i64) -> LiveBytesChange {
+    pub(crate) fn of(piece: &PieceLocation, sign: i64) -> LiveBytesChange {
         LiveBytesChange { bytes: sign * i64::from(piece.len), pieces: sign }
     }
 }

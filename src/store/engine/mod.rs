@@ -54,7 +54,7 @@ use self::replay::Replay;
 use self::row_cache::RowCache;
 use crate::store::disk::Io;
 use crate::store::format::{LogEntry, keys, piece_of};
-use crate::store::journal::{self, Journal, NewRecord, Piece, Position, RecordKind, SegmentInfo};
+use crate::store::journal::{self, Journal, NewRecord, PieceLocation, Position, RecordKind, SegmentInfo};
 use crate::store::quota::Quotas;
 
 /// Default size of a segment of the journal, in bytes.
@@ -313,7 +313,7 @@ impl Engine {
         if batch.is_empty() {
             return Ok(());
         }
-        let segment_of = |piece: &Piece| journal.segment_of(piece.position);
+        let segment_of = |piece: &PieceLocation| journal.segment_of(piece.position);
         let live: Vec<_> = batch
             .freed
             .iter()
@@ -372,12 +372,12 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError`].
-    pub(crate) fn piece(&self, piece: &Piece) -> Result<Vec<u8>, EngineError> {
+    pub(crate) fn piece(&self, piece: &PieceLocation) -> Result<Vec<u8>, EngineError> {
         Ok(self.inner.journal.read(*piece)?)
     }
 
     /// [`Engine::piece`] into `bytes`, like [`Journal::read_into`].
-    pub(crate) fn piece_into(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
+    pub(crate) fn piece_into(&self, piece: &PieceLocation, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
         Ok(self.inner.journal.read_into(*piece, bytes)?)
     }
 

@@ -9,14 +9,14 @@
 use super::keys::{self, KeyKind};
 use super::piece::Head;
 use crate::frame::record::{BadRecord, get, put};
-use crate::store::journal::{Piece, Position};
+use crate::store::journal::{PieceLocation, Position};
 
 const VERSION: u8 = 3;
 
 /// One piece of a tenant's log. Its first sequence is in the row's key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LogEntry {
-    pub(crate) piece: Piece,
+    pub(crate) piece: PieceLocation,
     pub(crate) head: Head,
 }
 
@@ -52,7 +52,7 @@ impl LogEntry {
             return Err(BadRecord("log entry"));
         }
         let position = Position(u64::from_be_bytes(*position));
-        let piece = Piece { position, len, crc: u32::from_be_bytes(*crc) };
+        let piece = PieceLocation { position, len, crc: u32::from_be_bytes(*crc) };
         Ok(LogEntry { piece, head: Head { count, min_ms, max_ms } })
     }
 
@@ -63,7 +63,7 @@ impl LogEntry {
 }
 
 /// The piece that a row points at, if the row is a log entry.
-pub(crate) fn piece_of(key: &[u8], value: &[u8]) -> Option<Piece> {
+pub(crate) fn piece_of(key: &[u8], value: &[u8]) -> Option<PieceLocation> {
     (keys::kind_of(key) == Some(KeyKind::Log)).then(|| LogEntry::read(value).ok())?.map(|entry| entry.piece)
 }
 
@@ -72,14 +72,14 @@ mod tests {
     use super::*;
 
     const ENTRY: LogEntry = LogEntry {
-        piece: Piece { position: Position(0x0102_0304_0506_0708), len: 65_536, crc: 0xdead_beef },
+        piece: PieceLocation { position: Position(0x0102_0304_0506_0708), len: 65_536, crc: 0xdead_beef },
         head: Head { count: 300, min_ms: 1_700_000_000_000, max_ms: 1_700_000_000_250 },
     };
 
     #[test]
     fn a_log_entry_round_trips() {
         let ends = LogEntry {
-            piece: Piece { position: Position(u64::MAX), len: u32::MAX, crc: 0 },
+            piece: PieceLocation { position: Position(u64::MAX), len: u32::MAX, crc: 0 },
             head: Head { count: 1, min_ms: 0, max_ms: u64::MAX },
         };
         for entry in [ENTRY, ends] {

@@ -157,7 +157,7 @@ pub(crate) fn file_of(dir: &Path, first: Position, end: Position) -> (PathBuf, u
 /// # Errors
 /// Errors of the disk.
 pub(crate) fn begin(dir: &Path, io: &dyn Io, id: [u8; 16], first: Position) -> Result<(), JournalError> {
-    let header = segment::Header { id, first, epoch: 0 };
+    let header = segment::SegmentHeader { id, first, epoch: 0 };
     segment::make(io, dir, &header, segment::HEADER, segment::HEADER)?;
     segment::publish(io, dir, first)
 }

@@ -46,7 +46,7 @@ impl Recorder {
     /// An empty segment that starts at position `first`.
     #[must_use]
     pub fn new(first: u64, epoch: u32) -> Recorder {
-        let header = segment::Header { id: ID, first: Position(first), epoch };
+        let header = segment::SegmentHeader { id: ID, first: Position(first), epoch };
         Recorder { first, bytes: header.encode().to_vec() }
     }
 
@@ -62,7 +62,7 @@ impl Recorder {
         let rows_len = (body.len() as u32).saturating_sub(fields.pieces_len);
         body.resize(body.len().next_multiple_of(record::ALIGN as usize), 0);
         let position = self.position();
-        let header = record::Header {
+        let header = record::RecordHeader {
             total: (record::HEADER + body.len()) as u32,
             position: Position(position),
             synced: Position(position.saturating_sub(fields.unsynced)),

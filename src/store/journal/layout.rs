@@ -19,7 +19,7 @@ impl fmt::Display for Position {
 
 /// The location of stored bytes in the journal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Piece {
+pub(crate) struct PieceLocation {
     /// Position of the first byte.
     pub(crate) position: Position,
     /// Length in bytes.
@@ -28,7 +28,7 @@ pub(crate) struct Piece {
     pub(crate) crc: u32,
 }
 
-impl Piece {
+impl PieceLocation {
     /// The position after its last byte.
     pub(crate) fn end(&self) -> Position {
         Position(self.position.0.saturating_add(u64::from(self.len)))

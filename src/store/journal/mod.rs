@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 
 pub(crate) use self::check::{Extent, Visit, begin, check, cut, file_of};
 pub(crate) use self::error::JournalError;
-pub(crate) use self::layout::{Piece, Position};
+pub(crate) use self::layout::{PieceLocation, Position};
 pub(crate) use self::options::Options;
 pub(crate) use self::record::{Change, NewRecord, Record, RecordKind, crc};
 pub(crate) use self::segment::{SegmentInfo, first_positions};
@@ -133,7 +133,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Beyond`] if it was not appended; [`JournalError::Missing`] if its segment was removed;
     /// [`JournalError::Damaged`] if its checksum does not match or its file is missing; errors of the disk.
-    pub(crate) fn read(&self, piece: Piece) -> Result<Vec<u8>, JournalError> {
+    pub(crate) fn read(&self, piece: PieceLocation) -> Result<Vec<u8>, JournalError> {
         let mut bytes = Vec::new();
         self.read_into(piece, &mut bytes)?;
         Ok(bytes)
@@ -144,7 +144,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::read`].
-    pub(crate) fn read_into(&self, piece: Piece, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
+    pub(crate) fn read_into(&self, piece: PieceLocation, bytes: &mut Vec<u8>) -> Result<(), JournalError> {
         let (first, file, at) = self.locate(piece)?;
         let damaged = |what| {
             let path = segment::path(&self.options.dir, first);
@@ -169,7 +169,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Journal::read`], except for checksums.
-    pub(crate) fn locate(&self, piece: Piece) -> Result<(Position, Arc<File>, u64), JournalError> {
+    pub(crate) fn locate(&self, piece: PieceLocation) -> Result<(Position, Arc<File>, u64), JournalError> {
         let end = self.end();
         if piece.end() > end {
             return Err(JournalError::Beyond { position: piece.end(), end });
@@ -233,8 +233,8 @@ impl Journal {
     }
 
     /// The records from `from`, where one must start, up to `to` or the end of the journal.
-    pub(crate) fn records(&self, from: Position, to: Position) -> Records<'_> {
-        Records { journal: self, at: from, to: to.min(self.end()), scan: None }
+    pub(crate) fn records(&self, from: Position, to: Position) -> RecordReader<'_> {
+        RecordReader { journal: self, at: from, to: to.min(self.end()), scan: None }
     }
 
     /// The open file of the segment that starts at `first`; `None` if it was removed.
@@ -266,7 +266,7 @@ impl Drop for Journal {
 }
 
 /// Reads records in order. It is not an `Iterator`, because a record borrows the reader's buffer.
-pub(crate) struct Records<'a> {
+pub(crate) struct RecordReader<'a> {
     journal: &'a Journal,
     at: Position,
     to: Position,
@@ -274,7 +274,7 @@ pub(crate) struct Records<'a> {
     scan: Option<(Scan, Position)>,
 }
 
-impl Records<'_> {
+impl RecordReader<'_> {
     /// The next record; `None` at the end. Nothing comes after an error.
     pub(crate) fn next(&mut self) -> Option<Result<Record<'_>, JournalError>> {
         if self.at >= self.to {

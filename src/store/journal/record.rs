@@ -1,6 +1,6 @@
 //! The bytes of a record: building one, and reading one that is in memory.
 //!
-//! * `docs/storage.md` has the table of bytes; only [`Header`] and [`Change`] implement it.
+//! * `docs/storage.md` has the table of bytes; only [`RecordHeader`] and [`Change`] implement it.
 //! * The checksum of a header starts with the journal's id, which no peer knows. So neither bytes that a peer
 //!   stores nor a record of another journal can pass for a header.
 //! * Pieces come before the rows, so the position of a piece is known as soon as it is added.
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::error::JournalError;
-use super::layout::{MAX_RECORD, Piece, Position, VERSION};
+use super::layout::{MAX_RECORD, PieceLocation, Position, VERSION};
 
 /// Length of a record's header in bytes.
 pub(super) const HEADER: usize = 48;
@@ -97,7 +97,7 @@ pub(super) fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 
 /// A record's header, checked only against itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct RecordHeader {
     /// Length of header, pieces, rows and padding, in bytes.
     pub(super) total: u32,
     pub(super) position: Position,
@@ -112,7 +112,7 @@ pub(super) struct Header {
     pub(super) body_crc: u32,
 }
 
-impl Header {
+impl RecordHeader {
     pub(super) fn end(&self) -> Position {
         Position(self.position.0.saturating_add(u64::from(self.total)))
     }
@@ -142,13 +142,17 @@ impl Header {
 
     /// Decodes the header at the start of `bytes`, if it belongs to the record at `position` of the journal
     /// that `check` is for.
-    pub(super) fn decode(bytes: &[u8], position: Position, check: HeaderCrc) -> Result<Header, &'static str> {
+    pub(super) fn decode(
+        bytes: &[u8],
+        position: Position,
+        check: HeaderCrc,
+    ) -> Result<RecordHeader, &'static str> {
         let Some((bytes, _)) = bytes.split_first_chunk::<HEADER>() else {
             return Err("the record is cut off");
         };
         let fields = |mut rest: &[u8]| {
             let magic = take::<4>(&mut rest)?;
-            let header = Header {
+            let header = RecordHeader {
                 total: u32::from_le_bytes(take(&mut rest)?),
                 position: Position(u64::from_le_bytes(take(&mut rest)?)),
                 synced: Position(u64::from_le_bytes(take(&mut rest)?)),
@@ -258,17 +262,17 @@ impl NewRecord {
     }
 
     /// Marks `piece` as no longer live, so that the live count of its segment decreases.
-    pub(crate) fn free(&mut self, piece: Piece) {
+    pub(crate) fn free(&mut self, piece: PieceLocation) {
         self.piece_row(FREE, piece);
     }
 
     /// Adds `bytes`, which are written without being copied. Returns their location.
-    pub(crate) fn add_piece(&mut self, bytes: impl Into<Bytes>) -> Piece {
+    pub(crate) fn add_piece(&mut self, bytes: impl Into<Bytes>) -> PieceLocation {
         let bytes = bytes.into();
         // `append` refuses it: the record is too long.
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let position = self.at.0.saturating_add(HEADER as u64 + self.pieces_len);
-        let piece = Piece { position: Position(position), len, crc: crc(&bytes) };
+        let piece = PieceLocation { position: Position(position), len, crc: crc(&bytes) };
         self.pieces_len += bytes.len() as u64;
         self.pieces.push(bytes);
         self.piece_row(PIECE, piece);
@@ -296,7 +300,7 @@ impl NewRecord {
         len
     }
 
-    fn piece_row(&mut self, op: u8, piece: Piece) {
+    fn piece_row(&mut self, op: u8, piece: PieceLocation) {
         self.rows.push(op);
         self.rows.extend(piece.position.0.to_le_bytes());
         self.rows.extend(piece.len.to_le_bytes());
@@ -313,11 +317,11 @@ impl NewRecord {
     }
 
     /// Its header. The record must have passed [`NewRecord::check`].
-    pub(super) fn header(&self, synced: Position) -> Header {
+    pub(super) fn header(&self, synced: Position) -> RecordHeader {
         let mut body = Crc::new();
         self.body().for_each(|part| body.update(part));
         let small = |len: u64| u32::try_from(len).unwrap_or(u32::MAX); // MAX_RECORD is below u32::MAX
-        Header {
+        RecordHeader {
             total: small(self.len()),
             position: self.at,
             synced,
@@ -368,16 +372,16 @@ pub(crate) enum Change<'a> {
     /// Nothing is stored under `key`.
     Delete { key: &'a [u8] },
     /// The piece, of an earlier record, is no longer live.
-    Free(Piece),
+    Free(PieceLocation),
     /// A piece in this record, which is live now.
-    Piece(Piece),
+    Piece(PieceLocation),
 }
 
 impl<'a> Record<'a> {
     /// Decodes the record of `header`; `body` starts with the bytes after the header. `file` is for error
     /// messages.
     pub(super) fn decode(
-        header: &Header,
+        header: &RecordHeader,
         body: &'a [u8],
         file: &'a Path,
     ) -> Result<Record<'a>, JournalError> {
@@ -393,7 +397,7 @@ impl<'a> Record<'a> {
         let split = body.split_at_checked(pieces_len);
         let rows = split.and_then(|(pieces, rest)| Some((pieces, rest.get(..rows_len)?)));
         let Some((pieces, rows)) = rows else { return Err(damaged("the record's lengths disagree")) };
-        let Header { position, synced, epoch, .. } = *header;
+        let RecordHeader { position, synced, epoch, .. } = *header;
         Ok(Record { position, end: header.end(), synced, epoch, kind, pieces, rows, file })
     }
 
@@ -421,13 +425,13 @@ impl<'a> Record<'a> {
     }
 
     /// The bytes of a piece in this record; `None` if it does not hold them.
-    pub(crate) fn bytes(&self, piece: Piece) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&self, piece: PieceLocation) -> Option<&'a [u8]> {
         slice(self.position, self.pieces, piece)
     }
 }
 
 /// The part of `pieces`, which are those of the record at `position`, that is `piece`.
-fn slice(position: Position, pieces: &[u8], piece: Piece) -> Option<&[u8]> {
+fn slice(position: Position, pieces: &[u8], piece: PieceLocation) -> Option<&[u8]> {
     let from = piece.position.0.checked_sub(position.0)?.checked_sub(HEADER as u64)?;
     let from = usize::try_from(from).ok()?;
     pieces.get(from..from.checked_add(piece.len as usize)?)
@@ -439,8 +443,8 @@ fn change<'a>(rest: &mut &'a [u8]) -> Option<Change<'a>> {
         *rest = tail;
         Some(bytes)
     }
-    fn piece(rest: &mut &[u8]) -> Option<Piece> {
-        Some(Piece {
+    fn piece(rest: &mut &[u8]) -> Option<PieceLocation> {
+        Some(PieceLocation {
             position: Position(u64::from_le_bytes(take(rest)?)),
             len: u32::from_le_bytes(take(rest)?),
             crc: u32::from_le_bytes(take(rest)?),

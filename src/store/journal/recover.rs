@@ -48,7 +48,7 @@ pub(super) struct RecoveredJournal {
 
 /// One segment file of the directory.
 struct SegmentFile {
-    header: segment::Header,
+    header: segment::SegmentHeader,
     file: Arc<File>,
     /// Length of the file in bytes.
     len: u64,
@@ -211,7 +211,7 @@ fn first_segment(options: &Options) -> Result<SegmentFile, JournalError> {
             id
         }
     };
-    let header = segment::Header { id, first: Position(0), epoch: 0 };
+    let header = segment::SegmentHeader { id, first: Position(0), epoch: 0 };
     let io = &*options.io;
     let (file, _) = segment::make(io, &options.dir, &header, segment::HEADER, options.segment_bytes)?;
     segment::publish(io, &options.dir, header.first)?;

@@ -24,7 +24,7 @@ pub(super) const HEADERS_CHUNK: usize = 16 << 10;
 const PAGE: u64 = 4096;
 
 /// A sound header, or why the bytes are no header.
-pub(super) type Checked = Result<record::Header, &'static str>;
+pub(super) type Checked = Result<record::RecordHeader, &'static str>;
 
 /// What comes after the last record.
 pub(super) struct Tail {
@@ -97,7 +97,7 @@ impl Scan {
     /// The header of the record at `at`.
     pub(super) fn header(&mut self, at: Position) -> Result<Checked, JournalError> {
         let (check, limit) = (self.check, self.limit);
-        let header = record::Header::decode(self.bytes(at, HEADER)?, at, check);
+        let header = record::RecordHeader::decode(self.bytes(at, HEADER)?, at, check);
         Ok(header.and_then(|header| match header.end() <= limit {
             true => Ok(header),
             false => Err("the record goes beyond the end of its segment"),
@@ -131,7 +131,9 @@ impl Scan {
                 let position = Position(start.0 + found as u64);
                 let rest = bytes.get(found..).unwrap_or_default();
                 let is_aligned = position > from && position.0.is_multiple_of(ALIGN);
-                if let Some(Ok(header)) = is_aligned.then(|| record::Header::decode(rest, position, check)) {
+                if let Some(Ok(header)) =
+                    is_aligned.then(|| record::RecordHeader::decode(rest, position, check))
+                {
                     tail.synced = tail.synced.max(Some(header.synced));
                 }
             }
@@ -181,8 +183,8 @@ pub(super) fn header_of(
     file: &File,
     first: Position,
     path: &std::path::Path,
-) -> Result<segment::Header, JournalError> {
+) -> Result<segment::SegmentHeader, JournalError> {
     let mut bytes = [0; segment::HEADER as usize];
     let read = read_full(io, file, &mut bytes, 0).map_err(|error| JournalError::io(&error))?;
-    segment::Header::decode(bytes.get(..read).unwrap_or_default(), first, path)
+    segment::SegmentHeader::decode(bytes.get(..read).unwrap_or_default(), first, path)
 }

@@ -4,7 +4,7 @@
 //!   is durable too.
 //! * So a file with a segment's name and an unreadable header is damage; a file with a temporary name holds
 //!   nothing.
-//! * Header bytes do not count as positions: the record at the segment's first position starts at byte
+//! * SegmentHeader bytes do not count as positions: the record at the segment's first position starts at byte
 //!   [`HEADER`].
 
 use std::fs::File;
@@ -49,7 +49,7 @@ pub(super) struct Segment {
 
 /// The header of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
+pub(super) struct SegmentHeader {
     /// The id of its journal: random, the same in all its segments.
     pub(super) id: [u8; 16],
     /// Position of its first record.
@@ -58,7 +58,7 @@ pub(super) struct Header {
     pub(super) epoch: u32,
 }
 
-impl Header {
+impl SegmentHeader {
     pub(super) fn encode(&self) -> [u8; HEADER as usize] {
         let mut bytes = [0; HEADER as usize];
         let fields: [(usize, &[u8]); 5] = [
@@ -77,7 +77,7 @@ impl Header {
     }
 
     /// Decodes the header in `bytes`, which are those of `file`. The file's name says `first`.
-    pub(super) fn decode(bytes: &[u8], first: Position, file: &Path) -> Result<Header, JournalError> {
+    pub(super) fn decode(bytes: &[u8], first: Position, file: &Path) -> Result<SegmentHeader, JournalError> {
         let damaged = |what| JournalError::damaged(first, what, file);
         let fields = |mut rest: &[u8]| {
             let magic = take::<8>(&mut rest)?;
@@ -87,7 +87,7 @@ impl Header {
             let first = Position(u64::from_le_bytes(take(&mut rest)?));
             let unused = take::<20>(&mut rest)?;
             let crc = u32::from_le_bytes(take(&mut rest)?);
-            Some((magic, version, Header { id, first, epoch }, unused, crc))
+            Some((magic, version, SegmentHeader { id, first, epoch }, unused, crc))
         };
         let Some((magic, version, header, unused, crc)) = fields(bytes) else {
             return Err(damaged("the segment's header is cut off"));
@@ -139,7 +139,7 @@ pub(super) fn offset(first: Position, position: Position) -> u64 {
 pub(super) fn make(
     io: &dyn Io,
     dir: &Path,
-    header: &Header,
+    header: &SegmentHeader,
     needed: u64,
     wanted: u64,
 ) -> Result<(File, u64), JournalError> {

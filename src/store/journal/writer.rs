@@ -104,7 +104,8 @@ impl Journal {
     /// Seals the last segment and creates the next one for `record`. The caller holds `syncing`.
     fn roll(&self, writer: &mut Writer, record: &NewRecord) -> Result<(), JournalError> {
         let (io, dir, end) = (&*self.options.io, &self.options.dir, self.end());
-        let header = segment::Header { id: self.id, first: end, epoch: record.epoch().max(writer.epoch) };
+        let header =
+            segment::SegmentHeader { id: self.id, first: end, epoch: record.epoch().max(writer.epoch) };
         let needed = segment::HEADER.saturating_add(record.len());
         let (file, allocated) = segment::make(io, dir, &header, needed, self.options.segment_bytes)?;
         let len = offset(writer.first, end);

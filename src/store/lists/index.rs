@@ -1,9 +1,8 @@
 //! The list index: entries that say where rows are in lists.
 //!
-//! * An entry that its commit writes alone in its group is a key whose value is the version byte alone. Several entries are
-//!   a run:
-//!   one value that holds them all. The engine copies a page for every row that it writes, however small, and
-//!   this is the main cost of a commit.
+//! * An entry that its commit writes alone in its group is a key whose value is the version byte alone.
+//!   Several entries are a run: one value that holds them all. The engine copies a page for every row that it
+//!   writes, however small, and this is the main cost of a commit.
 //! * The numbers of a run are in one span ([`SPAN_BITS`]). So a reader that continues from a number starts at
 //!   its span, and holds no more than a span.
 //! * Entries never move: readers read keys one after the other, and would miss an entry that moves behind

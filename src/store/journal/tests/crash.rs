@@ -54,7 +54,7 @@ fn ops(lying: bool) -> impl Strategy<Value = Vec<Op>> {
 struct Written {
     position: Position,
     end: Position,
-    piece: Piece,
+    piece: PieceLocation,
     bytes: Vec<u8>,
     row: Vec<u8>,
 }
@@ -103,7 +103,7 @@ impl Model {
             let mut written = Written {
                 position: record.position,
                 end: record.end,
-                piece: Piece { position: Position(0), len: 0, crc: 0 },
+                piece: PieceLocation { position: Position(0), len: 0, crc: 0 },
                 bytes: Vec::new(),
                 row: Vec::new(),
             };

@@ -7,7 +7,7 @@ use super::super::segment;
 use super::*;
 
 /// A journal of records that were synced one by one, and the file of its only segment.
-fn synced(dir: &Path, lens: &[usize]) -> (Vec<Piece>, PathBuf) {
+fn synced(dir: &Path, lens: &[usize]) -> (Vec<PieceLocation>, PathBuf) {
     let journal = open(dir, 4096);
     let append = |(n, len): (usize, &usize)| {
         let piece = append(&journal, n as u8, *len);
@@ -19,7 +19,7 @@ fn synced(dir: &Path, lens: &[usize]) -> (Vec<Piece>, PathBuf) {
 }
 
 /// The offset of the record of `piece`, its first piece, in the file of the first segment.
-fn begin(piece: Piece) -> usize {
+fn begin(piece: PieceLocation) -> usize {
     64 + piece.position.0 as usize - 48
 }
 
@@ -227,11 +227,11 @@ fn files_of_a_newer_version_are_refused_and_unchanged() {
     let (id, at) = (journal.id(), Position(pieces[1].position.0 - 48));
     let mut bytes = fs::read(&path).expect("readable");
     let check = record::HeaderCrc::new(&id);
-    let header = record::Header::decode(&bytes[begin(pieces[1])..], at, check).expect("sound");
+    let header = record::RecordHeader::decode(&bytes[begin(pieces[1])..], at, check).expect("sound");
     for newer in [
-        record::Header { version: 2, pieces_len: 1, ..header },
-        record::Header { flags: 1, ..header },
-        record::Header { kind: 9, ..header },
+        record::RecordHeader { version: 2, pieces_len: 1, ..header },
+        record::RecordHeader { flags: 1, ..header },
+        record::RecordHeader { kind: 9, ..header },
     ] {
         let from = begin(pieces[1]);
         bytes[from..from + 48].copy_from_slice(&newer.encode(check));
@@ -239,7 +239,7 @@ fn files_of_a_newer_version_are_refused_and_unchanged() {
         assert_eq!(open_from(dir.path(), 4096, Position(0)).err(), Some(JournalError::Newer(2)));
         assert_eq!(fs::read(&path).expect("readable"), bytes);
     }
-    let mut header = segment::Header { id, first: Position(0), epoch: 0 }.encode();
+    let mut header = segment::SegmentHeader { id, first: Position(0), epoch: 0 }.encode();
     header[8] = 2;
     let crc = record::crc(&header[..60]);
     header[60..].copy_from_slice(&crc.to_le_bytes());
@@ -256,8 +256,8 @@ fn a_record_of_an_earlier_epoch_is_damage() {
     let (check, at) = (journal.check, Position(pieces[1].position.0 - 48));
     let mut bytes = fs::read(&path).expect("readable");
     let from = begin(pieces[1]);
-    let header = record::Header::decode(&bytes[from..], at, check).expect("sound");
-    bytes[from..from + 48].copy_from_slice(&record::Header { epoch: 0, ..header }.encode(check));
+    let header = record::RecordHeader::decode(&bytes[from..], at, check).expect("sound");
+    bytes[from..from + 48].copy_from_slice(&record::RecordHeader { epoch: 0, ..header }.encode(check));
     fs::write(&path, &bytes).expect("written");
     let error = open_from(dir.path(), 4096, Position(0)).err();
     assert!(matches!(error, Some(JournalError::Damaged { position, .. }) if position == at), "{error:?}");

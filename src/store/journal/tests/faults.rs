@@ -14,12 +14,12 @@ struct Worker {
     sim: Arc<Sim>,
     journal: Option<Journal>,
     /// Every appended record: the first byte of its piece, and the piece.
-    appended: Vec<(u8, Piece)>,
+    appended: Vec<(u8, PieceLocation)>,
     /// How many of them were confirmed.
     confirmed: usize,
     /// Records that the journal took back after a failed sync. They may exist after all, if the disk did not
     /// allow the cut.
-    taken_back: Vec<(u8, Piece)>,
+    taken_back: Vec<(u8, PieceLocation)>,
 }
 
 /// Returns true if an error is one that the disk causes.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::super::record::{self, Header, HeaderCrc};
+use super::super::record::{self, HeaderCrc, RecordHeader};
 use super::*;
 
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ fn build(ops: &[Op], at: Position) -> NewRecord {
             Op::Put(key, value) => record.put(key, value),
             Op::Delete(key) => record.delete(key),
             Op::Free(position, len, crc) => {
-                record.free(Piece { position: Position(*position), len: *len, crc: *crc });
+                record.free(PieceLocation { position: Position(*position), len: *len, crc: *crc });
             }
             Op::Piece(bytes) => {
                 record.add_piece(bytes.clone());
@@ -54,7 +54,7 @@ proptest! {
         let (check, file) = (HeaderCrc::new(&[1; 16]), Path::new("file"));
         let header = record.header(Position(at / 2));
         let encoded = header.encode(check);
-        prop_assert_eq!(Header::decode(&encoded, Position(at), check), Ok(header));
+        prop_assert_eq!(RecordHeader::decode(&encoded, Position(at), check), Ok(header));
         let body = body(&record);
         prop_assert_eq!((encoded.len() + body.len()) as u64, record.len());
         let read = Record::decode(&header, &body, file).expect("sound");
@@ -65,7 +65,7 @@ proptest! {
                 (Change::Put { key, value }, Op::Put(k, v)) => prop_assert_eq!((*key, *value), (&k[..], &v[..])),
                 (Change::Delete { key }, Op::Delete(k)) => prop_assert_eq!(*key, &k[..]),
                 (Change::Free(piece), Op::Free(position, len, crc)) => {
-                    prop_assert_eq!(*piece, Piece { position: Position(*position), len: *len, crc: *crc });
+                    prop_assert_eq!(*piece, PieceLocation { position: Position(*position), len: *len, crc: *crc });
                 }
                 (Change::Piece(piece), Op::Piece(bytes)) => {
                     prop_assert_eq!(read.bytes(*piece), Some(&bytes[..]));
@@ -79,14 +79,14 @@ proptest! {
     /// Valid checksums around any rows: iteration ends, and never with a panic.
     #[test]
     fn any_bytes_of_rows_are_read_or_refused(rows in proptest::collection::vec(0..6u8, 0..80)) {
-        let header = Header {
+        let header = RecordHeader {
             total: (48 + rows.len() as u32).next_multiple_of(8),
             position: Position(64), synced: Position(0), epoch: 1, kind: 1, version: 1, flags: 0,
             pieces_len: 0, rows_len: rows.len() as u32, body_crc: 0,
         };
         let mut body = rows.clone();
         body.resize(header.total as usize - 48, 0);
-        let header = Header { body_crc: record::crc(&body), ..header };
+        let header = RecordHeader { body_crc: record::crc(&body), ..header };
         let record = Record::decode(&header, &body, Path::new("file")).expect("sound");
         let changes: Vec<_> = record.changes().collect();
         prop_assert!(changes.iter().rev().skip(1).all(Result::is_ok), "nothing comes after an error");

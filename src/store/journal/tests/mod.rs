@@ -46,7 +46,7 @@ fn open(dir: &Path, segment_bytes: u64) -> Journal {
 }
 
 /// Appends a record of one piece of `len` bytes `fill`.
-fn append(journal: &Journal, fill: u8, len: usize) -> Piece {
+fn append(journal: &Journal, fill: u8, len: usize) -> PieceLocation {
     let mut record = NewRecord::new(RecordKind::Commit, 1, journal.end());
     let piece = record.add_piece(vec![fill; len]);
     record.put(b"piece", &[fill]);
@@ -222,9 +222,9 @@ fn nothing_is_read_beyond_the_end() {
     assert_eq!(journal.read(piece), Err(beyond), "built, but not appended");
     journal.append(&record).expect("appended");
     assert_eq!(journal.read(piece).expect("there"), [7; 100]);
-    let longer = Piece { len: u32::MAX, ..piece };
+    let longer = PieceLocation { len: u32::MAX, ..piece };
     assert!(matches!(journal.read(longer), Err(JournalError::Beyond { .. })));
-    let other = Piece { crc: piece.crc ^ 1, ..piece };
+    let other = PieceLocation { crc: piece.crc ^ 1, ..piece };
     assert!(matches!(journal.read(other), Err(JournalError::Damaged { .. })));
 }
 
