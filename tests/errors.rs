@@ -119,8 +119,13 @@ impl Fault<'_> {
             (!reply.status.is_success()).then_some(reply)
         })
         .await;
-        let told = (refusal.status.as_u16(), refusal.json()["code"].clone());
-        assert_eq!(told, (self.status, json!(self.code)), "{} {path} {content_type}: {refusal:?}", self.what);
+        let answer = (refusal.status.as_u16(), refusal.json()["code"].clone());
+        assert_eq!(
+            answer,
+            (self.status, json!(self.code)),
+            "{} {path} {content_type}: {refusal:?}",
+            self.what
+        );
     }
 
     async fn websocket(&self, daemon: &Daemon, publish: &Value) {
@@ -183,7 +188,7 @@ async fn a_fault_has_one_code_over_http_over_websocket_and_in_a_resource() {
     daemon.publish(event).await;
     used.every_way(&daemon).await;
 
-    daemon.reconfigure("STORE__RESERVE_BYTES", 1_u64 << 60);
+    daemon.reconfigure("STORE__RESERVE_BYTES", 1_u64 << 50);
     daemon.restart().await;
     fault("no space on the disk", 503, "UNAVAILABLE", &key, json!({})).every_way(&daemon).await;
 }
