@@ -24,12 +24,12 @@ const MAX_BYTES: usize = 256;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// SHA-256 of a secret.
-pub(super) type Digest = [u8; 32];
+pub(super) type SecretDigest = [u8; 32];
 
 /// A new key: its id, the digest to store, and the text that is shown once.
 pub(super) struct GeneratedKey {
     pub(super) id: String,
-    pub(super) digest: Digest,
+    pub(super) digest: SecretDigest,
     pub(super) text: Secret,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn split(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Returns true if `secret` is the secret of `stored`. Without a record it returns false after the same work.
-pub(super) fn matches(secret: &str, stored: Option<&Digest>) -> bool {
+pub(super) fn matches(secret: &str, stored: Option<&SecretDigest>) -> bool {
     let nobody = [0; 32];
     let equal = digest_of(secret).ct_eq(stored.unwrap_or(&nobody));
     bool::from(equal) & stored.is_some()
@@ -74,7 +74,7 @@ pub(super) fn letters(random: &SystemRandom, count: usize) -> Result<String, err
     Ok(text)
 }
 
-fn digest_of(secret: &str) -> Digest {
+fn digest_of(secret: &str) -> SecretDigest {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref());
     out
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_keys() {
+    fn texts_of_another_format_are_refused() {
         let long = format!("nwk_a_{}", "x".repeat(MAX_BYTES));
         for bad in
             ["", "nwk_", "nwk_a", "nwk_a_", "nwk__b", "nwk_a_b_c", "NWK_a_b", "agm_a_b", "nwk_a_b c", &long]

@@ -60,10 +60,10 @@ pub use passwords::hasher::{HASHES_AT_ONCE, PasswordProof, Passwords};
 pub use passwords::login_attempt::{LoginAttempt, TooManyAttempts};
 pub use passwords::password::{PASSWORD_BYTES, PASSWORD_CHARS, Password, PasswordError, PasswordHash};
 pub use records::directory::{
-    DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS, Organization,
+    DISABLED_PER_ORGANIZATION, ENDED_PER_ORGANIZATION, KEYS_PER_ORGANIZATION, ORGANIZATIONS,
     REVOCATIONS_PER_ORGANIZATION,
 };
-pub use records::rows::{CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, Snapshot, Visibility};
+pub use records::rows::{CommitFuture, KeyRow, Organization, RecordChange, Records, Snapshot, Visibility};
 pub use records::scope_migration::REWRITTEN_KEYS;
 pub use records::stored::StoredRecords;
 pub use request::failure_counts::ADDRESSES;

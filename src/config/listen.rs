@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_parses_prints_the_same() {
+    fn an_address_prints_as_it_was_written() {
         for text in [
             "127.0.0.1:8080",
             "[::1]:0",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_parse_says_what_would() {
+    fn an_invalid_address_is_refused_with_the_expected_form() {
         let error = |text: &str| text.parse::<ListenAddr>().unwrap_err();
         let number = [
             "8080",

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_section_or_a_typo_is_found() {
+    fn a_missing_section_or_a_typing_error_finds_the_key() {
         let known = ["listen", "limits.ring_slots", "limits.event_bytes", "retention.max_events"];
         assert_eq!(nearest("ring_slots", known), Some("limits.ring_slots"));
         assert_eq!(nearest("limits.ring_slot", known), Some("limits.ring_slots"));

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_entry_is_refused_by_its_place() {
+    fn an_invalid_entry_is_refused_with_its_index() {
         for (entry, expected) in [
             ("10.0.0.0/33", "[1]: \"10.0.0.0/33\" is not an address, a network or \"unix\""),
             ("::/129", "is not an address"),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_what_was_meant() {
+    fn entries_are_printed_in_canonical_form() {
         let printed =
             load(&["unix", "10.0.0.7", "10.0.0.0/8", "::ffff:10.0.0.0/104", "2001:db8::/32"]).unwrap();
         let expected = ["unix", "10.0.0.7", "10.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"];

@@ -114,7 +114,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 }
 
 #[test]
-fn variables_of_the_command_line_and_of_kubernetes_are_no_keys() {
+fn variables_of_the_command_line_and_of_kubernetes_are_ignored() {
     let names: Vec<&str> = CLI_VARIABLES.iter().map(|(name, _)| *name).collect();
     let mut pairs: Vec<(&str, &str)> = names.iter().map(|name| (*name, "x")).collect();
     pairs.extend([
@@ -156,7 +156,7 @@ fn all_problems_are_reported_together_with_key_source_and_expectation() {
 }
 
 #[test]
-fn a_file_that_is_no_toml_is_refused_by_line_without_quoting_it() {
+fn invalid_toml_is_refused_with_its_line_and_without_quoting_it() {
     let error = refused(&file(&format!(
         "heartbeat_seconds = 3\n[auth]\njwt_keys = [{{ secret = \"{SECRET}\" }} oops\n"
     )));
@@ -193,7 +193,7 @@ fn relations_between_limits_are_checked() {
 }
 
 #[test]
-fn web_origins_are_origins() {
+fn allowed_origins_must_be_origins() {
     let load = |origin: &str| Config::load(&file(&format!("allowed_origins = [\"{origin}\"]")));
     for ok in [
         "https://app.example",
@@ -220,7 +220,7 @@ fn web_origins_are_origins() {
 }
 
 #[test]
-fn a_bad_proxy_is_refused_by_its_place() {
+fn an_invalid_proxy_is_refused_with_its_index() {
     let text = "\ntrusted_proxies = [\"127.0.0.1\", \"10.0.0.0/33\"]\n";
     let expected =
         "nervewire.toml line 2: trusted_proxies[1]: \"10.0.0.0/33\" is not an address, a network or \"unix\"";
@@ -295,7 +295,7 @@ fn jwt_keys_pin_algorithm_and_organizations() {
 }
 
 #[test]
-fn what_is_printed_loads_to_the_same_configuration() {
+fn a_printed_configuration_loads_to_the_same() {
     let sources = file(
         "listen = [\"[::1]:0\", \"unix:/run/a \\\"b\\\".sock\"]\nadmin_listen = \"off\"\ndata_dir = \"d\\\\e\\u0001é\"\n\
          allowed_origins = [\"https://a.example\"]\ntoken_in_query = false\ntrusted_proxies = [\"unix\", \"10.0.0.0/8\"]\n[limits]\nconnections = 7\n\

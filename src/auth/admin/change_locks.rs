@@ -76,7 +76,7 @@ mod tests {
     const B: TenantId = TenantId(2);
 
     #[tokio::test]
-    async fn changes_of_one_organization_hold_up_its_own_alone() {
+    async fn changes_of_one_organization_delay_no_other_organization() {
         let locks = ChangeLocks::default();
         let guards = locks.lock_tenants(A, A).await;
         let mut next = Box::pin(locks.lock_tenants(A, A));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gives_up_waiting_leaves_nothing_behind() {
+    async fn a_dropped_waiter_leaves_no_entry() {
         let locks = ChangeLocks::default();
         let guards = locks.lock_tenants(A, A).await;
         let mut waits = Box::pin(locks.lock_tenants(A, A));

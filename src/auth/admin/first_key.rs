@@ -15,8 +15,7 @@ use super::api_keys::IssuedKey;
 use super::organizations::NewOrganization;
 use crate::auth::Auth;
 use crate::auth::error::AdminError;
-use crate::auth::records::directory::Organization;
-use crate::auth::records::rows::RecordChange;
+use crate::auth::records::rows::{Organization, RecordChange};
 use crate::auth::rights::scope::ScopeSet;
 use crate::store::Rows;
 

@@ -8,8 +8,8 @@ use super::change::AuthChange;
 use super::fields::{check_limit, check_name};
 use crate::auth::Auth;
 use crate::auth::error::AdminError;
-use crate::auth::records::directory::{ORGANIZATIONS, Organization};
-use crate::auth::records::rows::{OrganizationRow, RecordChange};
+use crate::auth::records::directory::ORGANIZATIONS;
+use crate::auth::records::rows::{Organization, RecordChange};
 use crate::auth::rights::authorized::{Authorized, Manage, Operate};
 use crate::auth::rights::scope::{Scope, ScopeSet};
 use crate::ids::{TenantId, fresh, is_org_id};
@@ -169,7 +169,7 @@ impl Auth {
     ) -> Result<Organization, AdminError> {
         check_name(change.name.as_deref().unwrap_or_default())?;
         let (old, _changing) = self.lock_target(by.principal(), org_id).await?;
-        let new = OrganizationRow {
+        let new = Organization {
             name: change.name.unwrap_or_else(|| old.name.clone()),
             visibility: change.visibility.unwrap_or(old.visibility),
             presence: change.presence.unwrap_or(old.presence),
@@ -214,15 +214,15 @@ impl Auth {
         Ok(Organization::clone(&organization))
     }
 
-    pub(super) fn new_row(&self, id: String, new: NewOrganization) -> OrganizationRow {
+    pub(super) fn new_row(&self, id: String, new: NewOrganization) -> Organization {
         let tenant = self.directory.take_number();
         let NewOrganization { name, visibility, presence, .. } = new;
-        OrganizationRow { tenant, id, name, visibility, presence, created_at_ms: self.clock.now_ms() }
+        Organization { tenant, id, name, visibility, presence, created_at_ms: self.clock.now_ms() }
     }
 
     pub(super) fn new_key(
         &self,
-        of: &OrganizationRow,
+        of: &Organization,
         name: String,
         scopes: ScopeSet,
     ) -> Result<IssuedKey, AdminError> {

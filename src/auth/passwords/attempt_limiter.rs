@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_counts_by_account_alone() {
+    fn a_limit_of_zero_counts_by_account_only() {
         let guesses = AttemptLimiter::new(0);
         for n in 0..1_000 {
             assert_eq!(guesses.begin(&guess(1, &n.to_string()), 0), Ok(()));

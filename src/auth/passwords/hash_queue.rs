@@ -70,11 +70,11 @@ impl Party {
 #[derive(Debug)]
 pub(in crate::auth) struct HashQueue {
     at_once: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     /// Turns that are held, at most `at_once`.
     running: usize,
     /// Waiting logins, at most [`LOGINS_WAITING`].
@@ -179,7 +179,7 @@ impl QueuePlace {
     }
 }
 
-impl State {
+impl QueueState {
     fn check_place(&self, party: Party) -> Result<(), PasswordError> {
         let permits = self.lanes.get(&party).map_or(0, |lane| lane.places);
         match party.logs_in() || self.setters < SETTERS {
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn turns_go_round_among_addresses() {
+    async fn turns_rotate_among_addresses() {
         let queue = HashQueue::new(1);
         let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let peers =
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn so_many_run_at_once() {
+    async fn at_most_the_configured_number_runs_at_once() {
         let queue = HashQueue::new(3);
         let place = queue.login(ip("192.0.2.1")).expect("a permit");
         let mut running = Vec::new();
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_has_a_few_places() {
+    async fn an_address_has_a_limited_number_of_permits() {
         let queue = HashQueue::new(1);
         let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let flood: Vec<_> = (0..100).map_while(|_| wait(&queue, ip("2001:db8:0:1::1")).ok()).collect();
@@ -393,7 +393,7 @@ mod tests {
     /// Four addresses fill the queue. A login from another address replaces one of theirs and runs after one
     /// of each.
     #[tokio::test]
-    async fn a_full_queue_has_room_for_other_addresses() {
+    async fn a_full_queue_replaces_a_login_of_the_busiest_address() {
         let queue = HashQueue::new(1);
         let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let mut flood: Vec<(usize, Waiting)> = Vec::new();
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn organizations_that_set_passwords_have_a_few_places_of_their_own() {
+    async fn organizations_that_set_passwords_have_their_own_permits() {
         let queue = HashQueue::new(1);
         let of =
             |tenant| (0..70).map_while(|_| queue.set_password(TenantId(tenant)).ok()).collect::<Vec<_>>();

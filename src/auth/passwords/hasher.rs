@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_fits_its_own_hash_alone() {
+    async fn a_password_matches_only_its_own_hash() {
         let passwords = Passwords::default();
         let place = passwords.login(None).expect("a permit");
         let hash = passwords.hash(&place, password("correct horse")).await.expect("hashed");
@@ -190,7 +190,7 @@ mod tests {
     /// The hash for an unknown user is parsed and computed like any other. Otherwise its refusal would come
     /// earlier.
     #[test]
-    fn a_missing_users_hash_costs_what_a_users_does() {
+    fn an_unknown_users_hash_costs_the_same_work() {
         let parsed = argon2::PasswordHash::new(NOBODYS).expect("a PHC string");
         let made = argon2().and_then(|it| it.hash_password_with_salt(b"x", &[0; SALT_BYTES]).ok());
         let made = made.expect("hashed");

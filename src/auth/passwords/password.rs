@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_shown_nowhere() {
+    fn debug_and_errors_never_show_a_password() {
         assert_eq!(format!("{:?}", password("sesame")), "Password(redacted)");
         for wrong in ["31415926535", "[\"sesame\"]", "{\"sesame\":1}", "true", "null"] {
             let error = serde_json::from_str::<Password>(wrong).expect_err(wrong).to_string();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::rows::{KeyRow, OrganizationRow, RecordChange, Snapshot};
+use super::rows::{KeyRow, Organization, RecordChange, Snapshot};
 use crate::auth::rights::scope::Scope;
 use crate::auth::tokens::jwt::TOKEN_MAX_MS;
 use crate::ids::TenantId;
@@ -33,9 +33,6 @@ pub const DISABLED_PER_ORGANIZATION: usize = 100_000;
 /// Maximum number of users of an organization whose tokens were ended (about 100 bytes each). An entry is
 /// removed when the tokens that it ended have expired.
 pub const ENDED_PER_ORGANIZATION: usize = 100_000;
-
-/// One organization, as it is now.
-pub type Organization = OrganizationRow;
 
 /// A key, and the part of it that changes without a commit.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::store::{Rows, scope};
 
 /// One organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OrganizationRow {
+pub struct Organization {
     /// Assigned once and never used again.
     pub tenant: TenantId,
     /// The public id.
@@ -33,7 +33,7 @@ pub struct OrganizationRow {
     pub created_at_ms: u64,
 }
 
-impl OrganizationRow {
+impl Organization {
     /// Returns a number that changes with the name, visibility and presence setting. It is below 2^53,
     /// because clients may read numbers as doubles.
     #[must_use]
@@ -73,10 +73,10 @@ pub struct KeyRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordChange {
     /// Creates or changes an organization.
-    PutOrganization(OrganizationRow),
+    PutOrganization(Organization),
     /// Deletes the organization and all its rows (keys, revocations, disabled users). Its events are deleted
     /// within 24 h.
-    DeleteOrganization(OrganizationRow),
+    DeleteOrganization(Organization),
     /// Creates or changes a key.
     PutKey(KeyRow),
     /// Deletes a key.
@@ -122,7 +122,7 @@ pub struct Snapshot {
     /// Number of keys that this start rewrote with the current scopes.
     pub rewritten_keys: usize,
     /// All organizations.
-    pub organizations: Vec<OrganizationRow>,
+    pub organizations: Vec<Organization>,
     /// All keys.
     pub keys: Vec<KeyRow>,
     /// Revoked tokens: (tenant, `jti`, until when, in Unix milliseconds).

@@ -5,13 +5,14 @@
 //! * A revocation without a known end is stored with the latest possible end.
 //! * Reading blocks on the disk, so it is done at start only.
 
-use super::rows::{CommitFuture, KeyRow, OrganizationRow, RecordChange, Records, Snapshot};
+use super::rows::{CommitFuture, KeyRow, Organization, RecordChange, Records, Snapshot};
 use super::scope_migration;
 use crate::auth::error::RecordsError;
 use crate::auth::rights::scope::ScopeSet;
 use crate::ids::TenantId;
 use crate::store::{
-    ApiKey, CommitError, DisabledUser, Organization, RevokedToken, Rows, Store, TokensValidSince, TooLong,
+    ApiKey, CommitError, DisabledUser, Organization as StoredOrganization, RevokedToken, Rows, Store,
+    TokensValidSince, TooLong,
 };
 
 /// A time that never comes.
@@ -125,8 +126,8 @@ fn set_disabled(
     Ok(())
 }
 
-fn organization(row: OrganizationRow, deleted: bool) -> Organization {
-    Organization {
+fn organization(row: Organization, deleted: bool) -> StoredOrganization {
+    StoredOrganization {
         tenant: row.tenant,
         org_id: row.id,
         name: row.name,
@@ -137,8 +138,8 @@ fn organization(row: OrganizationRow, deleted: bool) -> Organization {
     }
 }
 
-fn organization_row(row: Organization) -> OrganizationRow {
-    OrganizationRow {
+fn organization_row(row: StoredOrganization) -> Organization {
+    Organization {
         tenant: row.tenant,
         id: row.org_id,
         name: row.name,
@@ -208,7 +209,7 @@ mod tests {
 
     /// All changes by an administrator are still there after a restart on the same directory.
     #[tokio::test]
-    async fn a_restart_on_a_real_store_changes_nothing() {
+    async fn a_restart_keeps_every_administrative_change() {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let (store, auth) = open(dir.path(), &clock);
@@ -275,7 +276,7 @@ mod tests {
     /// Keys that an older daemon stored, byte for byte as it wrote them, keep their rights. A second start
     /// changes nothing.
     #[tokio::test]
-    async fn stored_keys_of_before_write_was_a_scope_are_written_out_once() {
+    async fn keys_stored_before_the_write_scope_are_rewritten_once() {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let mut options = StoreOptions::new(dir.path());
@@ -354,7 +355,7 @@ mod tests {
 
     /// A repeated request must find its response exactly if the key exists, so one commit holds both.
     #[tokio::test]
-    async fn a_caller_s_rows_are_in_the_same_commit() {
+    async fn rows_of_the_caller_are_in_the_same_commit() {
         use crate::store::{IdempotencyRecord, StoredResponse, scope};
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));

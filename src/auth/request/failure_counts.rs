@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_minute_is_used_up_and_comes_back() {
+    fn an_address_is_refused_until_its_minute_has_ended() {
         let failures = FailureCounts::new(3);
         for _ in 0..3 {
             assert_eq!(failures.count(ip("192.0.2.1"), 1_000), Ok(()));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_ipv6_network_is_one_address() {
+    fn an_ipv6_network_of_64_bits_counts_as_one_address() {
         let failures = FailureCounts::new(1);
         assert_eq!(failures.count(ip("2001:db8:0:1::1"), 0), Ok(()));
         assert!(failures.count(ip("2001:db8:0:1:ffff::2"), 0).is_err());
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_off() {
+    fn a_limit_of_zero_disables_the_count() {
         let failures = FailureCounts::new(0);
         assert!((0..1_000).all(|_| failures.count(ip("192.0.2.1"), 0).is_ok()));
     }
 
     #[test]
-    fn a_full_table_stays_full_and_is_emptied_by_time() {
+    fn a_full_table_shares_one_count_until_counts_expire() {
         let failures = FailureCounts::new(1);
         for n in 0..ADDRESSES as u32 {
             assert!(failures.count(Some(IpAddr::from(n.to_be_bytes())), 5_000).is_ok());

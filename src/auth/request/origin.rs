@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_origin_is_logged_once_a_minute_and_some_of_them() {
+    fn refused_origins_are_logged_once_a_minute_up_to_a_limit() {
         let refused = RefusedOrigins::default();
         assert_eq!(refused.to_log("https://evil.example", 5).as_deref(), Some("https://evil.example"));
         assert_eq!(refused.to_log("https://evil.example", 59_999), None);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_holds_origins_only() {
+    fn an_entry_that_is_not_an_origin_is_refused() {
         for bad in ["*", "null", "app.example", "https://app.example/", "https://*.example", ""] {
             assert!(OriginPolicy::new(&[bad.to_owned()]).is_err(), "{bad}");
         }

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_present_decides() {
+    fn the_credential_of_the_highest_precedence_is_used() {
         let all = [("authorization", "Bearer a"), ("x-api-key", "b"), ("cookie", "x=1; nervewire_token=e")];
         let query = "ticket=c&types=message&token=d";
         let text = |t: &str| Some(t.to_owned());
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_form_is_present_and_wrong_not_absent() {
+    fn a_malformed_credential_is_not_treated_as_absent() {
         assert_eq!(
             seen(&[("authorization", "Bearer")], "token=d"),
             Some((CredentialSource::Bearer, Some(String::new())))
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_absent() {
+    fn other_schemes_and_names_are_ignored() {
         assert_eq!(seen(&[("authorization", "Basic dTpw")], ""), None);
         assert_eq!(
             seen(&[("authorization", "Basic dTpw")], "token=d"),
@@ -272,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn escapes_are_undone_in_names_and_values() {
+    fn percent_encoding_is_decoded_in_names_and_values() {
         assert_eq!(seen(&[], "%74oken=a%2Eb"), Some((CredentialSource::Query, Some("a.b".to_owned()))));
     }
 
     #[test]
-    fn nothing_shown_holds_the_credential() {
+    fn debug_and_redacted_queries_never_show_the_credential() {
         let headers = headers(&[("authorization", "Bearer hunter2")]);
         assert_eq!(format!("{:?}", present(&headers, "", true)), "Presented(Some(Bearer))");
         assert_eq!(redact_query("types=message&token=hunter2&a=b"), "types=message&token=-&a=b");

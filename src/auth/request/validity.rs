@@ -11,8 +11,7 @@ use crate::auth::error::CredentialEnded;
 use crate::auth::records::directory::{DirectoryTable, OrganizationEntry};
 use crate::auth::rights::credential::CredentialId;
 use crate::auth::rights::principal::Principal;
-use crate::auth::tokens::jti;
-use crate::auth::tokens::jti::MintedBy;
+use crate::auth::tokens::jti::{self, MintedBy};
 use crate::auth::tokens::keys::KeySet;
 use crate::filter::Rights;
 

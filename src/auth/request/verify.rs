@@ -7,8 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::presented;
-use super::presented::{CredentialUse, PresentedCredential, RequestContext};
+use super::presented::{self, CredentialUse, PresentedCredential, RequestContext};
 use super::validity::check_valid;
 use crate::auth::error::{AuthError, CredentialEnded, CredentialError, ForbiddenUse, RenewError};
 use crate::auth::records::directory::ApiKeyEntry;

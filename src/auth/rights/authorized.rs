@@ -189,7 +189,7 @@ pub(super) mod tests {
     const UPDATE: &str = r#"{"type":"agent_update","agent_id":"a","status":"idle"}"#;
 
     #[test]
-    fn publish_speaks_for_oneself_only() {
+    fn publish_allows_events_in_ones_own_name_only() {
         let ann = principal(&["publish"], Some("ann"), "{}");
         assert_eq!(publish(&ann, NOBODYS), Ok(Some("ann".into())));
         assert_eq!(publish(&ann, MINE), Ok(Some("ann".into())));
@@ -201,7 +201,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn publish_org_speaks_for_anyone_and_everyone() {
+    fn publish_org_allows_events_for_any_user_and_for_all() {
         for who in [principal(&["publish:org"], None, "{}"), principal(&["publish:org"], Some("ann"), "{}")] {
             assert_eq!(publish(&who, NOBODYS), Ok(None));
             assert_eq!(publish(&who, THEIRS), Ok(Some("bob".into())));
@@ -210,7 +210,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn narrowing_binds_publishing_whatever_the_scope() {
+    fn narrowing_limits_publishing_with_every_scope() {
         let custom = r#"{"type":"custom","channel":"a/b","data":1}"#;
         for (narrowing, json, allowed) in [
             (r#"{"agents":["a"]}"#, NOBODYS, true),

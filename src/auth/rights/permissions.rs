@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_have_the_scopes_of_the_contract() {
+    fn roles_have_the_documented_scopes() {
         assert_eq!(Role::Admin.scopes(), ScopeSet::ORGANIZATION);
         assert_eq!(Role::User.scopes(), ScopeSet::MINTABLE);
         assert_eq!(Role::Viewer.scopes(), Scope::Subscribe.into());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_comes_back_from_its_name() {
+    fn a_role_round_trips_through_its_name() {
         for role in Role::ALL {
             assert_eq!(Role::named(role.name()), Some(role));
             let json = serde_json::to_string(&role).expect("JSON");

@@ -114,7 +114,7 @@ mod tests {
     use crate::auth::rights::authorized::tests::principal;
 
     #[test]
-    fn an_owner_with_write_and_anyone_with_agents_may_change() {
+    fn owners_with_write_and_anyone_with_agents_may_change_an_agent() {
         for (scopes, sub, owner, allowed) in [
             (["write"], Some("ann"), Some("ann"), true),
             (["write"], Some("ann"), Some("bob"), false),

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn stored_bits_round_trip_and_unknown_bits_give_nothing() {
+    fn stored_bits_round_trip_and_unknown_bits_are_ignored() {
         for bits in 0..=0x3ff {
             let set = ScopeSet::from_bits(bits);
             assert_eq!(ScopeSet::from_bits(set.bits()), set);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_of_the_time_before_writing_was_one_keep_what_they_could_do() {
+    fn scopes_granted_before_the_write_scope_keep_their_rights() {
         let set = |names: &str| names.split_whitespace().map(ScopeSet::from_claim).collect::<ScopeSet>();
         let star = "subscribe publish publish:org read:all manage";
         for (old, key, token) in [

@@ -20,14 +20,14 @@ fn operator() -> Authorized<Operate> {
 }
 
 /// A manager of `acme`, authenticated by a key with these scopes, narrowing and lifetime.
-async fn manager(world: &World, new: NewKey) -> Authorized<Manage> {
-    let key = world.auth.create_key(&world.manager(), None, new).await.expect("created");
-    world.bearer(key.api_key.expose()).expect("genuine").authorize().expect("a manager")
+async fn manager(test: &TestAuth, new: NewKey) -> Authorized<Manage> {
+    let key = test.auth.create_key(&test.manager(), None, new).await.expect("created");
+    test.bearer(key.api_key.expose()).expect("genuine").authorize().expect("a manager")
 }
 
 #[tokio::test]
-async fn the_first_start_makes_the_operator_s_key_and_the_second_does_not() {
-    let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+async fn only_the_first_start_creates_the_operator_key() {
+    let (memory, clock) = (Arc::new(MemoryRecords::default()), Arc::new(ManualClock::at(T0)));
     let auth = open(&AuthSettings::default(), &memory, &clock);
     let (organization, key) = auth.bootstrap().await.expect("created").expect("an empty store");
     assert_eq!((organization.id.as_str(), key.row.scopes), ("default", ScopeSet::OPERATOR));
@@ -42,70 +42,70 @@ async fn the_first_start_makes_the_operator_s_key_and_the_second_does_not() {
 }
 
 #[tokio::test]
-async fn a_change_is_seen_only_after_it_is_safe() {
-    let world = World::new().await;
-    let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
-    let closed = world.memory.gate.lock().await;
-    let mut revoking = Box::pin(world.auth.revoke_token(&manager, None, "j"));
+async fn a_change_is_visible_only_after_it_is_synced() {
+    let test = TestAuth::new().await;
+    let (manager, ann) = (test.manager(), test.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
+    let closed = test.memory.gate.lock().await;
+    let mut revoking = Box::pin(test.auth.revoke_token(&manager, None, "j"));
     let pending = tokio::time::timeout(std::time::Duration::from_millis(1), &mut revoking).await;
     assert!(pending.is_err());
-    assert!(world.auth.still_valid(&ann).is_ok(), "not durable yet");
+    assert!(test.auth.still_valid(&ann).is_ok(), "not durable yet");
     drop(closed);
     revoking.await.expect("revoked");
-    assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Revoked));
-    assert_eq!(world.refusal(&token(json!({"jti": "j"}))), CredentialError::Revoked);
+    assert_eq!(test.auth.still_valid(&ann), Err(CredentialEnded::Revoked));
+    assert_eq!(test.refusal(&token(json!({"jti": "j"}))), CredentialError::Revoked);
 }
 
 /// The client of `DELETE /tokens/{jti}` hangs up during the write. The row exists after a restart, so the
 /// revocation must be in effect now as well.
 #[tokio::test]
 async fn a_change_whose_caller_was_dropped_is_applied() {
-    let world = World::new().await;
-    let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
-    let closed = world.memory.gate.lock().await;
-    let revoking = world.auth.revoke_token(&manager, None, "j");
+    let test = TestAuth::new().await;
+    let (manager, ann) = (test.manager(), test.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
+    let closed = test.memory.gate.lock().await;
+    let revoking = test.auth.revoke_token(&manager, None, "j");
     assert!(tokio::time::timeout(std::time::Duration::from_millis(1), revoking).await.is_err());
     drop(closed);
-    assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Revoked));
+    assert_eq!(test.auth.still_valid(&ann), Err(CredentialEnded::Revoked));
 }
 
 #[tokio::test]
 async fn a_failed_write_changes_nothing_and_calls_no_hook() {
-    let world = World::new().await;
-    let (manager, ann) = (world.manager(), world.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
-    world.auth.on_change(|change| panic!("unexpected hook call: {change:?}"));
-    world.memory.failing.store(true, Ordering::Relaxed);
+    let test = TestAuth::new().await;
+    let (manager, ann) = (test.manager(), test.bearer(&token(json!({"jti": "j"}))).expect("genuine"));
+    test.auth.on_change(|change| panic!("unexpected hook call: {change:?}"));
+    test.memory.failing.store(true, Ordering::Relaxed);
     let failed = |error| matches!(error, AdminError::Records(_));
-    assert!(failed(world.auth.revoke_token(&manager, None, "j").await.expect_err("no disk")));
-    assert!(failed(world.auth.create_key(&manager, None, new_key(&["*"])).await.expect_err("no disk")));
-    assert!(failed(world.auth.delete_organization(&operator(), "globex").await.expect_err("no disk")));
-    assert!(world.auth.still_valid(&ann).is_ok());
-    assert!(world.bearer(world.globex.api_key.expose()).is_ok());
-    assert_eq!(world.auth.keys(&manager, None, None, 10).expect("listed").len(), 1);
+    assert!(failed(test.auth.revoke_token(&manager, None, "j").await.expect_err("no disk")));
+    assert!(failed(test.auth.create_key(&manager, None, new_key(&["*"])).await.expect_err("no disk")));
+    assert!(failed(test.auth.delete_organization(&operator(), "globex").await.expect_err("no disk")));
+    assert!(test.auth.still_valid(&ann).is_ok());
+    assert!(test.bearer(test.globex.api_key.expose()).is_ok());
+    assert_eq!(test.auth.keys(&manager, None, None, 10).expect("listed").len(), 1);
 }
 
 #[tokio::test]
 async fn changes_end_principals_call_hooks_and_survive_a_restart() {
-    let world = World::new().await;
+    let test = TestAuth::new().await;
     let changes = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&changes);
-    world.auth.on_change(move |change| sink.lock().push(change.clone()));
-    let (manager, tenant) = (world.manager(), world.acme.row.tenant);
-    let key = world.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("created");
-    let by_key = world.bearer(key.api_key.expose()).expect("genuine");
-    let ann = world.bearer(&token(json!({}))).expect("genuine");
-    let globex = world.bearer(world.globex.api_key.expose()).expect("genuine");
+    test.auth.on_change(move |change| sink.lock().push(change.clone()));
+    let (manager, tenant) = (test.manager(), test.acme.row.tenant);
+    let key = test.auth.create_key(&manager, None, new_key(&["subscribe"])).await.expect("created");
+    let by_key = test.bearer(key.api_key.expose()).expect("genuine");
+    let ann = test.bearer(&token(json!({}))).expect("genuine");
+    let globex = test.bearer(test.globex.api_key.expose()).expect("genuine");
 
-    world.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
-    world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
-    world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("is already");
-    world.auth.delete_organization(&operator(), "globex").await.expect("deleted");
+    test.auth.delete_key(&manager, None, &key.row.id).await.expect("deleted");
+    test.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
+    test.auth.set_disabled(&manager, None, "ann", None, true).await.expect("is already");
+    test.auth.delete_organization(&operator(), "globex").await.expect("deleted");
     for (who, ended) in [
         (&by_key, CredentialEnded::Revoked),
         (&ann, CredentialEnded::Disabled),
         (&globex, CredentialEnded::OrganizationDeleted),
     ] {
-        assert_eq!(world.auth.still_valid(who), Err(ended));
+        assert_eq!(test.auth.still_valid(who), Err(ended));
     }
     let expected = [
         AuthChange::KeyRevoked(tenant, key.row.id.clone()),
@@ -113,10 +113,10 @@ async fn changes_end_principals_call_hooks_and_survive_a_restart() {
         AuthChange::OrganizationDeleted(globex.tenant),
     ];
     assert_eq!(*changes.lock(), expected);
-    assert!(world.auth.is_disabled(tenant, "ann"));
+    assert!(test.auth.is_disabled(tenant, "ann"));
 
     let settings = AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() };
-    let again = world.restarted(&settings);
+    let again = test.restarted(&settings);
     for (who, ended) in [
         (&by_key, CredentialEnded::Revoked),
         (&ann, CredentialEnded::Disabled),
@@ -124,22 +124,22 @@ async fn changes_end_principals_call_hooks_and_survive_a_restart() {
     ] {
         assert_eq!(again.still_valid(who), Err(ended));
     }
-    world.auth.set_disabled(&manager, None, "ann", None, false).await.expect("enabled");
-    assert!(world.auth.still_valid(&ann).is_ok());
+    test.auth.set_disabled(&manager, None, "ann", None, false).await.expect("enabled");
+    assert!(test.auth.still_valid(&ann).is_ok());
 }
 
 #[tokio::test]
-async fn foreign_and_unknown_are_the_same_not_found() {
-    let world = World::new().await;
-    let manager = world.manager();
-    let theirs = world.globex.row.id.as_str();
+async fn another_organization_and_an_unknown_one_are_both_not_found() {
+    let test = TestAuth::new().await;
+    let manager = test.manager();
+    let theirs = test.globex.row.id.as_str();
     for (org_id, key_id) in [(None, theirs), (None, "nobody"), (Some("globex"), theirs), (Some("none"), "x")]
     {
-        let error = world.auth.delete_key(&manager, org_id, key_id).await.expect_err("not ours");
+        let error = test.auth.delete_key(&manager, org_id, key_id).await.expect_err("not ours");
         assert!(matches!(error, AdminError::NotFound), "{org_id:?} {key_id} {error}");
     }
     for org_id in [Some("globex"), Some("none")] {
-        let auth = &world.auth;
+        let auth = &test.auth;
         let errors = [
             auth.keys(&manager, org_id, None, 10).map(drop),
             auth.find_organization(&manager, org_id).map(drop),
@@ -153,27 +153,27 @@ async fn foreign_and_unknown_are_the_same_not_found() {
         ];
         assert!(errors.iter().all(|got| matches!(got, Err(AdminError::NotFound))), "{errors:?}");
     }
-    assert!(world.bearer(world.globex.api_key.expose()).is_ok());
-    assert!(world.auth.keys(&manager, Some("acme"), None, 10).is_ok(), "its own, by name");
+    assert!(test.bearer(test.globex.api_key.expose()).is_ok());
+    assert!(test.auth.keys(&manager, Some("acme"), None, 10).is_ok(), "its own, by name");
 }
 
 /// A revoked `jti` or disabled `sub` of one organization has no effect in another.
 #[tokio::test]
-async fn revocation_stays_inside_its_organization() {
+async fn a_revocation_affects_only_its_organization() {
     let mut both = hs256("k1", SECRET);
     both.organizations.push("globex".into());
-    let world = World::with(AuthSettings { jwt_keys: vec![both], ..AuthSettings::default() }).await;
-    let manager = world.manager();
-    world.auth.revoke_token(&manager, None, "j").await.expect("revoked");
-    world.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
-    assert!(world.bearer(&token(json!({"jti": "j", "org_id": "globex"}))).is_ok());
-    assert_eq!(world.refusal(&token(json!({}))), CredentialError::Disabled);
+    let test = TestAuth::with(AuthSettings { jwt_keys: vec![both], ..AuthSettings::default() }).await;
+    let manager = test.manager();
+    test.auth.revoke_token(&manager, None, "j").await.expect("revoked");
+    test.auth.set_disabled(&manager, None, "ann", None, true).await.expect("disabled");
+    assert!(test.bearer(&token(json!({"jti": "j", "org_id": "globex"}))).is_ok());
+    assert_eq!(test.refusal(&token(json!({}))), CredentialError::Disabled);
 }
 
 #[tokio::test]
-async fn organizations_are_unique_listed_in_order_and_never_confused_with_successors() {
-    let world = World::with(AuthSettings::default()).await;
-    let (auth, by) = (&world.auth, operator());
+async fn organization_ids_are_unique_and_a_successor_accepts_no_old_credential() {
+    let test = TestAuth::with(AuthSettings::default()).await;
+    let (auth, by) = (&test.auth, operator());
     let named = |id: &str| NewOrganization { id: Some(id.into()), ..Default::default() };
     assert!(matches!(auth.create_organization(&by, named("acme")).await, Err(AdminError::Conflict(_))));
     for bad in ["", "a/b", "ä"] {
@@ -190,54 +190,54 @@ async fn organizations_are_unique_listed_in_order_and_never_confused_with_succes
 
     let manager = Principal::local_operator().authorize::<Manage>().expect("the operator");
     let minted = auth.mint_token(&manager, Some("globex"), &new_token("u")).expect("minted");
-    let old = world.bearer(minted.token.expose()).expect("genuine");
+    let old = test.bearer(minted.token.expose()).expect("genuine");
     auth.delete_organization(&by, "globex").await.expect("deleted");
-    world.clock.advance(2_000);
+    test.clock.advance(2_000);
     let successor = auth.create_organization(&by, named("globex")).await.expect("created").organization;
     assert!(successor.tenant > old.tenant);
-    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Organization);
+    assert_eq!(test.refusal(minted.token.expose()), CredentialError::Organization);
     assert_eq!(auth.still_valid(&old), Err(CredentialEnded::OrganizationDeleted));
-    assert_eq!(world.refusal(world.globex.api_key.expose()), CredentialError::NotGenuine);
+    assert_eq!(test.refusal(test.globex.api_key.expose()), CredentialError::NotGenuine);
 }
 
 #[tokio::test]
 async fn wider_scopes_or_roles_cannot_be_issued() {
-    let world = World::new().await;
-    let by = manager(&world, new_key(&["manage", "subscribe", "publish"])).await;
+    let test = TestAuth::new().await;
+    let by = manager(&test, new_key(&["manage", "subscribe", "publish"])).await;
     let forbidden = |got: Result<(), AdminError>| matches!(got, Err(AdminError::Forbidden(_)));
     for scopes in [&["*"][..], &["read:all"], &["subscribe", "publish:org"]] {
-        assert!(forbidden(world.auth.create_key(&by, None, new_key(scopes)).await.map(drop)), "{scopes:?}");
+        assert!(forbidden(test.auth.create_key(&by, None, new_key(scopes)).await.map(drop)), "{scopes:?}");
         let scopes = Some(scopes.iter().map(|name| (*name).to_owned()).collect());
         let token = NewToken { scopes, ..new_token("u") };
-        assert!(forbidden(world.auth.mint_token(&by, None, &token).map(drop)));
+        assert!(forbidden(test.auth.mint_token(&by, None, &token).map(drop)));
     }
     let admin = NewToken { roles: vec!["admin".into()], scopes: Some(vec![]), ..new_token("u") };
-    assert!(forbidden(world.auth.mint_token(&by, None, &admin).map(drop)), "a role, even beside scopes");
-    assert!(world.auth.create_key(&by, None, new_key(&["subscribe"])).await.is_ok());
+    assert!(forbidden(test.auth.mint_token(&by, None, &admin).map(drop)), "a role, even beside scopes");
+    assert!(test.auth.create_key(&by, None, new_key(&["subscribe"])).await.is_ok());
     // It may not read or act as every user, so it may not mint a token for one either.
-    assert!(forbidden(world.auth.mint_token(&by, None, &new_token("victim")).map(drop)));
+    assert!(forbidden(test.auth.mint_token(&by, None, &new_token("victim")).map(drop)));
 
     for (field, scopes) in
         [("scopes[0]", &["operator"][..]), ("scopes[1]", &["manage", "x"]), ("scopes", &[])]
     {
-        let error = world.auth.create_key(&world.manager(), None, new_key(scopes)).await.expect_err(field);
+        let error = test.auth.create_key(&test.manager(), None, new_key(scopes)).await.expect_err(field);
         assert!(matches!(error, AdminError::Invalid { field: ref got, .. } if got == field), "{error}");
     }
     let unknown = NewToken { roles: vec!["user".into(), "root".into()], ..new_token("u") };
-    let error = world.auth.mint_token(&world.manager(), None, &unknown).expect_err("unknown");
+    let error = test.auth.mint_token(&test.manager(), None, &unknown).expect_err("unknown");
     assert!(matches!(error, AdminError::Invalid { ref field, .. } if field == "roles[1]"), "{error}");
 }
 
 /// `mint` alone grants what a user has by their role, to any user, within the issuer's narrowing and
 /// lifetime, and nothing else.
 #[tokio::test]
-async fn mint_gives_what_a_user_has_and_no_more() {
-    let world = World::new().await;
+async fn mint_grants_at_most_the_rights_of_a_user() {
+    let test = TestAuth::new().await;
     let narrowing = NarrowingClaims { agents: list(&["a"]), ..Default::default() };
     let end = T0 + 3_600_000;
     let issuer = NewKey { narrowing, expires_at_ms: Some(end), ..new_key(&["mint"]) };
-    let key = world.auth.create_key(&world.manager(), None, issuer).await.expect("created");
-    let who = world.bearer(key.api_key.expose()).expect("genuine");
+    let key = test.auth.create_key(&test.manager(), None, issuer).await.expect("created");
+    let who = test.bearer(key.api_key.expose()).expect("genuine");
     assert!(who.authorize::<Manage>().is_err());
     let by = who.authorize::<Mint>().expect("a minter");
     let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
@@ -252,8 +252,8 @@ async fn mint_gives_what_a_user_has_and_no_more() {
         (token(&["viewer"], None), "subscribe"),
         (token(&[], Some(&["write", "publish"])), "publish write"),
     ] {
-        let minted = world.auth.mint_token(&by, None, &new).expect("minted");
-        let bob = world.bearer(minted.token.expose()).expect("genuine");
+        let minted = test.auth.mint_token(&by, None, &new).expect("minted");
+        let bob = test.bearer(minted.token.expose()).expect("genuine");
         assert_eq!((bob.sub.as_deref(), bob.scopes.names().join(" ")), (Some("bob"), scopes.to_owned()));
         assert_eq!((&bob.narrowing, minted.expires_at_ms), (&who.narrowing, end));
     }
@@ -272,108 +272,108 @@ async fn mint_gives_what_a_user_has_and_no_more() {
             ..new_token("bob")
         },
     ] {
-        let got = world.auth.mint_token(&by, None, &new);
+        let got = test.auth.mint_token(&by, None, &new);
         assert!(matches!(got, Err(AdminError::Forbidden(_))), "{new:?} {got:?}");
     }
-    let bob = world.auth.principal_for_ticket(&by, "bob").expect("created");
+    let bob = test.auth.principal_for_ticket(&by, "bob").expect("created");
     assert_eq!((bob.sub.as_deref(), bob.scopes), (Some("bob"), ScopeSet::MINTABLE));
     assert_eq!((&bob.narrowing, bob.expires_at_ms), (&who.narrowing, Some(end)));
-    assert!(world.auth.still_valid(&bob).is_ok());
-    world.auth.set_disabled(&world.manager(), None, "bob", None, true).await.expect("disabled");
-    assert_eq!(world.auth.still_valid(&bob), Err(CredentialEnded::Disabled));
-    assert!(matches!(world.auth.principal_for_ticket(&by, ""), Err(AdminError::Invalid { .. })));
+    assert!(test.auth.still_valid(&bob).is_ok());
+    test.auth.set_disabled(&test.manager(), None, "bob", None, true).await.expect("disabled");
+    assert_eq!(test.auth.still_valid(&bob), Err(CredentialEnded::Disabled));
+    assert!(matches!(test.auth.principal_for_ticket(&by, ""), Err(AdminError::Invalid { .. })));
 }
 
 #[tokio::test]
-async fn a_wider_narrowing_cannot_be_issued_and_none_is_lost() {
-    let world = World::new().await;
+async fn a_wider_narrowing_cannot_be_issued_and_an_omitted_one_is_inherited() {
+    let test = TestAuth::new().await;
     let narrowing = NarrowingClaims { agents: list(&["a", "b"]), channels: list(&["c/*"]), types: None };
-    let by = manager(&world, NewKey { narrowing, ..new_key(&["*"]) }).await;
+    let by = manager(&test, NewKey { narrowing, ..new_key(&["*"]) }).await;
     let ask = |agents: Option<Vec<Box<str>>>, channels: Option<Vec<Box<str>>>| NewToken {
         narrowing: NarrowingClaims { agents, channels, types: list(&["custom"]) },
         ..new_token("u")
     };
-    let minted = world.auth.mint_token(&by, None, &ask(list(&["a"]), None)).expect("narrower");
-    let who = world.bearer(minted.token.expose()).expect("genuine");
+    let minted = test.auth.mint_token(&by, None, &ask(list(&["a"]), None)).expect("narrower");
+    let who = test.bearer(minted.token.expose()).expect("genuine");
     let shown = serde_json::to_value(&who.narrowing).expect("json");
     assert_eq!(shown, json!({"agents": ["a"], "channels": ["c/*"], "types": ["custom"]}), "inherited");
     for (agents, channels) in [(list(&["z"]), None), (None, list(&["c"])), (list(&["a", "z"]), list(&[]))] {
-        let got = world.auth.mint_token(&by, None, &ask(agents.clone(), channels.clone()));
+        let got = test.auth.mint_token(&by, None, &ask(agents.clone(), channels.clone()));
         assert!(matches!(got, Err(AdminError::Forbidden(_))), "{agents:?} {channels:?}");
     }
-    let key = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("created");
+    let key = test.auth.create_key(&by, None, new_key(&["*"])).await.expect("created");
     assert_eq!(key.row.narrowing, by.principal().narrowing);
 }
 
 #[tokio::test]
 async fn a_later_expiry_cannot_be_issued() {
-    let world = World::new().await;
+    let test = TestAuth::new().await;
     let end = T0 + 3_600_000;
-    let by = manager(&world, NewKey { expires_at_ms: Some(end), ..new_key(&["*"]) }).await;
+    let by = manager(&test, NewKey { expires_at_ms: Some(end), ..new_key(&["*"]) }).await;
     let expires_at_ms = Some(end + 1);
-    let later = world.auth.create_key(&by, None, NewKey { expires_at_ms, ..new_key(&["*"]) }).await;
+    let later = test.auth.create_key(&by, None, NewKey { expires_at_ms, ..new_key(&["*"]) }).await;
     assert!(matches!(later, Err(AdminError::Forbidden(_))));
-    let inherited = world.auth.create_key(&by, None, new_key(&["*"])).await.expect("created");
+    let inherited = test.auth.create_key(&by, None, new_key(&["*"])).await.expect("created");
     assert_eq!(inherited.row.expires_at_ms, Some(end));
-    let minted = world.auth.mint_token(&by, None, &new_token("u")).expect("minted");
+    let minted = test.auth.mint_token(&by, None, &new_token("u")).expect("minted");
     assert_eq!(minted.expires_at_ms, end);
     let longer = NewToken { expires_in_ms: Some(3_601_000), ..new_token("u") };
-    assert!(matches!(world.auth.mint_token(&by, None, &longer), Err(AdminError::Forbidden(_))));
+    assert!(matches!(test.auth.mint_token(&by, None, &longer), Err(AdminError::Forbidden(_))));
 
-    let free = world.manager();
-    let minted = world.auth.mint_token(&free, None, &new_token("u")).expect("minted");
+    let free = test.manager();
+    let minted = test.auth.mint_token(&free, None, &new_token("u")).expect("minted");
     assert_eq!(minted.expires_at_ms, T0 + TOKEN_DEFAULT_MS);
     for expires_in_ms in [Some(0), Some(TOKEN_MAX_MS + 1)] {
-        let got = world.auth.mint_token(&free, None, &NewToken { expires_in_ms, ..new_token("u") });
+        let got = test.auth.mint_token(&free, None, &NewToken { expires_in_ms, ..new_token("u") });
         assert!(matches!(got, Err(AdminError::Invalid { ref field, .. }) if field == "expires_in_seconds"));
     }
     let past = NewKey { expires_at_ms: Some(T0), ..new_key(&["*"]) };
-    assert!(matches!(world.auth.create_key(&free, None, past).await, Err(AdminError::Invalid { .. })));
+    assert!(matches!(test.auth.create_key(&free, None, past).await, Err(AdminError::Invalid { .. })));
 }
 
 #[tokio::test]
-async fn a_minted_token_works_is_revoked_and_forgotten_in_time() {
-    let world = World::new().await;
-    let by = world.manager();
+async fn a_revocation_is_forgotten_when_its_token_has_expired() {
+    let test = TestAuth::new().await;
+    let by = test.manager();
     let new = NewToken { roles: vec!["viewer".into()], expires_in_ms: Some(60_000), ..new_token("zoë") };
-    let minted = world.auth.mint_token(&by, None, &new).expect("minted");
-    let zoe = world.bearer(minted.token.expose()).expect("genuine");
+    let minted = test.auth.mint_token(&by, None, &new).expect("minted");
+    let zoe = test.bearer(minted.token.expose()).expect("genuine");
     assert_eq!((zoe.sub.as_deref(), zoe.scopes), (Some("zoë"), Scope::Subscribe.into()));
     assert_eq!(zoe.expires_at_ms, Some(minted.expires_at_ms));
 
-    world.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
-    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Revoked);
-    world.auth.revoke_token(&by, None, "of another issuer").await.expect("revoked");
-    let remembered = || world.memory.rows.lock().revocations.len();
+    test.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
+    assert_eq!(test.refusal(minted.token.expose()), CredentialError::Revoked);
+    test.auth.revoke_token(&by, None, "of another issuer").await.expect("revoked");
+    let remembered = || test.memory.rows.lock().revocations.len();
     assert_eq!(remembered(), 2);
-    world.clock.advance(60_000);
-    world.auth.maintain().await.expect("stored");
+    test.clock.advance(60_000);
+    test.auth.maintain().await.expect("stored");
     assert_eq!(remembered(), 1, "a foreign token's end is unknown, so it is never forgotten");
-    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Expired);
+    assert_eq!(test.refusal(minted.token.expose()), CredentialError::Expired);
 }
 
 /// A clock that is set a year ahead by mistake, and then back, does not make a revoked token valid again.
 #[tokio::test]
 async fn a_revocation_survives_a_clock_that_was_wrong_for_an_hour() {
-    let world = World::new().await;
-    let by = world.manager();
+    let test = TestAuth::new().await;
+    let by = test.manager();
     let new = NewToken { expires_in_ms: Some(60_000), ..new_token("zoë") };
-    let minted = world.auth.mint_token(&by, None, &new).expect("minted");
-    world.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
-    world.auth.maintain().await.expect("stored");
-    let now_ms = world.clock.now_ms();
-    world.clock.set(now_ms + 365 * 24 * 3_600_000);
-    world.auth.maintain().await.expect("stored");
-    world.clock.set(now_ms);
-    assert_eq!(world.refusal(minted.token.expose()), CredentialError::Revoked);
-    world.clock.advance(60_000);
-    world.auth.maintain().await.expect("stored");
-    assert_eq!(world.memory.rows.lock().revocations.len(), 0, "time has passed");
+    let minted = test.auth.mint_token(&by, None, &new).expect("minted");
+    test.auth.revoke_token(&by, None, &minted.jti).await.expect("revoked");
+    test.auth.maintain().await.expect("stored");
+    let now_ms = test.clock.now_ms();
+    test.clock.set(now_ms + 365 * 24 * 3_600_000);
+    test.auth.maintain().await.expect("stored");
+    test.clock.set(now_ms);
+    assert_eq!(test.refusal(minted.token.expose()), CredentialError::Revoked);
+    test.clock.advance(60_000);
+    test.auth.maintain().await.expect("stored");
+    assert_eq!(test.memory.rows.lock().revocations.len(), 0, "time has passed");
 }
 
 #[tokio::test]
-async fn the_operator_s_key_is_not_a_manager_s_to_delete() {
-    let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+async fn a_manager_cannot_delete_the_operator_key() {
+    let (memory, clock) = (Arc::new(MemoryRecords::default()), Arc::new(ManualClock::at(T0)));
     let auth = open(&AuthSettings::default(), &memory, &clock);
     let (_, bootstrap) = auth.bootstrap().await.expect("created").expect("an empty store");
     let enter_by = |key: &IssuedKey| {

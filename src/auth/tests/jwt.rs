@@ -10,25 +10,25 @@ use super::*;
 use crate::auth::tokens::key_file::from_jwks;
 
 #[tokio::test]
-async fn a_genuine_token_is_its_user() {
-    let world = World::new().await;
+async fn a_genuine_token_authenticates_its_user() {
+    let test = TestAuth::new().await;
     let text = token(json!({"jti": "j", "agents": ["a"], "roles": ["user", "unknown"], "iat": T0_S}));
-    let ann = world.bearer(&text).expect("genuine");
+    let ann = test.bearer(&text).expect("genuine");
     assert_eq!((ann.sub.as_deref(), ann.org_id.as_ref()), (Some("ann"), "acme"));
-    assert_eq!(ann.tenant, world.acme.row.tenant);
+    assert_eq!(ann.tenant, test.acme.row.tenant);
     assert_eq!(ann.scopes, ScopeSet::MINTABLE);
     assert_eq!(ann.expires_at_ms, Some(T0 + 3_600_000));
     assert!(ann.narrowing.agents().is_some_and(|agents| agents.contains("a")));
     let CredentialId::Token { jti, issued_at_ms, .. } = &ann.credential else { panic!("{ann:?}") };
     assert_eq!((jti.as_deref(), *issued_at_ms), (Some("j"), T0));
-    let rights = world.auth.still_valid(&ann).expect("valid");
+    let rights = test.auth.still_valid(&ann).expect("valid");
     assert_eq!((rights.sub.as_deref(), rights.sees_all_users), (Some("ann"), false));
 }
 
 #[tokio::test]
-async fn scopes_stand_instead_of_the_roles_defaults() {
-    let world = World::new().await;
-    let scopes = |with| world.bearer(&token(with)).expect("genuine").scopes;
+async fn scopes_replace_the_scopes_of_the_roles() {
+    let test = TestAuth::new().await;
+    let scopes = |with| test.bearer(&token(with)).expect("genuine").scopes;
     assert_eq!(scopes(json!({"roles": ["admin"]})), ScopeSet::ORGANIZATION);
     assert_eq!(scopes(json!({"roles": ["readonly"]})), Scope::Subscribe.into());
     assert_eq!(scopes(json!({"roles": ["root"]})), ScopeSet::NONE);
@@ -40,7 +40,7 @@ async fn scopes_stand_instead_of_the_roles_defaults() {
 
 #[tokio::test]
 async fn forgeries_are_refused() {
-    let world = World::new().await;
+    let test = TestAuth::new().await;
     let good = token(json!({}));
     let (message, signature) = good.rsplit_once('.').expect("three parts");
     let (header, _) = message.split_once('.').expect("three parts");
@@ -67,15 +67,15 @@ async fn forgeries_are_refused() {
         ("..".to_owned(), CredentialError::Malformed),
         ("x".repeat(TOKEN_BYTES + 1), CredentialError::TooLong),
     ] {
-        assert_eq!(world.refusal(&text), expected, "{text}");
+        assert_eq!(test.refusal(&text), expected, "{text}");
     }
     // A token without `kid` is verified by the only key.
-    assert!(world.bearer(&by(json!({"alg": "HS256"}))).is_ok());
+    assert!(test.bearer(&by(json!({"alg": "HS256"}))).is_ok());
 }
 
 #[tokio::test]
 async fn time_and_claims_are_checked_after_the_signature() {
-    let world = World::with(AuthSettings {
+    let test = TestAuth::with(AuthSettings {
         jwt_keys: vec![hs256("k1", SECRET)],
         failures_per_minute: 0,
         ..AuthSettings::default()
@@ -119,7 +119,7 @@ async fn time_and_claims_are_checked_after_the_signature() {
         (json!({"aud": []}), Some(CredentialError::Audience)),
         (json!({"iss": "anyone", "project_id": "ignored"}), None),
     ] {
-        let got = world.bearer(&token(with.clone())).err();
+        let got = test.bearer(&token(with.clone())).err();
         assert_eq!(got, expected.map(AuthError::Unauthorized), "{with}");
     }
 }
@@ -128,7 +128,7 @@ async fn time_and_claims_are_checked_after_the_signature() {
 /// rights.
 #[tokio::test]
 async fn null_and_repeated_claims_refuse_the_token() {
-    let world = World::new().await;
+    let test = TestAuth::new().await;
     for extra in
         [r#""agents":null"#, r#""scopes":null"#, r#""roles":null"#, r#""sub":"bob""#, r#""aud":null"#]
     {
@@ -136,7 +136,7 @@ async fn null_and_repeated_claims_refuse_the_token() {
         let payload = format!(r#"{{"sub":"ann","org_id":"acme","exp":{exp},{extra}}}"#);
         let header = BASE64.encode(r#"{"alg":"HS256"}"#);
         let text = sign(format!("{header}.{}", BASE64.encode(payload)), SECRET);
-        assert_eq!(world.refusal(&text), CredentialError::Claims, "{extra}");
+        assert_eq!(test.refusal(&text), CredentialError::Claims, "{extra}");
     }
 }
 
@@ -147,7 +147,7 @@ async fn issuer_and_audience_can_be_pinned() {
         audience: Some("agents".into()),
         ..hs256("k1", SECRET)
     };
-    let world = World::with(AuthSettings { jwt_keys: vec![key], ..AuthSettings::default() }).await;
+    let test = TestAuth::with(AuthSettings { jwt_keys: vec![key], ..AuthSettings::default() }).await;
     for (iss, aud, expected) in [
         (json!("https://id.example"), json!("agents"), None),
         (json!("https://id.example"), json!(["x", "agents"]), None),
@@ -160,18 +160,18 @@ async fn issuer_and_audience_can_be_pinned() {
         (json!(["https://id.example"]), json!("agents"), Some(CredentialError::Claims)),
         (Value::Null, json!("agents"), Some(CredentialError::Issuer)),
     ] {
-        let got = world.bearer(&token(json!({"iss": iss, "aud": aud}))).err();
+        let got = test.bearer(&token(json!({"iss": iss, "aud": aud}))).err();
         assert_eq!(got, expected.map(AuthError::Unauthorized), "{iss} {aud}");
     }
 }
 
 /// A token without an end is valid for 30 days from its `iat`, however often it is presented.
 #[tokio::test]
-async fn the_life_of_a_foreign_token_is_capped() {
-    let world = World::new().await;
+async fn the_lifetime_of_a_foreign_token_is_limited() {
+    let test = TestAuth::new().await;
     let cap_s = AuthSettings::default().max_token_ms / 1_000;
     let year_9999 = 253_402_300_799_u64;
-    let until = |with| world.bearer(&token(with)).map(|principal| principal.expires_at_ms);
+    let until = |with| test.bearer(&token(with)).map(|principal| principal.expires_at_ms);
     let lifetime = || Err(AuthError::Unauthorized(CredentialError::Lifetime));
     for (claims, expected) in [
         (json!({"exp": year_9999, "iat": T0_S}), Ok(Some(T0 + cap_s * 1_000))),
@@ -186,67 +186,67 @@ async fn the_life_of_a_foreign_token_is_capped() {
         assert_eq!(until(claims.clone()), expected, "{claims}");
     }
     let for_ever = token(json!({"exp": year_9999, "iat": T0_S}));
-    let early = world.bearer(&for_ever).expect("new");
-    world.clock.advance(cap_s * 1_000 - 1);
-    let late = world.bearer(&for_ever).expect("not expired yet");
+    let early = test.bearer(&for_ever).expect("new");
+    test.clock.advance(cap_s * 1_000 - 1);
+    let late = test.bearer(&for_ever).expect("not expired yet");
     assert_eq!(late.expires_at_ms, early.expires_at_ms, "presenting it again does not renew it");
-    world.clock.advance(1);
-    assert_eq!(world.refusal(&for_ever), CredentialError::Lifetime);
-    assert_eq!(world.auth.still_valid(&late), Err(CredentialEnded::Expired));
+    test.clock.advance(1);
+    assert_eq!(test.refusal(&for_ever), CredentialError::Lifetime);
+    assert_eq!(test.auth.still_valid(&late), Err(CredentialEnded::Expired));
 }
 
 /// The daemon's own tokens are not capped here (`POST /tokens` has its own limit) and stay valid after the
 /// clock is set back.
 #[tokio::test]
-async fn own_tokens_know_neither_cap_nor_a_clock_set_back() {
-    let world = World::new().await;
+async fn own_tokens_have_no_lifetime_limit_and_survive_a_clock_set_back() {
+    let test = TestAuth::new().await;
     let header = json!({"alg": "HS256", "kid": OwnKey::from_bytes(&OWN).kid.as_ref()});
     let own = |with| sign(unsigned(&header, &claims(with)), &OWN);
     let year = T0_S + 366 * 24 * 3_600;
-    let principal = world.bearer(&own(json!({"iat": T0_S, "exp": year}))).expect("own");
+    let principal = test.bearer(&own(json!({"iat": T0_S, "exp": year}))).expect("own");
     assert_eq!(principal.expires_at_ms, Some(year * 1_000));
-    assert!(world.bearer(&own(json!({"iat": T0_S + 600, "exp": year}))).is_ok());
-    assert_eq!(world.refusal(&own(json!({"iat": T0_S, "exp": T0_S}))), CredentialError::Expired);
+    assert!(test.bearer(&own(json!({"iat": T0_S + 600, "exp": year}))).is_ok());
+    assert_eq!(test.refusal(&own(json!({"iat": T0_S, "exp": T0_S}))), CredentialError::Expired);
 }
 
 /// Replacing a key under the same `kid` ends everything it authenticated: sessions, and tickets of both
 /// kinds.
 #[tokio::test]
-async fn a_replaced_key_ends_what_it_opened() {
+async fn replacing_a_key_ends_the_sessions_of_the_old_one() {
     let next = hs256("k1", b"the next secret of thirty-two bytes!");
     let renamed = hs256("k2", SECRET);
     let pinned = JwtKeySettings { issuer: Some("https://id.example".into()), ..hs256("k1", SECRET) };
     let elsewhere = JwtKeySettings { organizations: vec!["globex".into()], ..hs256("k1", SECRET) };
     for replacement in [vec![next], vec![renamed], vec![pinned], vec![elsewhere], vec![]] {
-        let world = World::new().await;
-        let ann = world.bearer(&token(json!({}))).expect("by k1");
-        let own = world.bearer(world.acme.api_key.expose()).expect("a key");
+        let test = TestAuth::new().await;
+        let ann = test.bearer(&token(json!({}))).expect("by k1");
+        let own = test.bearer(test.acme.api_key.expose()).expect("a key");
         let ticket = |reconnect| {
-            let made = world.ticket(&ann, None, reconnect).expect("a ticket");
+            let made = test.ticket(&ann, None, reconnect).expect("a ticket");
             format!("ticket={}", made.ticket.expose())
         };
         let tickets = [ticket(true), ticket(false)];
-        world.auth.reload_keys(&[hs256("k0", SECRET), hs256("k1", SECRET)]).expect("valid");
-        assert!(world.auth.still_valid(&ann).is_ok(), "the same key, with another one added");
-        assert!(enter(&world.auth, &[], &tickets[0], CredentialUse::Stream).is_ok());
+        test.auth.reload_keys(&[hs256("k0", SECRET), hs256("k1", SECRET)]).expect("valid");
+        assert!(test.auth.still_valid(&ann).is_ok(), "the same key, with another one added");
+        assert!(enter(&test.auth, &[], &tickets[0], CredentialUse::Stream).is_ok());
 
-        world.auth.reload_keys(&replacement).expect("valid");
-        assert_eq!(world.auth.still_valid(&ann), Err(CredentialEnded::Revoked), "{replacement:?}");
+        test.auth.reload_keys(&replacement).expect("valid");
+        assert_eq!(test.auth.still_valid(&ann), Err(CredentialEnded::Revoked), "{replacement:?}");
         for query in &tickets {
-            let refused = enter(&world.auth, &[], query, CredentialUse::Stream).expect_err(query);
+            let refused = enter(&test.auth, &[], query, CredentialUse::Stream).expect_err(query);
             assert_eq!(refused, AuthError::Unauthorized(CredentialError::Revoked));
         }
-        assert!(world.auth.still_valid(&own).is_ok(), "API keys are not affected");
+        assert!(test.auth.still_valid(&own).is_ok(), "API keys are not affected");
         // After a restart with the same keys the reconnect ticket is read again, and refused again.
         let settings = AuthSettings { jwt_keys: replacement, ..AuthSettings::default() };
-        assert!(enter(&world.restarted(&settings), &[], &tickets[0], CredentialUse::Stream).is_err());
+        assert!(enter(&test.restarted(&settings), &[], &tickets[0], CredentialUse::Stream).is_err());
     }
 }
 
 /// What a header may try: an unknown algorithm, extensions, keys of its own.
 #[tokio::test]
-async fn a_header_chooses_no_key_of_its_own() {
-    let world = World::with(AuthSettings {
+async fn a_key_in_the_token_header_is_ignored() {
+    let test = TestAuth::with(AuthSettings {
         jwt_keys: vec![hs256("k1", SECRET)],
         failures_per_minute: 0,
         ..AuthSettings::default()
@@ -270,33 +270,33 @@ async fn a_header_chooses_no_key_of_its_own() {
         (json!({"alg": "HS256", "kid": "k1", "jwk": jwk, "jku": "https://evil.example", "x5u": "x"}), None),
     ] {
         let text = sign(unsigned(&header, &claims(json!({}))), SECRET);
-        assert_eq!(world.bearer(&text).err(), expected.map(AuthError::Unauthorized), "{header}");
+        assert_eq!(test.bearer(&text).err(), expected.map(AuthError::Unauthorized), "{header}");
     }
     for header in [r#"{"alg":"HS256","kid":"k1","kid":"k2"}"#, r#"{"alg":"none","alg":"HS256"}"#] {
         let payload = BASE64.encode(claims(json!({})).to_string());
         let text = sign(format!("{}.{payload}", BASE64.encode(header)), SECRET);
-        assert_eq!(world.refusal(&text), CredentialError::Malformed, "{header}");
+        assert_eq!(test.refusal(&text), CredentialError::Malformed, "{header}");
     }
 }
 
 #[tokio::test]
-async fn a_key_speaks_only_for_the_organizations_it_names() {
+async fn a_key_is_valid_only_for_its_configured_organizations() {
     let mut ghost = hs256("k1", SECRET);
     ghost.organizations.push("ghost".into());
-    let world = World::with(AuthSettings { jwt_keys: vec![ghost], ..AuthSettings::default() }).await;
+    let test = TestAuth::with(AuthSettings { jwt_keys: vec![ghost], ..AuthSettings::default() }).await;
     // `globex` exists and `ghost` does not. The peer cannot see the difference, because every 401 is the
     // same.
-    assert_eq!(world.refusal(&token(json!({"org_id": "globex"}))), CredentialError::Organization);
-    assert_eq!(world.refusal(&token(json!({"org_id": "ghost"}))), CredentialError::Organization);
-    assert_eq!(world.refusal(&token(json!({"org_id": "ACME"}))), CredentialError::Organization);
+    assert_eq!(test.refusal(&token(json!({"org_id": "globex"}))), CredentialError::Organization);
+    assert_eq!(test.refusal(&token(json!({"org_id": "ghost"}))), CredentialError::Organization);
+    assert_eq!(test.refusal(&token(json!({"org_id": "ACME"}))), CredentialError::Organization);
 }
 
 /// Rotation: the new key is added, signs and becomes the default; the old key is removed, and its tokens end.
 #[tokio::test]
 async fn keys_rotate_by_kid() {
-    let world = World::new().await;
+    let test = TestAuth::new().await;
     let other = b"the next secret of thirty-two bytes!";
-    let old = world.bearer(&token(json!({}))).expect("by k1");
+    let old = test.bearer(&token(json!({}))).expect("by k1");
     let by_k2 = |kid: Value| {
         let mut header = json!({"alg": "HS256"});
         if !kid.is_null() {
@@ -304,51 +304,51 @@ async fn keys_rotate_by_kid() {
         }
         sign(unsigned(&header, &claims(json!({}))), other)
     };
-    assert_eq!(world.refusal(&by_k2(json!("k2"))), CredentialError::UnknownKey);
+    assert_eq!(test.refusal(&by_k2(json!("k2"))), CredentialError::UnknownKey);
 
     let calls = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&calls);
-    world.auth.on_change(move |change| {
+    test.auth.on_change(move |change| {
         assert_eq!((change, change.tenant()), (&AuthChange::KeysReloaded, None));
         count.fetch_add(1, Ordering::Relaxed);
     });
     let k2 = JwtKeySettings { default: true, ..hs256("k2", other) };
-    world.auth.reload_keys(&[hs256("k1", SECRET), k2.clone()]).expect("both");
+    test.auth.reload_keys(&[hs256("k1", SECRET), k2.clone()]).expect("both");
     for kid in [json!("k2"), Value::Null] {
-        assert!(world.bearer(&by_k2(kid)).is_ok());
+        assert!(test.bearer(&by_k2(kid)).is_ok());
     }
-    assert!(world.bearer(&token(json!({}))).is_ok());
-    assert!(world.auth.still_valid(&old).is_ok());
+    assert!(test.bearer(&token(json!({}))).is_ok());
+    assert!(test.auth.still_valid(&old).is_ok());
 
-    world.auth.reload_keys(&[k2]).expect("the new one");
-    assert_eq!(world.refusal(&token(json!({}))), CredentialError::UnknownKey);
-    assert_eq!(world.auth.still_valid(&old), Err(CredentialEnded::Revoked));
+    test.auth.reload_keys(&[k2]).expect("the new one");
+    assert_eq!(test.refusal(&token(json!({}))), CredentialError::UnknownKey);
+    assert_eq!(test.auth.still_valid(&old), Err(CredentialEnded::Revoked));
     assert_eq!(calls.load(Ordering::Relaxed), 2);
 
-    let bad = world.auth.reload_keys(&[hs256("k3", b"short")]).expect_err("too short");
+    let bad = test.auth.reload_keys(&[hs256("k3", b"short")]).expect_err("too short");
     assert_eq!(bad.to_string(), "auth.jwt_keys[0]: an HS256 secret has at least 32 bytes (RFC 7518, 3.2)");
-    assert!(world.bearer(&by_k2(json!("k2"))).is_ok(), "the keys stay as they were");
+    assert!(test.bearer(&by_k2(json!("k2"))).is_ok(), "the keys stay as they were");
 }
 
 /// With two keys and no default, a token without `kid` is refused: keys are never tried in turn.
 #[tokio::test]
 async fn without_a_default_a_token_needs_a_kid() {
     let keys = vec![hs256("k1", SECRET), hs256("k2", SECRET)];
-    let world = World::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
+    let test = TestAuth::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
     let nameless = sign(unsigned(&json!({"alg": "HS256"}), &claims(json!({}))), SECRET);
-    assert_eq!(world.refusal(&nameless), CredentialError::UnknownKey);
-    assert!(world.bearer(&token(json!({}))).is_ok());
+    assert_eq!(test.refusal(&nameless), CredentialError::UnknownKey);
+    assert!(test.bearer(&token(json!({}))).is_ok());
 }
 
 #[tokio::test]
 async fn without_configured_keys_the_own_key_is_the_only_one() {
-    let world = World::with(AuthSettings::default()).await;
+    let test = TestAuth::with(AuthSettings::default()).await;
     let nameless = |with| sign(unsigned(&json!({"alg": "HS256"}), &claims(with)), &OWN);
-    assert!(world.bearer(&nameless(json!({"iat": T0_S, "org_id": "globex"}))).is_ok());
-    assert_eq!(world.refusal(&nameless(json!({}))), CredentialError::Organization, "own tokens have iat");
+    assert!(test.bearer(&nameless(json!({"iat": T0_S, "org_id": "globex"}))).is_ok());
+    assert_eq!(test.refusal(&nameless(json!({}))), CredentialError::Organization, "own tokens have iat");
     // Once other keys are configured, the token must name the key.
-    world.auth.reload_keys(&[hs256("k1", SECRET)]).expect("valid");
-    assert_eq!(world.refusal(&nameless(json!({"iat": T0_S}))), CredentialError::NotGenuine);
+    test.auth.reload_keys(&[hs256("k1", SECRET)]).expect("valid");
+    assert_eq!(test.refusal(&nameless(json!({"iat": T0_S}))), CredentialError::NotGenuine);
 }
 
 struct Signer(&'static str, Algorithm);
@@ -392,25 +392,25 @@ impl Signer {
 #[tokio::test]
 async fn public_keys_from_pem_verify_their_own_algorithm_only() {
     let keys = SIGNERS.iter().map(|signer| signer.settings(signer.1)).collect();
-    let world = World::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
+    let test = TestAuth::with(AuthSettings { jwt_keys: keys, ..AuthSettings::default() }).await;
     for signer in &SIGNERS {
         let text = signer.sign(signer.0);
-        assert!(world.bearer(&text).is_ok(), "{}", signer.0);
+        assert!(test.bearer(&text).is_ok(), "{}", signer.0);
         let (message, signature) = text.rsplit_once('.').expect("three parts");
         let mut bytes = BASE64.decode(signature).expect("base64url");
         *bytes.last_mut().expect("a signature") ^= 1;
         let tampered = format!("{message}.{}", BASE64.encode(&bytes));
-        assert_eq!(world.refusal(&tampered), CredentialError::NotGenuine, "{}", signer.0);
+        assert_eq!(test.refusal(&tampered), CredentialError::NotGenuine, "{}", signer.0);
         for other in &SIGNERS {
             if other.0 != signer.0 {
-                assert_eq!(world.refusal(&signer.sign(other.0)), CredentialError::Algorithm);
+                assert_eq!(test.refusal(&signer.sign(other.0)), CredentialError::Algorithm);
             }
         }
         // The classic attack: the public key, which everyone has, used as an HMAC secret.
         let pem = std::fs::read(fixture(&format!("{}.public.pem", signer.0))).expect("a fixture");
         let header = json!({"alg": "HS256", "kid": signer.0});
         let confused = sign(unsigned(&header, &claims(json!({}))), &pem);
-        assert_eq!(world.refusal(&confused), CredentialError::Algorithm);
+        assert_eq!(test.refusal(&confused), CredentialError::Algorithm);
     }
 }
 
@@ -420,7 +420,7 @@ fn unusable_key_files_are_refused_by_name() {
         source: KeySource::PublicKeyFile(fixture(name), algorithm),
         ..hs256("k", &[])
     };
-    let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+    let (memory, clock) = (Arc::new(MemoryRecords::default()), Arc::new(ManualClock::at(T0)));
     let auth = open(&AuthSettings::default(), &memory, &clock);
     for (key, expected) in [
         (settings("rsa.public.pem", Algorithm::Es256), "is not a key for ES256"),
@@ -438,21 +438,21 @@ fn unusable_key_files_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_jwks_file_brings_keys_with_their_kids() {
+async fn a_jwks_file_provides_keys_with_their_kids() {
     let jwk = |name: &str| {
         let pem = std::fs::read(fixture(&format!("{name}.public.pem"))).expect("a fixture");
         match crate::auth::tokens::key_file::from_pem(&pem).expect("a key") {
-            crate::auth::tokens::keys::Material::Rsa(n, e) => {
+            crate::auth::tokens::keys::KeyMaterial::Rsa(n, e) => {
                 json!({"kty": "RSA", "kid": name, "use": "sig", "n": BASE64.encode(n), "e": BASE64.encode(e)})
             }
-            crate::auth::tokens::keys::Material::P256(point) => {
+            crate::auth::tokens::keys::KeyMaterial::P256(point) => {
                 let (x, y) = point[1..].split_at(32);
                 json!({"kty": "EC", "crv": "P-256", "kid": name, "alg": "ES256", "x": BASE64.encode(x), "y": BASE64.encode(y)})
             }
-            crate::auth::tokens::keys::Material::Ed25519(x) => {
+            crate::auth::tokens::keys::KeyMaterial::Ed25519(x) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "kid": name, "x": BASE64.encode(x)})
             }
-            crate::auth::tokens::keys::Material::Hmac(_) => unreachable!("no secret in PEM"),
+            crate::auth::tokens::keys::KeyMaterial::Hmac(_) => unreachable!("no secret in PEM"),
         }
     };
     let set = json!({"keys": [jwk("rsa"), jwk("p256"), jwk("ed25519"),
@@ -465,19 +465,20 @@ async fn a_jwks_file_brings_keys_with_their_kids() {
         source: KeySource::JwksFile(path.clone(), only),
         ..hs256("", &[])
     };
-    let world = World::with(AuthSettings { jwt_keys: vec![settings(None)], ..AuthSettings::default() }).await;
+    let test =
+        TestAuth::with(AuthSettings { jwt_keys: vec![settings(None)], ..AuthSettings::default() }).await;
     for signer in &SIGNERS {
-        assert!(world.bearer(&signer.sign(signer.0)).is_ok(), "{}", signer.0);
+        assert!(test.bearer(&signer.sign(signer.0)).is_ok(), "{}", signer.0);
     }
-    assert!(world.bearer(&token(json!({}))).is_ok());
-    world.auth.reload_keys(&[settings(Some(Algorithm::Es256))]).expect("one key is left");
-    assert!(world.bearer(&SIGNERS[1].sign("p256")).is_ok());
-    assert_eq!(world.refusal(&SIGNERS[0].sign("rsa")), CredentialError::UnknownKey);
+    assert!(test.bearer(&token(json!({}))).is_ok());
+    test.auth.reload_keys(&[settings(Some(Algorithm::Es256))]).expect("one key is left");
+    assert!(test.bearer(&SIGNERS[1].sign("p256")).is_ok());
+    assert_eq!(test.refusal(&SIGNERS[0].sign("rsa")), CredentialError::UnknownKey);
 }
 
 /// RFC 7515 A.1 and A.3, RFC 8037 A.4: signatures that this code did not make.
 #[test]
-fn the_standards_own_signatures_verify() {
+fn the_example_signatures_of_the_standards_verify() {
     let joe =
         "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
     for (key, message, signature) in [

@@ -31,7 +31,7 @@ pub(super) const SECRET: &[u8] = b"a secret of at least thirty-two bytes";
 
 /// Records in memory that can be made to fail or to wait.
 #[derive(Default)]
-pub(super) struct Memory {
+pub(super) struct MemoryRecords {
     pub(super) rows: Mutex<Snapshot>,
     pub(super) failing: AtomicBool,
     pub(super) commits: AtomicUsize,
@@ -39,7 +39,7 @@ pub(super) struct Memory {
     pub(super) gate: tokio::sync::Mutex<()>,
 }
 
-impl Records for Memory {
+impl Records for MemoryRecords {
     fn load(&self) -> Result<Snapshot, RecordsError> {
         Ok(self.rows.lock().clone())
     }
@@ -65,7 +65,7 @@ fn keep(rows: &mut Snapshot, write: RecordChange) {
             rows.organizations.retain(|old| old.tenant != row.tenant);
             rows.organizations.push(row);
         }
-        RecordChange::DeleteOrganization(OrganizationRow { tenant, .. }) => {
+        RecordChange::DeleteOrganization(Organization { tenant, .. }) => {
             rows.organizations.retain(|row| row.tenant != tenant);
             rows.keys.retain(|row| row.tenant != tenant);
             rows.revocations.retain(|row| row.0 != tenant);
@@ -95,10 +95,10 @@ fn keep(rows: &mut Snapshot, write: RecordChange) {
 
 /// The credentials of a daemon: organizations `acme` and `globex`, and one configured HS256 key `k1` for
 /// `acme`.
-pub(super) struct World {
+pub(super) struct TestAuth {
     pub(super) auth: Auth,
     pub(super) clock: Arc<ManualClock>,
-    pub(super) memory: Arc<Memory>,
+    pub(super) memory: Arc<MemoryRecords>,
     /// Keys with `*` of the two organizations.
     pub(super) acme: IssuedKey,
     pub(super) globex: IssuedKey,
@@ -106,20 +106,20 @@ pub(super) struct World {
 
 pub(super) const OWN: [u8; 32] = [42; 32];
 
-impl World {
-    pub(super) async fn new() -> World {
-        World::with(AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() }).await
+impl TestAuth {
+    pub(super) async fn new() -> TestAuth {
+        TestAuth::with(AuthSettings { jwt_keys: vec![hs256("k1", SECRET)], ..AuthSettings::default() }).await
     }
 
-    pub(super) async fn with(settings: AuthSettings) -> World {
-        let (memory, clock) = (Arc::new(Memory::default()), Arc::new(ManualClock::at(T0)));
+    pub(super) async fn with(settings: AuthSettings) -> TestAuth {
+        let (memory, clock) = (Arc::new(MemoryRecords::default()), Arc::new(ManualClock::at(T0)));
         let auth = open(&settings, &memory, &clock);
         let operator = Principal::local_operator().authorize().expect("the operator");
         let make = |id: &str| NewOrganization { id: Some(id.into()), first_key: true, ..Default::default() };
         let acme = auth.create_organization(&operator, make("acme")).await.expect("acme");
         let globex = auth.create_organization(&operator, make("globex")).await.expect("globex");
         let key = |made: CreatedOrganization| made.key.expect("its first key");
-        World { auth, clock, memory, acme: key(acme), globex: key(globex) }
+        TestAuth { auth, clock, memory, acme: key(acme), globex: key(globex) }
     }
 
     /// A daemon that was restarted on the same data.
@@ -153,7 +153,7 @@ impl World {
     }
 }
 
-pub(super) fn open(settings: &AuthSettings, memory: &Arc<Memory>, clock: &Arc<ManualClock>) -> Auth {
+pub(super) fn open(settings: &AuthSettings, memory: &Arc<MemoryRecords>, clock: &Arc<ManualClock>) -> Auth {
     let records = Arc::clone(memory) as Arc<dyn Records>;
     let clock = Arc::clone(clock) as Arc<dyn Clock>;
     Auth::new(settings, OwnKey::from_bytes(&OWN), records, clock).expect("valid settings")

@@ -5,14 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::auth::request::presented;
-use crate::auth::tokens::keys::{AllowedOrganizations, KeySet, Material, VerifyingKey};
+use crate::auth::tokens::keys::{AllowedOrganizations, KeyMaterial, KeySet, VerifyingKey};
 use crate::auth::tokens::{jwt, key_file};
 
 fn keys() -> KeySet {
     let key = VerifyingKey {
         kid: "k1".into(),
-        material: Material::secret(SECRET).expect("long enough"),
-        speaks_for: AllowedOrganizations::All,
+        material: KeyMaterial::secret(SECRET).expect("long enough"),
+        organizations: AllowedOrganizations::All,
         issuer: None,
         audience: None,
         max_token_ms: None,
@@ -33,7 +33,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn any_text_is_refused_quietly(text in "\\PC{0,200}", dots in "[A-Za-z0-9_-]{0,40}(\\.[A-Za-z0-9_-]{0,40}){0,4}") {
+    fn any_text_is_refused_without_panic(text in "\\PC{0,200}", dots in "[A-Za-z0-9_-]{0,40}(\\.[A-Za-z0-9_-]{0,40}){0,4}") {
         prop_assert!(jwt::verify(&text, &keys(), T0).is_err());
         prop_assert!(jwt::verify(&dots, &keys(), T0).is_err());
     }
@@ -41,7 +41,7 @@ proptest! {
     /// Even the holder of the key cannot make the reader panic, or make it accept a token without the
     /// required claims.
     #[test]
-    fn signed_nonsense_is_refused(
+    fn signed_tokens_with_invalid_claims_are_refused(
         header in json_value(), payload in json_value(), name in "sub|org_id|exp|nbf|iat|aud|roles|scopes|agents|types|jti",
         value in json_value(),
     ) {
@@ -58,7 +58,7 @@ proptest! {
 
     /// Every bit of a token matters, including the unused bits of the last character.
     #[test]
-    fn a_changed_character_is_a_wrong_token(at in any::<prop::sample::Index>(), by in "[A-Za-z0-9_.-]") {
+    fn a_token_with_a_changed_character_is_refused(at in any::<prop::sample::Index>(), by in "[A-Za-z0-9_.-]") {
         let good = token(json!({}));
         prop_assert!(jwt::verify(&good, &keys(), T0).is_ok());
         let at = at.index(good.len());
@@ -78,7 +78,7 @@ proptest! {
 
     /// The logged form of a query never contains a value that would be read as a credential.
     #[test]
-    fn what_is_presented_is_redacted(
+    fn a_credential_in_the_query_is_redacted(
         before in "[a-z=&%0-9]{0,20}", escaped in any::<bool>(), secret in "[A-Z]{24}", after in "[a-z=&%0-9]{0,20}",
     ) {
         let name = if escaped { "t%6Fken" } else { "ticket" };
@@ -87,7 +87,7 @@ proptest! {
     }
 
     #[test]
-    fn origins_of_any_text_are_judged_without_panic(origin in "\\PC{0,40}", host in "\\PC{0,40}") {
+    fn any_origin_text_is_checked_without_panic(origin in "\\PC{0,40}", host in "\\PC{0,40}") {
         let policy = OriginPolicy::new(&[]).expect("empty");
         let allowed = policy.allows(&origin, Some(&host));
         prop_assert!(!allowed || origin.contains("://"));

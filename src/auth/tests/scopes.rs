@@ -5,9 +5,9 @@ use super::*;
 /// Tokens from before `write` was a scope are recognized by a missing claim. Only the daemon's own tokens are
 /// read this way.
 #[tokio::test]
-async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
-    let world = World::new().await;
-    let own = &world.auth.own_key;
+async fn own_tokens_minted_before_the_write_scope_keep_a_users_rights() {
+    let test = TestAuth::new().await;
+    let own = &test.auth.own_key;
     let minted = |scopes: Option<Vec<&'static str>>, roles: &[&str], scopes_version| {
         let narrowing = crate::filter::Narrowing::default();
         let roles: Vec<String> = roles.iter().map(ToString::to_string).collect();
@@ -23,7 +23,7 @@ async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
             narrowing: &narrowing,
         };
         let text = crate::auth::tokens::jwt::sign(&claims, &own.kid, &own.jwt).expect("JSON");
-        world.bearer(&text).expect("genuine").scopes.names().join(" ")
+        test.bearer(&text).expect("genuine").scopes.names().join(" ")
     };
     let star = vec!["publish", "publish:org", "subscribe", "read:all", "manage"];
     let all = ScopeSet::ORGANIZATION.names().join(" ");
@@ -34,6 +34,6 @@ async fn own_tokens_of_before_write_was_a_scope_keep_what_a_user_could_do() {
     assert_eq!(minted(Some(vec!["publish"]), &[], Some(1)), "publish");
     assert_eq!(minted(None, &["user"], None), "subscribe publish write");
     assert_eq!(minted(None, &["admin"], None), all);
-    let foreign = world.bearer(&token(json!({"scopes": ["publish"]}))).expect("genuine");
+    let foreign = test.bearer(&token(json!({"scopes": ["publish"]}))).expect("genuine");
     assert_eq!(foreign.scopes, Scope::Publish.into(), "scopes of another issuer's token are unchanged");
 }

@@ -35,9 +35,9 @@ const PREFIX: &str = "nwt1_";
 
 /// The handle for using up a one-shot ticket.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::auth) struct SpendHandle(Digest);
+pub(in crate::auth) struct SpendHandle(TicketDigest);
 
-type Digest = [u8; 32];
+type TicketDigest = [u8; 32];
 
 /// The unused one-shot tickets. They are found by digest, so the time of a lookup reveals nothing about a
 /// ticket.
@@ -46,7 +46,7 @@ pub(in crate::auth) struct OneShotTickets(Mutex<UnspentTickets>);
 
 #[derive(Debug, Default)]
 struct UnspentTickets {
-    tickets: HashMap<Digest, OneShotTicket>,
+    tickets: HashMap<TicketDigest, OneShotTicket>,
     by_tenant: HashMap<TenantId, TenantTickets>,
     /// When expired tickets of all organizations were last dropped, in Unix milliseconds.
     swept_ms: u64,
@@ -63,7 +63,7 @@ struct OneShotTicket {
 struct TenantTickets {
     count: usize,
     /// Tickets of each user or API key, oldest first. No queue is empty.
-    by_subject: HashMap<Box<str>, VecDeque<Digest>>,
+    by_subject: HashMap<Box<str>, VecDeque<TicketDigest>>,
     /// When the organization's expired tickets were last dropped because it was full, in Unix milliseconds.
     swept_ms: u64,
 }
@@ -103,7 +103,7 @@ impl OneShotTickets {
 }
 
 impl UnspentTickets {
-    fn remove(&mut self, digest: &Digest) -> bool {
+    fn remove(&mut self, digest: &TicketDigest) -> bool {
         let Some(OneShotTicket { principal, .. }) = self.tickets.remove(digest) else { return false };
         let Some(of_tenant) = self.by_tenant.get_mut(&principal.tenant) else { return true };
         of_tenant.count -= 1;
@@ -170,14 +170,14 @@ impl UnspentTickets {
             ticket.until_ms <= now_ms && of.is_none_or(|tenant| tenant == ticket.principal.tenant)
         };
         let expired = self.tickets.iter().filter(|(_, ticket)| over(ticket)).map(|(digest, _)| *digest);
-        let expired: Vec<Digest> = expired.collect();
+        let expired: Vec<TicketDigest> = expired.collect();
         for digest in &expired {
             self.remove(digest);
         }
     }
 }
 
-fn digest_of(text: &str) -> Digest {
+fn digest_of(text: &str) -> TicketDigest {
     let mut out = [0; 32];
     out.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
     out

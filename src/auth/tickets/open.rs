@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::one_shot::{OneShotTickets, SpendHandle};
-use super::reconnect;
-use super::reconnect::TicketSealer;
+use super::reconnect::{self, TicketSealer};
 use crate::auth::rights::principal::Principal;
 
 /// A ticket that was read but not yet accepted.

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::key_file;
-use super::key_file::FILE_BYTES;
-use super::keys::{Algorithm, AllowedOrganizations, KeySet, Material, VerifyingKey};
+use super::key_file::{self, FILE_BYTES, SetKey};
+use super::keys::{Algorithm, AllowedOrganizations, KeyMaterial, KeySet, VerifyingKey};
 use super::own_key::OwnKey;
 use crate::auth::error::AuthConfigError;
 use crate::config::{self, JwtAlgorithm, JwtKeyMaterial};
@@ -101,11 +100,11 @@ pub(in crate::auth) fn key_set(
         }
         let materials = materials(entry, refuse)?;
         let sole = materials.len() == 1;
-        for (kid, material) in materials {
+        for SetKey { kid, material } in materials {
             let key = VerifyingKey {
                 kid: kid.or_else(|| sole.then(|| entry.kid.clone()).flatten()).unwrap_or_default().into(),
                 material,
-                speaks_for: AllowedOrganizations::Named(
+                organizations: AllowedOrganizations::Named(
                     entry.organizations.iter().map(|id| id.as_str().into()).collect(),
                 ),
                 issuer: entry.issuer.as_deref().map(Into::into),
@@ -118,24 +117,24 @@ pub(in crate::auth) fn key_set(
     KeySet::new(own.verifying(), keys).map_err(AuthConfigError::Keys)
 }
 
-type Named = (Option<String>, Material);
-
 fn materials(
     entry: &JwtKeySettings,
     refuse: impl Fn(String) -> AuthConfigError,
-) -> Result<Vec<Named>, AuthConfigError> {
+) -> Result<Vec<SetKey>, AuthConfigError> {
     match &entry.source {
-        KeySource::Secret(bytes) => Ok(vec![(entry.kid.clone(), Material::secret(bytes).map_err(refuse)?)]),
+        KeySource::Secret(bytes) => {
+            let material = KeyMaterial::secret(bytes).map_err(refuse)?;
+            Ok(vec![SetKey { kid: entry.kid.clone(), material }])
+        }
         KeySource::PublicKeyFile(path, algorithm) => {
             let material = key_file::from_pem(&read(path)?).map_err(|reason| bad_file(path, reason))?;
             match material.algorithm() == *algorithm {
-                true => Ok(vec![(entry.kid.clone(), material)]),
+                true => Ok(vec![SetKey { kid: entry.kid.clone(), material }]),
                 false => Err(bad_file(path, format!("is not a key for {}", algorithm.name()))),
             }
         }
         KeySource::JwksFile(path, only) => {
-            let keys = key_file::from_jwks(&read(path)?, *only).map_err(|reason| bad_file(path, reason))?;
-            Ok(keys.into_iter().map(|key| (key.kid, key.material)).collect())
+            key_file::from_jwks(&read(path)?, *only).map_err(|reason| bad_file(path, reason))
         }
     }
 }

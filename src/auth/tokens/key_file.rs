@@ -13,7 +13,7 @@ use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
 use serde::Deserialize;
 
-use super::keys::{Algorithm, Material};
+use super::keys::{Algorithm, KeyMaterial};
 
 /// Maximum size of a key file, in bytes.
 pub(in crate::auth) const FILE_BYTES: u64 = 1 << 20;
@@ -30,7 +30,7 @@ const BIT_STRING: u8 = 0x03;
 const OBJECT_ID: u8 = 0x06;
 
 /// Reads the first `PUBLIC KEY` section of a PEM file.
-pub(in crate::auth) fn from_pem(pem: &[u8]) -> Result<Material, String> {
+pub(in crate::auth) fn from_pem(pem: &[u8]) -> Result<KeyMaterial, String> {
     let info = SubjectPublicKeyInfoDer::from_pem_slice(pem)
         .map_err(|_| "holds no PEM section PUBLIC KEY".to_owned())?;
     from_spki(&info).ok_or_else(|| "holds no RSA, P-256 or Ed25519 public key".to_owned())
@@ -40,7 +40,7 @@ pub(in crate::auth) fn from_pem(pem: &[u8]) -> Result<Material, String> {
 #[derive(Debug)]
 pub(in crate::auth) struct SetKey {
     pub(in crate::auth) kid: Option<String>,
-    pub(in crate::auth) material: Material,
+    pub(in crate::auth) material: KeyMaterial,
 }
 
 /// Returns the keys of a set that can verify JWTs; with `only`, those of that algorithm.
@@ -109,7 +109,7 @@ impl Jwk {
         (for_signatures && self.alg.as_deref().is_none_or(named)).then_some(algorithm)
     }
 
-    fn material(&self) -> Result<Material, String> {
+    fn material(&self) -> Result<KeyMaterial, String> {
         let field = |name: &str, value: &Option<String>| {
             let value = value.as_deref().ok_or_else(|| format!("{name} is missing"))?;
             BASE64.decode(value.trim_end_matches('=')).map_err(|_| format!("{name} is not base64url"))
@@ -119,13 +119,13 @@ impl Jwk {
             bytes => Err(format!("{name} has {} bytes instead of 32", bytes.len())),
         };
         match self.kty.as_str() {
-            "oct" => Material::secret(&zeroize::Zeroizing::new(field("k", &self.k)?)),
+            "oct" => KeyMaterial::secret(&zeroize::Zeroizing::new(field("k", &self.k)?)),
             "RSA" => rsa(&field("n", &self.n)?, &field("e", &self.e)?).ok_or_else(rsa_size),
             "EC" => {
                 let point = [vec![4], sized("x", &self.x)?, sized("y", &self.y)?].concat();
-                Ok(Material::P256(point.into()))
+                Ok(KeyMaterial::P256(point.into()))
             }
-            _ => Ok(Material::Ed25519(sized("x", &self.x)?.into())),
+            _ => Ok(KeyMaterial::Ed25519(sized("x", &self.x)?.into())),
         }
     }
 }
@@ -136,18 +136,18 @@ fn rsa_size() -> String {
 
 /// ring needs numbers without leading zeros and refuses keys outside 2048–8192 bits at every token. They are
 /// checked here once instead.
-fn rsa(n: &[u8], e: &[u8]) -> Option<Material> {
+fn rsa(n: &[u8], e: &[u8]) -> Option<KeyMaterial> {
     let strip = |bytes: &[u8]| -> Box<[u8]> {
         let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
         bytes.get(zeros..).unwrap_or_default().into()
     };
     let (n, e) = (strip(n), strip(e));
     let bits = (n.len() * 8).checked_sub(n.first()?.leading_zeros() as usize)?;
-    ((2048..=8192).contains(&bits) && !e.is_empty()).then_some(Material::Rsa(n, e))
+    ((2048..=8192).contains(&bits) && !e.is_empty()).then_some(KeyMaterial::Rsa(n, e))
 }
 
 /// Reads a SubjectPublicKeyInfo (RFC 5280 §4.1.2.7).
-fn from_spki(der: &[u8]) -> Option<Material> {
+fn from_spki(der: &[u8]) -> Option<KeyMaterial> {
     let (info, rest) = element(SEQUENCE, der)?;
     let (algorithm, key) = element(SEQUENCE, info)?;
     let (oid, parameters) = element(OBJECT_ID, algorithm)?;
@@ -165,9 +165,9 @@ fn from_spki(der: &[u8]) -> Option<Material> {
     if oid == EC_PUBLIC_KEY {
         let (curve, _) = element(OBJECT_ID, parameters)?;
         let uncompressed = bits.len() == 65 && bits.first() == Some(&4);
-        return (curve == PRIME256V1 && uncompressed).then(|| Material::P256(bits.into()));
+        return (curve == PRIME256V1 && uncompressed).then(|| KeyMaterial::P256(bits.into()));
     }
-    (oid == ED25519 && bits.len() == 32).then(|| Material::Ed25519(bits.into()))
+    (oid == ED25519 && bits.len() == 32).then(|| KeyMaterial::Ed25519(bits.into()))
 }
 
 /// Returns the contents of a DER element of `tag` at the start of `der`, and the bytes after it (X.690 §8.1,
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_for_other_uses_are_skipped_and_broken_ones_named() {
+    fn keys_for_other_uses_are_skipped_and_malformed_ones_reported() {
         let k = BASE64.encode([7; 32]);
         let json = format!(
             r#"{{"keys":[{{"kty":"oct","k":"{k}","use":"enc"}},{{"kty":"EC","crv":"P-384","x":"","y":""}},
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_public_key_is_refused() {
+    fn a_file_without_a_public_key_is_refused() {
         let pem = |label: &str, der: &[u8]| {
             let body = base64::engine::general_purpose::STANDARD.encode(der);
             format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")

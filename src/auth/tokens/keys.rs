@@ -57,7 +57,7 @@ impl Algorithm {
 
 /// The key material that verifies. `Debug` shows only the algorithm.
 #[derive(Clone)]
-pub(in crate::auth) enum Material {
+pub(in crate::auth) enum KeyMaterial {
     Hmac(hmac::Key),
     /// Modulus and exponent, big endian without leading zeros.
     Rsa(Box<[u8]>, Box<[u8]>),
@@ -67,24 +67,24 @@ pub(in crate::auth) enum Material {
     Ed25519(Box<[u8]>),
 }
 
-impl Material {
+impl KeyMaterial {
     /// Makes an HMAC key.
     ///
     /// # Errors
     /// The secret is shorter than the digest.
-    pub(in crate::auth) fn secret(bytes: &[u8]) -> Result<Material, String> {
+    pub(in crate::auth) fn secret(bytes: &[u8]) -> Result<KeyMaterial, String> {
         match bytes.len() >= SECRET_BYTES_MIN {
-            true => Ok(Material::Hmac(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
+            true => Ok(KeyMaterial::Hmac(hmac::Key::new(hmac::HMAC_SHA256, bytes))),
             false => Err(format!("an HS256 secret has at least {SECRET_BYTES_MIN} bytes (RFC 7518, 3.2)")),
         }
     }
 
     pub(in crate::auth) fn algorithm(&self) -> Algorithm {
         match self {
-            Material::Hmac(_) => Algorithm::Hs256,
-            Material::Rsa(..) => Algorithm::Rs256,
-            Material::P256(_) => Algorithm::Es256,
-            Material::Ed25519(_) => Algorithm::EdDsa,
+            KeyMaterial::Hmac(_) => Algorithm::Hs256,
+            KeyMaterial::Rsa(..) => Algorithm::Rs256,
+            KeyMaterial::P256(_) => Algorithm::Es256,
+            KeyMaterial::Ed25519(_) => Algorithm::EdDsa,
         }
     }
 
@@ -93,12 +93,12 @@ impl Material {
     fn identify(&self, context: &mut digest::Context) {
         field(context, self.algorithm().name().as_bytes());
         match self {
-            Material::Hmac(key) => field(context, hmac::sign(key, b"nervewire key digest").as_ref()),
-            Material::Rsa(n, e) => {
+            KeyMaterial::Hmac(key) => field(context, hmac::sign(key, b"nervewire key digest").as_ref()),
+            KeyMaterial::Rsa(n, e) => {
                 field(context, n);
                 field(context, e);
             }
-            Material::P256(bytes) | Material::Ed25519(bytes) => field(context, bytes),
+            KeyMaterial::P256(bytes) | KeyMaterial::Ed25519(bytes) => field(context, bytes),
         }
     }
 
@@ -106,21 +106,21 @@ impl Material {
     /// time.
     pub(in crate::auth) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
-            Material::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
-            Material::Rsa(n, e) => RsaPublicKeyComponents { n, e }
+            KeyMaterial::Hmac(key) => hmac::verify(key, message, signature).is_ok(),
+            KeyMaterial::Rsa(n, e) => RsaPublicKeyComponents { n, e }
                 .verify(&signature::RSA_PKCS1_2048_8192_SHA256, message, signature)
                 .is_ok(),
-            Material::P256(point) => UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)
+            KeyMaterial::P256(point) => UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, point)
                 .verify(message, signature)
                 .is_ok(),
-            Material::Ed25519(key) => {
+            KeyMaterial::Ed25519(key) => {
                 UnparsedPublicKey::new(&signature::ED25519, key).verify(message, signature).is_ok()
             }
         }
     }
 }
 
-impl fmt::Debug for Material {
+impl fmt::Debug for KeyMaterial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Material({})", self.algorithm().name())
     }
@@ -146,8 +146,8 @@ pub(in crate::auth) enum AllowedOrganizations {
 pub(in crate::auth) struct VerifyingKey {
     /// The name by which tokens choose the key. Empty only for the default or sole key.
     pub(in crate::auth) kid: Arc<str>,
-    pub(in crate::auth) material: Material,
-    pub(in crate::auth) speaks_for: AllowedOrganizations,
+    pub(in crate::auth) material: KeyMaterial,
+    pub(in crate::auth) organizations: AllowedOrganizations,
     /// The `iss` that its tokens must have. `None`: any `iss`, or none.
     pub(in crate::auth) issuer: Option<Box<str>>,
     /// What the `aud` of its tokens must contain. `None`: [`AUDIENCE`], if a token has an `aud`.
@@ -172,14 +172,14 @@ impl VerifyingKey {
     }
 
     pub(in crate::auth) fn allows_organization(&self, org_id: &str) -> bool {
-        match &self.speaks_for {
+        match &self.organizations {
             AllowedOrganizations::All => true,
             AllowedOrganizations::Named(ids) => ids.iter().any(|id| id.as_ref() == org_id),
         }
     }
     /// Returns true if this is the daemon's own key.
     pub(in crate::auth) fn is_own(&self) -> bool {
-        matches!(self.speaks_for, AllowedOrganizations::All)
+        matches!(self.organizations, AllowedOrganizations::All)
     }
 }
 
@@ -273,8 +273,8 @@ mod tests {
     fn key(kid: &str, own: bool) -> VerifyingKey {
         VerifyingKey {
             kid: kid.into(),
-            material: Material::secret(&[7; 32]).expect("long enough"),
-            speaks_for: if own {
+            material: KeyMaterial::secret(&[7; 32]).expect("long enough"),
+            organizations: if own {
                 AllowedOrganizations::All
             } else {
                 AllowedOrganizations::Named(Arc::new(["acme".into()]))
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_kid_the_default_or_the_only_key_is_meant() {
+    fn a_token_without_kid_is_verified_by_the_default_or_only_key() {
         let alone = KeySet::new(key("own", true), vec![]).expect("valid");
         assert_eq!(chosen(&alone, None).as_deref(), Some("own"));
         let one = KeySet::new(key("own", true), vec![(key("a", false), false)]).expect("valid");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_key_is_found_again_while_nothing_of_it_changed() {
+    fn a_recorded_key_is_found_until_it_changes() {
         let nameless = key("", false);
         let set = KeySet::new(key("own", true), vec![(nameless.clone(), true)]).expect("valid");
         assert!(set.recorded(nameless.digest()).is_some_and(|key| key.kid.is_empty()));
@@ -325,8 +325,11 @@ mod tests {
         let name = |name: &str| Some(Box::from(name));
         for other in [
             key("a", false),
-            VerifyingKey { material: Material::secret(&[8; 32]).expect("long enough"), ..nameless.clone() },
-            VerifyingKey { material: Material::Ed25519([7; 32].into()), ..nameless.clone() },
+            VerifyingKey {
+                material: KeyMaterial::secret(&[8; 32]).expect("long enough"),
+                ..nameless.clone()
+            },
+            VerifyingKey { material: KeyMaterial::Ed25519([7; 32].into()), ..nameless.clone() },
             VerifyingKey { issuer: name("x"), ..nameless.clone() },
             VerifyingKey { audience: name("x"), ..nameless.clone() },
             VerifyingKey { audience: name(""), ..nameless.clone() },

@@ -18,7 +18,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
-use super::keys::{AllowedOrganizations, Material, VerifyingKey};
+use super::keys::{AllowedOrganizations, KeyMaterial, VerifyingKey};
 use crate::auth::error::AuthConfigError;
 
 /// The file's name in the data directory. It holds 32 random bytes as base64url (the `k` of a JWK).
@@ -72,8 +72,8 @@ impl OwnKey {
     pub(in crate::auth) fn verifying(&self) -> VerifyingKey {
         VerifyingKey {
             kid: Arc::clone(&self.kid),
-            material: Material::Hmac(self.jwt.clone()),
-            speaks_for: AllowedOrganizations::All,
+            material: KeyMaterial::Hmac(self.jwt.clone()),
+            organizations: AllowedOrganizations::All,
             issuer: None,
             audience: None,
             max_token_ms: None,
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_made_once_and_found_again() {
+    fn the_key_is_created_once_and_read_again() {
         let dir = tempfile::tempdir().expect("a directory");
         let first = OwnKey::load_or_make(dir.path()).expect("created");
         let again = OwnKey::load_or_make(dir.path()).expect("read");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_others_can_read_or_that_is_damaged_is_refused() {
+    fn a_key_file_that_others_can_read_or_that_is_damaged_is_refused() {
         let dir = tempfile::tempdir().expect("a directory");
         OwnKey::load_or_make(dir.path()).expect("created");
         let path = dir.path().join(FILE);
