@@ -54,7 +54,7 @@ pub use error::{
 };
 pub use passwords::attempt_limiter::{ACCOUNT_FAILURES, ACCOUNT_WINDOW_MS, GUESS_COUNTS};
 pub use passwords::hash_queue::{
-    HashPermit, LOGINS_PER_ADDRESS, LOGINS_WAITING, QueuePlace, SETTERS, SETTERS_PER_ORGANIZATION,
+    HashTurn, LOGINS_PER_ADDRESS, LOGINS_WAITING, QueuePermit, SETTERS, SETTERS_PER_ORGANIZATION,
 };
 pub use passwords::hasher::{HASHES_AT_ONCE, PasswordProof, Passwords};
 pub use passwords::login_attempt::{LoginAttempt, TooManyAttempts};

@@ -15,7 +15,8 @@ use crate::auth::error::CredentialEnded;
 use crate::auth::rights::authorized::Authorized;
 use crate::auth::rights::principal::Principal;
 
-/// Who commits: a caller, whose credential is checked again right before the commit, or the daemon.
+/// On whose authority a commit is made: that of a caller, which is checked again right before the commit, or
+/// of the daemon.
 #[derive(Clone, Copy, Debug)]
 pub struct Actor<'a>(ActorKind<'a>);
 

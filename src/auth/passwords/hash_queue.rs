@@ -8,7 +8,7 @@
 //!   permit it is refused at once.
 //! * A login that finds the queue full replaces the last login of the party with the most waiting logins, if
 //!   that party has more than its own. So a few addresses cannot keep out the logins of others.
-//! * Dropping a waiting future leaves the queue. Dropping a [`HashPermit`] starts the next one.
+//! * Dropping a waiting future leaves the queue. Dropping a [`HashTurn`] starts the next one.
 //!
 //! Clients over a unix socket or loopback have no address of their own. They are one party, which may fill
 //! the queue.
@@ -53,7 +53,7 @@ impl Party {
         }
     }
 
-    fn places(self) -> usize {
+    fn permits(self) -> usize {
         match self {
             Party::Address(_) => LOGINS_PER_ADDRESS,
             Party::Local => LOGINS_WAITING + 1,
@@ -90,30 +90,30 @@ struct QueueState {
 
 #[derive(Debug, Default)]
 struct Lane {
-    places: usize,
+    permits: usize,
     /// Waiters in the order of arrival. A message grants the turn; a closed channel refuses it.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
 }
 
 /// A permit of a party. It is held while the party waits and hashes, once or several times.
 #[derive(Clone)]
-pub struct QueuePlace(Arc<PlaceInner>);
+pub struct QueuePermit(Arc<PermitInner>);
 
-struct PlaceInner {
+struct PermitInner {
     queue: Arc<HashQueue>,
     party: Party,
 }
 
-impl fmt::Debug for QueuePlace {
+impl fmt::Debug for QueuePermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Place({:?})", self.0.party)
+        write!(f, "QueuePermit({:?})", self.0.party)
     }
 }
 
 /// The right to run one hash. It holds its party's permit.
 #[derive(Debug)]
-pub struct HashPermit {
-    place: QueuePlace,
+pub struct HashTurn {
+    permit: QueuePermit,
 }
 
 impl HashQueue {
@@ -124,31 +124,31 @@ impl HashQueue {
 
     /// Returns an error if [`HashQueue::login`] would refuse this peer now.
     pub(in crate::auth) fn check_login(&self, peer: Option<IpAddr>) -> Result<(), PasswordError> {
-        self.state.lock().check_place(Party::of_peer(peer))
+        self.state.lock().check_permit(Party::of_peer(peer))
     }
 
     /// Acquires a permit for a login (`None`: over a unix socket).
     pub(in crate::auth) fn login(
         self: &Arc<Self>,
         peer: Option<IpAddr>,
-    ) -> Result<QueuePlace, PasswordError> {
-        self.place(Party::of_peer(peer))
+    ) -> Result<QueuePermit, PasswordError> {
+        self.permit(Party::of_peer(peer))
     }
 
     /// Acquires a permit for setting a password in this organization.
     pub(in crate::auth) fn set_password(
         self: &Arc<Self>,
         tenant: TenantId,
-    ) -> Result<QueuePlace, PasswordError> {
-        self.place(Party::Organization(tenant))
+    ) -> Result<QueuePermit, PasswordError> {
+        self.permit(Party::Organization(tenant))
     }
 
-    fn place(self: &Arc<Self>, party: Party) -> Result<QueuePlace, PasswordError> {
+    fn permit(self: &Arc<Self>, party: Party) -> Result<QueuePermit, PasswordError> {
         let mut state = self.state.lock();
-        state.check_place(party)?;
+        state.check_permit(party)?;
         state.setters += usize::from(!party.logs_in());
-        state.lanes.entry(party).or_default().places += 1;
-        Ok(QueuePlace(Arc::new(PlaceInner { queue: Arc::clone(self), party })))
+        state.lanes.entry(party).or_default().permits += 1;
+        Ok(QueuePermit(Arc::new(PermitInner { queue: Arc::clone(self), party })))
     }
 
     /// Releases a turn and starts the next waiter.
@@ -159,31 +159,31 @@ impl HashQueue {
     }
 }
 
-impl QueuePlace {
+impl QueuePermit {
     /// Waits for this party's turn.
     ///
     /// # Errors
     /// [`PasswordError::Busy`] if the queue is full, [`PasswordError::Share`] if this party has most of the
     /// queue.
-    pub async fn acquire(&self) -> Result<HashPermit, PasswordError> {
+    pub async fn acquire(&self) -> Result<HashTurn, PasswordError> {
         let mut waiter = {
             let mut state = self.0.queue.state.lock();
             let (id, granted) = state.enqueue(self.0.party)?;
             state.start(self.0.queue.at_once);
-            Waiter { place: self, id, granted, settled: false }
+            Waiter { permit: self, id, granted, settled: false }
         };
         let granted = (&mut waiter.granted).await;
         waiter.settled = true;
         granted.map_err(|_| PasswordError::Share)?;
-        Ok(HashPermit { place: self.clone() })
+        Ok(HashTurn { permit: self.clone() })
     }
 }
 
 impl QueueState {
-    fn check_place(&self, party: Party) -> Result<(), PasswordError> {
-        let permits = self.lanes.get(&party).map_or(0, |lane| lane.places);
+    fn check_permit(&self, party: Party) -> Result<(), PasswordError> {
+        let held = self.lanes.get(&party).map_or(0, |lane| lane.permits);
         match party.logs_in() || self.setters < SETTERS {
-            _ if permits >= party.places() => Err(PasswordError::Share),
+            _ if held >= party.permits() => Err(PasswordError::Share),
             true => Ok(()),
             false => Err(PasswordError::Busy),
         }
@@ -260,7 +260,7 @@ impl QueueState {
 /// A waiter. If it is dropped while it waits, it leaves the queue. If it is dropped with a turn that was not
 /// taken, it releases the turn.
 struct Waiter<'a> {
-    place: &'a QueuePlace,
+    permit: &'a QueuePermit,
     id: u64,
     granted: oneshot::Receiver<()>,
     settled: bool,
@@ -271,7 +271,7 @@ impl Drop for Waiter<'_> {
         if self.settled {
             return;
         }
-        let PlaceInner { queue, party } = &*self.place.0;
+        let PermitInner { queue, party } = &*self.permit.0;
         let waited = queue.state.lock().dequeue(*party, self.id);
         if !waited && self.granted.try_recv().is_ok() {
             queue.release();
@@ -279,19 +279,19 @@ impl Drop for Waiter<'_> {
     }
 }
 
-impl Drop for HashPermit {
+impl Drop for HashTurn {
     fn drop(&mut self) {
-        self.place.0.queue.release();
+        self.permit.0.queue.release();
     }
 }
 
-impl Drop for PlaceInner {
+impl Drop for PermitInner {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
         state.setters -= usize::from(!self.party.logs_in());
         if let Some(lane) = state.lanes.get_mut(&self.party) {
-            lane.places -= 1;
-            if lane.places == 0 {
+            lane.permits -= 1;
+            if lane.permits == 0 {
                 state.lanes.remove(&self.party);
             }
         }
@@ -310,12 +310,12 @@ mod tests {
         Some(text.parse().expect("an address"))
     }
 
-    type Waiting = Pin<Box<dyn Future<Output = Result<HashPermit, PasswordError>>>>;
+    type Waiting = Pin<Box<dyn Future<Output = Result<HashTurn, PasswordError>>>>;
 
     /// Returns a login that waits, or the reason why it was refused.
     fn wait(queue: &Arc<HashQueue>, peer: Option<IpAddr>) -> Result<Waiting, PasswordError> {
-        let place = queue.login(peer)?;
-        let mut waiting: Waiting = Box::pin(async move { place.acquire().await });
+        let permit = queue.login(peer)?;
+        let mut waiting: Waiting = Box::pin(async move { permit.acquire().await });
         match waiting.as_mut().now_or_never() {
             None => Ok(waiting),
             Some(Ok(_)) => panic!("it does not wait"),
@@ -331,13 +331,13 @@ mod tests {
     }
 
     /// Lets every waiter run, one after the other, and returns their order as indices in `waiting`.
-    fn order(permits: HashPermit, waiting: &mut Vec<(usize, Waiting)>) -> Vec<usize> {
+    fn order(held: HashTurn, waiting: &mut Vec<(usize, Waiting)>) -> Vec<usize> {
         let mut order = Vec::new();
-        let mut permits = Some(permits);
-        while permits.take().is_some() {
+        let mut held = Some(held);
+        while held.take().is_some() {
             let next = waiting.iter_mut().position(|(_, waiter)| match waiter.as_mut().now_or_never() {
                 Some(turn) => {
-                    permits = Some(turn.expect("its turn"));
+                    held = Some(turn.expect("its turn"));
                     true
                 }
                 None => false,
@@ -350,34 +350,34 @@ mod tests {
     #[tokio::test]
     async fn turns_rotate_among_addresses() {
         let queue = HashQueue::new(1);
-        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let peers =
             ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3", "192.0.2.2"];
         let mut waiting =
             peers.iter().map(|peer| wait(&queue, ip(peer)).expect("waits")).enumerate().collect();
-        assert_eq!(order(permits, &mut waiting), [0, 3, 5, 1, 6, 2, 4]);
+        assert_eq!(order(held, &mut waiting), [0, 3, 5, 1, 6, 2, 4]);
         assert!(empty(&queue));
     }
 
     #[tokio::test]
     async fn at_most_the_configured_number_runs_at_once() {
         let queue = HashQueue::new(3);
-        let place = queue.login(ip("192.0.2.1")).expect("a permit");
+        let permit = queue.login(ip("192.0.2.1")).expect("a permit");
         let mut running = Vec::new();
         for _ in 0..3 {
-            running.push(place.acquire().await.expect("there is a turn"));
+            running.push(permit.acquire().await.expect("there is a turn"));
         }
         let mut fourth = wait(&queue, ip("192.0.2.2")).expect("waits");
         running.pop();
         let turn = fourth.as_mut().now_or_never().expect("it runs").expect("its turn");
-        drop((running, turn, place));
+        drop((running, turn, permit));
         assert!(empty(&queue));
     }
 
     #[tokio::test]
     async fn an_address_has_a_limited_number_of_permits() {
         let queue = HashQueue::new(1);
-        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let flood: Vec<_> = (0..100).map_while(|_| wait(&queue, ip("2001:db8:0:1::1")).ok()).collect();
         assert_eq!(flood.len(), LOGINS_PER_ADDRESS);
         let neighbour = ip("2001:db8:0:1:ffff::2");
@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(queue.check_login(ip("2001:db8:0:2::1")), Ok(()));
         drop(flood);
         assert!(queue.login(neighbour).is_ok(), "a waiter that left holds no permit");
-        drop(permits);
+        drop(held);
         assert!(empty(&queue));
     }
 
@@ -395,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_queue_replaces_a_login_of_the_busiest_address() {
         let queue = HashQueue::new(1);
-        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let mut flood: Vec<(usize, Waiting)> = Vec::new();
         for n in 0..LOGINS_WAITING {
             flood.push((n, wait(&queue, ip(&format!("192.0.2.{}", n % 4))).expect("waits")));
@@ -407,16 +407,16 @@ mod tests {
         assert_eq!(refused, [Some(PasswordError::Share)]);
         flood.retain(|(n, _)| *n < LOGINS_WAITING - 4);
         flood.push((1_000, other));
-        let order = order(permits, &mut flood);
+        let order = order(held, &mut flood);
         assert_eq!(order.iter().position(|n| *n == 1_000), Some(4), "{order:?}");
         assert!(empty(&queue));
 
         // When every party has one waiter, the next login is refused.
-        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let crowd = (0..LOGINS_WAITING).map(|n| wait(&queue, ip(&format!("10.0.0.{n}"))).expect("waits"));
         let crowd: Vec<_> = crowd.collect();
         assert_eq!(wait(&queue, ip("198.51.100.1")).err(), Some(PasswordError::Busy));
-        drop((crowd, permits));
+        drop((crowd, held));
         assert!(empty(&queue));
     }
 
@@ -425,12 +425,12 @@ mod tests {
     async fn local_clients_are_one_party() {
         for local in [None, ip("127.0.0.1"), ip("::1"), ip("::ffff:127.0.0.1")] {
             let queue = HashQueue::new(1);
-            let permits = queue.login(local).expect("a permit").acquire().await.expect("nobody runs");
+            let held = queue.login(local).expect("a permit").acquire().await.expect("nobody runs");
             let all: Vec<_> = (0..100).map_while(|_| wait(&queue, local).ok()).collect();
             assert_eq!(all.len(), LOGINS_WAITING);
             assert_eq!(queue.check_login(local), Err(PasswordError::Share));
             assert!(wait(&queue, ip("192.0.2.1")).is_ok());
-            drop((all, permits));
+            drop((all, held));
             assert!(empty(&queue));
         }
     }
@@ -448,11 +448,11 @@ mod tests {
         assert_eq!(queue.set_password(TenantId(10)).err(), Some(PasswordError::Busy));
         let turn = queue.login(None).expect("logins have their own permits").acquire().await.expect("a turn");
         drop(first);
-        let place = queue.set_password(TenantId(10)).expect("there is room again");
-        assert!(place.acquire().now_or_never().is_none(), "it waits and is dropped");
+        let permit = queue.set_password(TenantId(10)).expect("there is room again");
+        assert!(permit.acquire().now_or_never().is_none(), "it waits and is dropped");
         drop(turn);
-        let turn = place.acquire().await.expect("its turn");
-        drop((place, others));
+        let turn = permit.acquire().await.expect("its turn");
+        drop((permit, others));
         assert_eq!(queue.state.lock().setters, 1, "a turn holds its permit");
         drop(turn);
         assert!(empty(&queue));
@@ -462,10 +462,10 @@ mod tests {
     #[tokio::test]
     async fn an_unused_permit_goes_to_the_next_waiter() {
         let queue = HashQueue::new(1);
-        let permits = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
+        let held = queue.login(None).expect("a permit").acquire().await.expect("nobody runs");
         let first = wait(&queue, ip("192.0.2.1")).expect("waits");
         let mut second = wait(&queue, ip("192.0.2.2")).expect("waits");
-        drop(permits);
+        drop(held);
         assert!(second.as_mut().now_or_never().is_none(), "the first has the turn");
         drop(first);
         drop(second.as_mut().now_or_never().expect("it runs").expect("its turn"));

@@ -12,7 +12,7 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::hash_queue::{HashPermit, HashQueue, QueuePlace};
+use super::hash_queue::{HashQueue, HashTurn, QueuePermit};
 use super::password::{Password, PasswordError, PasswordHash};
 use crate::ids::TenantId;
 
@@ -63,7 +63,7 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn hash(
         &self,
-        place: &QueuePlace,
+        permit: &QueuePermit,
         password: Arc<Password>,
     ) -> Result<PasswordHash, PasswordError> {
         let mut salt = [0; SALT_BYTES];
@@ -72,7 +72,7 @@ impl Passwords {
             let hash = argon2()?.hash_password_with_salt(password.0.as_bytes(), &salt).ok()?;
             Some(PasswordHash(hash.to_string()))
         };
-        run(place.acquire().await?, hash).await?.ok_or(PasswordError::Failed)
+        run(permit.acquire().await?, hash).await?.ok_or(PasswordError::Failed)
     }
 
     /// Verifies `password` against the tenant, user id and hash in `account`. If `account` is `None`, it does
@@ -82,7 +82,7 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn verify(
         &self,
-        turn: HashPermit,
+        turn: HashTurn,
         password: Arc<Password>,
         account: Option<(TenantId, &str, &PasswordHash)>,
     ) -> Result<Option<PasswordProof>, PasswordError> {
@@ -105,7 +105,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Share`].
-    pub fn login(&self, peer: Option<IpAddr>) -> Result<QueuePlace, PasswordError> {
+    pub fn login(&self, peer: Option<IpAddr>) -> Result<QueuePermit, PasswordError> {
         self.queue.login(peer)
     }
 
@@ -113,7 +113,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`PasswordError::Busy`], [`PasswordError::Share`].
-    pub fn setter(&self, tenant: TenantId) -> Result<QueuePlace, PasswordError> {
+    pub fn setter(&self, tenant: TenantId) -> Result<QueuePermit, PasswordError> {
         self.queue.set_password(tenant)
     }
 
@@ -124,7 +124,7 @@ impl Passwords {
     /// [`PasswordError`].
     pub async fn digest(
         &self,
-        place: &QueuePlace,
+        permit: &QueuePermit,
         password: Arc<Password>,
         salt: [u8; 32],
     ) -> Result<[u8; 32], PasswordError> {
@@ -133,14 +133,14 @@ impl Passwords {
             argon2()?.hash_password_into(password.0.as_bytes(), &salt, &mut out).ok()?;
             Some(out)
         };
-        run(place.acquire().await?, digest).await?.ok_or(PasswordError::Failed)
+        run(permit.acquire().await?, digest).await?.ok_or(PasswordError::Failed)
     }
 }
 
 /// Runs `work` outside the workers. The turn is held until the work is done, whether or not a caller still
 /// waits for the result.
 async fn run<T: Send + 'static>(
-    turn: HashPermit,
+    turn: HashTurn,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, PasswordError> {
     let work = move || {
@@ -171,14 +171,14 @@ mod tests {
     #[tokio::test]
     async fn a_password_matches_only_its_own_hash() {
         let passwords = Passwords::default();
-        let place = passwords.login(None).expect("a permit");
-        let hash = passwords.hash(&place, password("correct horse")).await.expect("hashed");
-        let again = passwords.hash(&place, password("correct horse")).await.expect("hashed");
+        let permit = passwords.login(None).expect("a permit");
+        let hash = passwords.hash(&permit, password("correct horse")).await.expect("hashed");
+        let again = passwords.hash(&permit, password("correct horse")).await.expect("hashed");
         assert_ne!(hash, again, "each has its own salt");
         assert!(hash.0.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{}", hash.0);
         let account = Some((TenantId(3), "user-1", &hash));
         let verify = async |text: &str, account| {
-            let turn = place.acquire().await.expect("a turn");
+            let turn = permit.acquire().await.expect("a turn");
             passwords.verify(turn, password(text), account).await.expect("verified")
         };
         let proof = verify("correct horse", account).await;
@@ -204,10 +204,10 @@ mod tests {
     #[tokio::test]
     async fn digests_of_passwords_differ() {
         let passwords = Passwords::default();
-        let place = passwords.login(None).expect("a permit");
-        let one = passwords.digest(&place, password("password 1"), [1; 32]).await.expect("digested");
-        assert_eq!(passwords.digest(&place, password("password 1"), [1; 32]).await, Ok(one));
-        assert_ne!(passwords.digest(&place, password("password 2"), [1; 32]).await, Ok(one));
-        assert_ne!(passwords.digest(&place, password("password 1"), [2; 32]).await, Ok(one));
+        let permit = passwords.login(None).expect("a permit");
+        let one = passwords.digest(&permit, password("password 1"), [1; 32]).await.expect("digested");
+        assert_eq!(passwords.digest(&permit, password("password 1"), [1; 32]).await, Ok(one));
+        assert_ne!(passwords.digest(&permit, password("password 2"), [1; 32]).await, Ok(one));
+        assert_ne!(passwords.digest(&permit, password("password 1"), [2; 32]).await, Ok(one));
     }
 }
