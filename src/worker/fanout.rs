@@ -199,10 +199,11 @@ impl WorkerLoop<'_> {
         joined: &mut Vec<u8>,
         outs: &mut Vec<PendingWrite>,
     ) {
+        let state = &mut *self.state;
         let mut chosen = 0;
-        while outs.len() < self.state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
+        while outs.len() < state.submission.depth() && batch.at < stop && chosen < BYTES_PER_TURN {
             let Some(&token) = batch.touched.get(batch.at) else { break };
-            let Some(connection) = self.state.connection(token) else {
+            let Some(connection) = state.connection(token) else {
                 batch.at += 1; // it has ended since the batch was marked
                 continue;
             };

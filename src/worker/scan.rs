@@ -66,6 +66,16 @@ impl ConnectionScan {
             ConnectionScan::Close { closed, reply, .. } => *closed == 0 && reply.is_closed(),
         }
     }
+
+    /// Sends the result to the caller, or why there is none.
+    fn reply(self, done: Result<(), ScanQueueFull>) {
+        let _ = match self {
+            ConnectionScan::Recheck(..) => Ok(()),
+            ConnectionScan::List { found, reply, .. } => reply.send(done.map(|()| found)).map_err(drop),
+            ConnectionScan::Describe { listed, reply, .. } => reply.send(done.map(|()| listed)).map_err(drop),
+            ConnectionScan::Close { closed, reply, .. } => reply.send(done.map(|()| closed)).map_err(drop),
+        }; // the caller may be gone
+    }
 }
 
 /// Where a scan continues: the remaining owners, and the next slot of the first of them.
@@ -149,43 +159,38 @@ impl WorkerLoop<'_> {
         ScanCursor { owners: [self.state.index.tag(selector.owner())].into(), ..ScanCursor::default() }
     }
 
-    pub(super) fn list(
+    pub(super) fn queue_list(
         &mut self,
         selector: ConnectionSelector,
         after: Option<u64>,
         most: usize,
         reply: FoundReply,
     ) {
-        if !self.state.scans.has_room(selector.tenant) {
-            let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
-            return;
-        }
-        let (tenant, cursor) = (selector.tenant, self.scan_cursor(&selector));
-        self.state
-            .scans
-            .queue
-            .push(tenant, ConnectionScan::List { selector, after, most, found: Vec::new(), reply, cursor });
+        let (tenant, cursor, found) = (selector.tenant, self.scan_cursor(&selector), Vec::new());
+        self.queue_scan(tenant, ConnectionScan::List { selector, after, most, found, reply, cursor });
     }
 
-    pub(super) fn describe(&mut self, tenant: TenantId, found: Vec<FoundConnection>, reply: DescribedReply) {
-        if !self.state.scans.has_room(tenant) {
-            let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
-            return;
-        }
-        let listed = Vec::with_capacity(found.len());
-        self.state
-            .scans
-            .queue
-            .push(tenant, ConnectionScan::Describe { found: found.into_iter(), listed, reply });
+    pub(super) fn queue_describe(
+        &mut self,
+        tenant: TenantId,
+        found: Vec<FoundConnection>,
+        reply: DescribedReply,
+    ) {
+        let (listed, found) = (Vec::with_capacity(found.len()), found.into_iter());
+        self.queue_scan(tenant, ConnectionScan::Describe { found, listed, reply });
     }
 
-    pub(super) fn close_selected(&mut self, selector: ConnectionSelector, reply: ClosedReply) {
-        if !self.state.scans.has_room(selector.tenant) {
-            let _ = reply.send(Err(ScanQueueFull)); // the caller may be gone
-            return;
-        }
+    pub(super) fn queue_close(&mut self, selector: ConnectionSelector, reply: ClosedReply) {
         let (tenant, cursor) = (selector.tenant, self.scan_cursor(&selector));
-        self.state.scans.queue.push(tenant, ConnectionScan::Close { selector, closed: 0, reply, cursor });
+        self.queue_scan(tenant, ConnectionScan::Close { selector, closed: 0, reply, cursor });
+    }
+
+    /// Queues a scan, or refuses it if too many of its organization wait.
+    fn queue_scan(&mut self, tenant: TenantId, scan: ConnectionScan) {
+        match self.state.scans.has_room(tenant) {
+            true => self.state.scans.queue.push(tenant, scan),
+            false => scan.reply(Err(ScanQueueFull)),
+        }
     }
 
     /// Returns the token of the connection in a slot, and its principal; `None` for an empty slot and for the
@@ -204,12 +209,7 @@ impl WorkerLoop<'_> {
             self.state.scans.queue.push_front(tenant, scan);
             return;
         }
-        let _ = match scan {
-            ConnectionScan::Recheck(..) => Ok(()),
-            ConnectionScan::List { found, reply, .. } => reply.send(Ok(found)).map_err(drop),
-            ConnectionScan::Describe { listed, reply, .. } => reply.send(Ok(listed)).map_err(drop),
-            ConnectionScan::Close { closed, reply, .. } => reply.send(Ok(closed)).map_err(drop),
-        }; // the caller may be gone
+        scan.reply(Ok(()));
     }
 
     /// Handles some more connections; returns true at the end of the scan.

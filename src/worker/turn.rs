@@ -138,9 +138,9 @@ impl WorkerLoop<'_> {
                 }
             }
             Mail::CommitNotice(notice) => self.worker.commits.on_notice(&notice),
-            Mail::List { selector, after, most, reply } => self.list(selector, after, most, reply),
-            Mail::Describe { tenant, found, reply } => self.describe(tenant, found, reply),
-            Mail::Close(selector, reply) => self.close_selected(selector, reply),
+            Mail::List { selector, after, most, reply } => self.queue_list(selector, after, most, reply),
+            Mail::Describe { tenant, found, reply } => self.queue_describe(tenant, found, reply),
+            Mail::Close(selector, reply) => self.queue_close(selector, reply),
             Mail::Recheck(change) => self.state.scans.recheck(&change),
             Mail::Drain { seconds } => self.drain(seconds),
         }
