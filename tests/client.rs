@@ -779,7 +779,7 @@ async fn users_log_in_and_own_their_memories() {
     assert_eq!(session.user, ann);
     let hers = Client::new(manager.endpoint().clone(), session.token);
     let me = hers.users().me().await.unwrap();
-    let profile = ProfileChange { timezone: Some(Some("Europe/Vienna".into())), ..Profile::default() };
+    let profile = ProfileChange { timezone: Some(Some("Europe/Vienna".into())), ..ProfileChange::default() };
     let me = hers.users().update_me(me.version, &profile).await.unwrap();
     assert_eq!((me.value.timezone.as_deref(), me.version), (Some("Europe/Vienna"), Some(2)));
     assert_eq!(manager.users().all(()).take(9).await.unwrap(), [me.value]);
@@ -800,8 +800,11 @@ async fn users_log_in_and_own_their_memories() {
     let said: Vec<&str> = history.data.iter().map(|version| version.content.as_str()).collect();
     assert_eq!(said, ["Ann likes coffee", "Ann likes tea"]);
     for (query, count) in [("tea", 0), ("coffee", 1), ("cof*", 1)] {
-        let found =
-            hers.memories().search(&MemoryQuery { query: query.into(), ..Search::default() }).await.unwrap();
+        let found = hers
+            .memories()
+            .search(&MemoryQuery { query: query.into(), ..MemoryQuery::default() })
+            .await
+            .unwrap();
         assert_eq!((found.total, found.results.len()), (count, count as usize), "{query}: {found:?}");
     }
     let of = MemoryFilter { agent_id: Some(agent.clone()), ..MemoryFilter::default() };
