@@ -1,7 +1,7 @@
 //! Replaces the state, or state and journal, of a data directory by finished copies.
 //!
 //! * Directories: `log` is the state and `journal` the journal. A name ending in `.new` is an unfinished
-//!   copy, and `log.old` is what a finished copy replaces. A migration ([`crate::store::data_dir::migrate`]) also makes a
+//!   copy, and `log.old` is what a finished copy replaces. A migration (`migrate.rs`) also makes a
 //!   `journal.new`; a compaction does not.
 //! * Order: the copies are complete and durable; `log` is renamed to `log.old`; `journal.new`, if it exists,
 //!   to `journal`; `log.new` to `log`; `log.old` is removed. So if `log` is missing, `log.new` is complete;

@@ -64,7 +64,7 @@ pub struct MessageIdRecord {
 }
 
 impl Rows {
-    /// Stores a response under `scope` (see [`scope`]) for a day.
+    /// Stores a response under `scope` (see [`scope`](crate::store::scope)) for a day.
     ///
     /// # Errors
     /// [`TooLong`] if the response does not fit into a row.

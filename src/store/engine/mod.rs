@@ -4,12 +4,12 @@
 //! * [`Engine::commit`] appends one record to the journal, syncs it, and only then makes its rows visible.
 //!   Rows of a failed commit are never visible.
 //! * Rows go into the memtable (`memtable.rs`); the applier (`applier.rs`) writes them into the state
-//!   (`state.rs`) later, on its own thread. Reads merge both (`merged_range.rs`). An opening replays the journal
-//!   from the state's position (`replay.rs`).
+//!   (`state.rs`) later, on its own thread. Reads merge both (`merged_range.rs`). An opening replays the
+//!   journal from the state's position (`replay.rs`).
 //! * Commits come from one thread. After a write returns [`EngineError`], the caller drops the engine and
 //!   opens it again.
 //! * The engine treats keys and values as bytes, with three exceptions: it knows which rows it caches in memory
-//!   (`keys.rs` decides), that the row of a log entry points into the journal, and it writes the usage of
+//!   (`format/keys.rs` decides), that the row of a log entry points into the journal, and it writes the usage of
 //!   organizations with each batch.
 
 mod applier;

@@ -7,7 +7,7 @@ use crate::store::format::keys::{self, MetaKey};
 use crate::store::journal::Position;
 
 /// The layout of everything on disk. A newer one is refused; an older one is copied into this one
-/// (`migrate.rs`). In layout 4 events are in the journal, and the state is that of a position in the journal.
+/// (`data_dir/migrate.rs`). In layout 4 events are in the journal, and the state is that of a position in the journal.
 pub(crate) const SCHEMA: u32 = 4;
 fn damaged(what: &str) -> EngineError {
     EngineError::Engine(format!("{what} is damaged"))

@@ -1,7 +1,7 @@
 //! List iterators: entries of lists in order, and those of several groups merged.
 //!
-//! * An iterator (`ListCursor`) is before its next entry and has one direction. It seeks ahead when another iterator
-//!   is further.
+//! * An iterator (`ListCursor`) is before its next entry and has one direction. It seeks ahead when another
+//!   iterator is further.
 //! * Nothing is a snapshot: an entry that is added or removed meanwhile may or may not be found. No other
 //!   entry is missed, because entries never move.
 
