@@ -17,7 +17,7 @@ fn is_written(file: &str, start: &str, end: &str, part: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, format!("{before}{start}{part}{end}{after}")).expect(file);
     } else {
-        let update = "run `UPDATE_DOCS=1 cargo test --lib event::generate`";
+        let update = "run `just api-docs`";
         assert!(written == part, "{file} is not what src/event/table.rs says: {update}");
     }
 }

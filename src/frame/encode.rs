@@ -371,6 +371,7 @@ impl JsonObject<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::frame;
     use super::*;
     use crate::cursor::Cursor;
 
@@ -409,7 +410,7 @@ mod tests {
             let whole = kind.whole_example();
             let (expected, taken) = lengths(&whole);
             assert_eq!(expected, taken, "{whole}");
-            let frame = Frame::encode(&Event::parse(&whole).expect(&whole), 0, 0);
+            let frame = frame(&whole, 1);
             let written = |json: &[u8]| serde_json::from_slice::<serde_json::Value>(json).expect(&whole);
             let mut event = written(frame.json());
             event.as_object_mut().expect(&whole).remove("id");
