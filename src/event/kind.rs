@@ -1,6 +1,7 @@
-//! The types of events.
+//! The types of events, and the fields of each.
 
-use super::table::with_event_types;
+use super::field::Field;
+use super::table::{FieldSets, SETS, TYPES, bit, with_event_types};
 
 macro_rules! define_kinds {
     ($($ordinal:literal $kind:ident $name:literal: $description:literal, $example:literal { $($fields:tt)* })*) => {
@@ -71,5 +72,35 @@ impl EventKind {
     #[must_use]
     pub fn from_ordinal(ordinal: u8) -> Option<EventKind> {
         EventKind::ALL.get(usize::from(ordinal)).copied()
+    }
+
+    /// Returns the fields of this kind, besides `type` and `id`.
+    #[must_use]
+    pub const fn fields(self) -> &'static [Field] {
+        TYPES[self as usize]
+    }
+
+    /// Returns the field of this name.
+    #[must_use]
+    pub fn field(self, name: &str) -> Option<&'static Field> {
+        self.fields().iter().find(|field| field.name == name)
+    }
+
+    /// Returns the examples of all fields of this kind as one event, as JSON.
+    #[must_use]
+    pub fn whole_example(self) -> String {
+        let fields: Vec<String> =
+            self.fields().iter().map(|field| format!(",\"{}\":{}", field.name, field.example)).collect();
+        format!("{{\"type\":\"{}\"{}}}", self.name(), fields.concat())
+    }
+
+    /// Returns true if events of this kind may carry a `user_id`.
+    #[must_use]
+    pub const fn has_user(self) -> bool {
+        self.field_sets().allowed & const { bit("user_id") } != 0
+    }
+
+    pub(super) const fn field_sets(self) -> FieldSets {
+        SETS[self as usize]
     }
 }

@@ -6,7 +6,6 @@
 //! * A field has one name, one type of value and one position in the encoded event, whichever events have it.
 //! * The log stores the ordinal of a type. An ordinal is never used again for another type.
 
-use super::EventKind;
 use super::field::{Choices, Field, FieldType, Requirement};
 
 /// The most bytes of an id field (`agent_id`, `user_id`, `request_id`, `message_id`, `memory_id`). Ids are
@@ -252,7 +251,7 @@ macro_rules! define_types {
         $($requirement:ident $field:ident $($says:literal)?;)*
     })*) => {
         /// The fields of the types, in the order of their ordinals.
-        const TYPES: &[&[Field]] = &[$(&[$(field::$field$(.described($says))?.$requirement(),)*],)*];
+        pub(super) const TYPES: &[&[Field]] = &[$(&[$(field::$field$(.described($says))?.$requirement(),)*],)*];
     };
 }
 with_event_types!(define_types);
@@ -265,7 +264,7 @@ pub(super) struct FieldSets {
 }
 
 /// The sets of each type, in the order of their ordinals.
-const SETS: [FieldSets; TYPES.len()] = {
+pub(super) const SETS: [FieldSets; TYPES.len()] = {
     let mut sets = [FieldSets { required: TYPE_BIT, allowed: TYPE_BIT }; TYPES.len()];
     let mut kind = 0;
     while kind < TYPES.len() {
@@ -285,43 +284,11 @@ const SETS: [FieldSets; TYPES.len()] = {
     sets
 };
 
-impl EventKind {
-    /// Returns the fields of this kind, besides `type` and `id`.
-    #[must_use]
-    pub const fn fields(self) -> &'static [Field] {
-        TYPES[self as usize]
-    }
-
-    /// Returns the field of this name.
-    #[must_use]
-    pub fn field(self, name: &str) -> Option<&'static Field> {
-        self.fields().iter().find(|field| field.name == name)
-    }
-
-    /// Returns the examples of all fields of this kind as one event, as JSON.
-    #[must_use]
-    pub fn whole_example(self) -> String {
-        let fields: Vec<String> =
-            self.fields().iter().map(|field| format!(",\"{}\":{}", field.name, field.example)).collect();
-        format!("{{\"type\":\"{}\"{}}}", self.name(), fields.concat())
-    }
-
-    /// Returns true if events of this kind may carry a `user_id`.
-    #[must_use]
-    pub const fn has_user(self) -> bool {
-        self.field_sets().allowed & const { bit("user_id") } != 0
-    }
-
-    pub(super) const fn field_sets(self) -> FieldSets {
-        SETS[self as usize]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Map, Value};
 
-    use super::super::{Event, careful_parse, fast_parse};
+    use super::super::{Event, EventKind, careful_parse, fast_parse};
     use super::*;
 
     /// Returns an event with the examples of the wanted fields.
