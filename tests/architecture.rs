@@ -1,14 +1,17 @@
-//! Checks the module structure of the crate by reading its sources: imports between modules, and the header
-//! of each file.
+//! Checks the module structure of the crate by reading its sources: imports between modules, cycles between
+//! the files of a folder, and the header of each file.
 //!
 //! * A module imports modules of a strictly lower rank, or stays in its own folder. The ranks are in
 //!   [`RANKS`].
 //! * Paths are checked everywhere (`use crate::…`, `crate::…` inside a function), also in tests, but not in
 //!   comments.
-//! * The check works on text only; the compiler checks what the code means.
+//! * The files and folders in one folder do not import each other in a cycle. A folder's own file (`mod.rs`)
+//!   may use its files and be used by them. Test modules are not looked at.
+//! * The checks work on text only; the compiler checks what the code means.
 
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +58,7 @@ const RANKS: &[(&str, u8)] = &[
 ];
 
 /// The source folders of all members of the workspace.
-const SOURCE_FOLDERS: &[&str] = &["src", "clients/rust/src"];
+const SOURCE_FOLDERS: &[&str] = &["src", "clients/rust/src", "benches/load/src"];
 
 struct Source {
     /// Path relative to the source folder, with `/`.
@@ -68,6 +71,33 @@ impl Source {
     fn module(&self) -> &str {
         let first = self.path.split('/').next().unwrap_or_default();
         first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// The path of the file's module from the crate's root; empty for `lib.rs` and `main.rs`.
+    fn module_path(&self) -> Vec<String> {
+        let path = self.path.strip_suffix(".rs").unwrap_or(&self.path);
+        let path = path.strip_suffix("/mod").unwrap_or(path);
+        path.split('/').filter(|name| *name != "lib" && *name != "main").map(str::to_owned).collect()
+    }
+
+    /// The code without comments and without the test module at its end; empty for a file of tests.
+    fn code(&self) -> String {
+        if self.module_path().last().is_some_and(|name| name.ends_with("tests"))
+            || self.path.contains("/tests/")
+        {
+            return String::new();
+        }
+        let text = self.text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let mut code: Vec<&str> = Vec::new();
+        let mut test = false;
+        for line in lines {
+            // A declaration under `#[cfg(test)]`, such as `mod tests;`, is not part of the program.
+            if !std::mem::replace(&mut test, line.trim() == "#[cfg(test)]") {
+                code.push(line);
+            }
+        }
+        code.join("\n")
     }
 
     /// Whether `super` is the crate root in this file.
@@ -168,6 +198,213 @@ fn modules_import_strictly_lower_ranks() {
     assert!(found.is_empty(), "imports against the ranks:\n{}", found.join("\n"));
 }
 
+/// The modules of the crate with what each re-exports, to find the file that a path means.
+struct Modules {
+    /// Module path, such as `["store", "engine"]`, to (name, path) of its `use` declarations.
+    uses: BTreeMap<Vec<String>, Vec<(String, Vec<String>)>>,
+}
+
+impl Modules {
+    fn new(sources: &[Source]) -> Self {
+        let uses = sources
+            .iter()
+            .map(|source| {
+                let own = source.module_path();
+                let uses = paths(&source.code())
+                    .into_iter()
+                    .filter(|path| path.declared)
+                    .filter_map(|path| Some((path.segments.last()?.clone(), absolute(&own, &path.segments))))
+                    .collect();
+                (own, uses)
+            })
+            .collect();
+        Self { uses }
+    }
+
+    /// The module in which the item with this absolute path is defined.
+    fn resolve(&self, path: &[String], depth: u8) -> Vec<String> {
+        let mut module = Vec::new();
+        for (n, segment) in path.iter().enumerate() {
+            let mut child = module.clone();
+            child.push(segment.clone());
+            if self.uses.contains_key(&child) {
+                module = child;
+                continue;
+            }
+            let reexport = self.uses.get(&module).into_iter().flatten().find(|(name, target)| {
+                name == segment && target.starts_with(&module) && target.len() > module.len() + 1
+            });
+            return match reexport {
+                Some((_, target)) if depth > 0 => {
+                    let target = target.iter().chain(&path[n + 1..]).cloned().collect::<Vec<_>>();
+                    self.resolve(&target, depth - 1)
+                }
+                _ => module,
+            };
+        }
+        module
+    }
+
+    /// Every import between two siblings: (folder, importing child, imported child).
+    fn edges(&self, sources: &[Source]) -> BTreeSet<(String, String, String)> {
+        let mut found = BTreeSet::new();
+        for source in sources {
+            let own = source.module_path();
+            for path in paths(&source.code()) {
+                let target = self.resolve(&absolute(&own, &path.segments), 8);
+                let common = own.iter().zip(&target).take_while(|(a, b)| a == b).count();
+                if let (Some(from), Some(to)) = (own.get(common), target.get(common)) {
+                    found.insert((own[..common].join("/"), from.clone(), to.clone()));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A path in the code.
+struct CodePath {
+    segments: Vec<String>,
+    /// Whether it is part of a `use` declaration.
+    declared: bool,
+}
+
+/// The paths in `code` that begin with `crate`, `super` or `self`, and those in `use` declarations. Lists in
+/// braces are expanded.
+fn paths(code: &str) -> Vec<CodePath> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    let mut previous = ' ';
+    let mut declaration = false;
+    while let Some(first) = rest.chars().next() {
+        if !(first.is_alphanumeric() || first == '_') || previous.is_alphanumeric() || previous == '_' {
+            declaration &= first != ';';
+            previous = first;
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let word = first_segment(rest);
+        let after = &rest[word.len()..];
+        previous = 'a';
+        if word == "use" {
+            declaration = true;
+            rest = after;
+        } else if after.starts_with("::") && (declaration || ["crate", "super", "self"].contains(&word)) {
+            let length = tree(rest, &mut Vec::new(), declaration, &mut found);
+            rest = &rest[length..];
+        } else {
+            rest = after;
+        }
+    }
+    found
+}
+
+/// Reads one path, or one tree of a `use` declaration, and returns its length in bytes.
+fn tree(text: &str, prefix: &mut Vec<String>, declared: bool, found: &mut Vec<CodePath>) -> usize {
+    let depth = prefix.len();
+    let mut at = 0;
+    loop {
+        at += text[at..].len() - text[at..].trim_start().len();
+        if text[at..].starts_with('{') {
+            at += 1;
+            while let Some(next) = text[at..].chars().next().filter(|c| *c != '}') {
+                if next == ',' || next.is_whitespace() {
+                    at += 1;
+                } else {
+                    at += tree(&text[at..], prefix, declared, found).max(1);
+                }
+            }
+            prefix.truncate(depth);
+            return at + 1;
+        }
+        let segment = first_segment(&text[at..]);
+        at += text[at..].find(segment).unwrap_or(0) + segment.len();
+        if !segment.is_empty() && !(segment == "self" && !prefix.is_empty()) {
+            prefix.push(segment.to_owned());
+        }
+        match text[at..].strip_prefix("::") {
+            Some(more) if !segment.is_empty() && !more.starts_with('<') => at += 2,
+            _ => break,
+        }
+    }
+    let renamed = text[at..].trim_start().strip_prefix("as ").filter(|_| declared);
+    found.push(CodePath { segments: prefix.clone(), declared });
+    prefix.truncate(depth);
+    match renamed {
+        Some(name) => text.len() - name.len() + first_segment(name).len(),
+        None => at,
+    }
+}
+
+/// The path from the crate's root; empty for a path of another crate.
+fn absolute(own: &[String], segments: &[String]) -> Vec<String> {
+    let supers = segments.iter().take_while(|segment| *segment == "super").count();
+    match segments.first().map(String::as_str) {
+        Some("crate") => segments[1..].to_vec(),
+        Some("super") => {
+            own[..own.len().saturating_sub(supers)].iter().chain(&segments[supers..]).cloned().collect()
+        }
+        Some("self") => own.iter().chain(&segments[1..]).cloned().collect(),
+        _ => own.iter().chain(segments).cloned().collect(),
+    }
+}
+
+/// The groups of children that import each other in a cycle, with their folder.
+fn cycles(edges: &BTreeSet<(String, String, String)>) -> BTreeSet<(String, Vec<String>)> {
+    let mut graphs = BTreeMap::<&str, BTreeMap<&str, BTreeSet<&str>>>::new();
+    for (folder, from, to) in edges {
+        graphs.entry(folder).or_default().entry(from).or_default().insert(to);
+    }
+    let mut found = BTreeSet::new();
+    for (folder, graph) in graphs {
+        let reachable: BTreeMap<&str, BTreeSet<&str>> =
+            graph.keys().map(|n| (*n, reached(&graph, n))).collect();
+        for (child, below) in &reachable {
+            if below.contains(child) {
+                let mutual = below
+                    .iter()
+                    .filter(|other| reachable.get(*other).is_some_and(|back| back.contains(child)));
+                found.insert((folder.to_owned(), mutual.map(|other| (*other).to_owned()).collect()));
+            }
+        }
+    }
+    found
+}
+
+/// What can be reached from `start` in one step or more.
+fn reached<'a>(graph: &BTreeMap<&str, BTreeSet<&'a str>>, start: &'a str) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<&str> = vec![start];
+    while let Some(node) = open.pop() {
+        open.extend(graph.get(node).into_iter().flatten().filter(|next| seen.insert(**next)));
+    }
+    seen
+}
+
+#[test]
+fn files_of_a_folder_import_each_other_without_cycles() {
+    let mut found = Vec::new();
+    for root in SOURCE_FOLDERS {
+        let sources = sources_below(root);
+        let edges = Modules::new(&sources).edges(&sources);
+        assert!(edges.len() > sources.len() / 2, "{root}: only {} imports found", edges.len());
+        for (folder, files) in cycles(&edges) {
+            let inside = |f: &String, from, to| *f == folder && files.contains(from) && files.contains(to);
+            let cycle: Vec<String> = edges
+                .iter()
+                .filter(|(f, from, to)| inside(f, from, to))
+                .map(|(_, from, to)| format!("{from} -> {to}"))
+                .collect();
+            found.push(format!("{root}/{folder}: {}", cycle.join(", ")));
+        }
+    }
+    assert!(
+        found.is_empty(),
+        "cycles of imports; move what both need into a file below both:\n{}",
+        found.join("\n")
+    );
+}
+
 #[test]
 fn every_rank_has_its_module() {
     let sources = sources();
@@ -180,7 +417,7 @@ fn every_rank_has_its_module() {
 }
 
 #[test]
-fn files_open_with_what_keeps_them_correct() {
+fn files_open_with_a_header() {
     let bare: Vec<String> = SOURCE_FOLDERS
         .iter()
         .flat_map(|folder| sources_below(folder).into_iter().map(move |source| (folder, source)))
@@ -225,7 +462,7 @@ fn only_tenant_and_auth_write_to_the_store() {
 
 /// Tests the import parser itself: if it missed imports, the rank check would pass wrongly.
 #[test]
-fn imports_are_seen() {
+fn forbidden_imports_are_found() {
     let ring = |text: &str| Source { path: "event_ring/mod.rs".into(), text: text.into() };
     for line in [
         "use crate::worker::Worker;",
@@ -253,4 +490,21 @@ fn imports_are_seen() {
     assert_eq!(breaches(&ring("use crate::nowhere::X;")).len(), 1);
     let inner = Source { path: "event_ring/pins.rs".into(), text: "use super::worker;".into() };
     assert_eq!(breaches(&inner), Vec::<String>::new(), "its own folder's");
+}
+
+/// Tests the finding of cycles itself.
+#[test]
+fn cycles_are_found() {
+    let file = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
+    let sources = [
+        file("a/mod.rs", "pub use deep::{inner::Thing, other as renamed};"),
+        file("a/b.rs", "use super::c::{self, C};"),
+        file("a/c.rs", "fn f() -> super::Thing { todo() }"),
+        file("a/deep/mod.rs", "pub(super) mod inner;"),
+        file("a/deep/inner.rs", "use crate::a::b::B; // super::super::c"),
+        file("a/lone.rs", "use super::b;\n#[cfg(test)]\nmod tests { use super::super::c; }"),
+    ];
+    let edges = Modules::new(&sources).edges(&sources);
+    let group = ["b", "c", "deep"].map(str::to_owned).to_vec();
+    assert_eq!(cycles(&edges), BTreeSet::from([("a".to_owned(), group)]));
 }
