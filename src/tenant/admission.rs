@@ -76,6 +76,10 @@ pub struct Published {
 }
 
 /// The result of [`Tenants::publish_now`].
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box would be an allocation; the value lives on the stack for one match"
+)]
 pub enum PublishedNow<'a> {
     /// The events are visible and in the commit queue.
     Queued(Receipt),
