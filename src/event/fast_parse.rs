@@ -105,7 +105,7 @@ macro_rules! define_field {
                         TYPE_BIT
                     }
                     $($(stringify!($field) => {
-                        event.$field = Some(self.$type($($limit)?)?);
+                        self.$type(&mut event.$field $(, $limit)?)?;
                         const { bit(stringify!($field)) }
                     })*)*
                     _ => return None,
@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads an id of at most `most` bytes.
-    fn id(&mut self, most: usize) -> Option<Cow<'a, str>> {
+    fn id(&mut self, slot: &mut Option<Cow<'a, str>>, most: usize) -> Option<()> {
         let id = self.plain()?;
         // DEL is not a control character in JSON, and the control characters above ASCII are two bytes.
         let suspicious = |b: u8| b >= 0x7f;
@@ -169,53 +169,66 @@ impl<'a> Scan<'a> {
         {
             return None;
         }
-        Some(Cow::Borrowed(id))
+        *slot = Some(Cow::Borrowed(id));
+        Some(())
     }
 
-    fn choice(&mut self, choices: &Choices) -> Option<Cow<'a, str>> {
+    fn choice(&mut self, slot: &mut Option<Cow<'a, str>>, choices: &Choices) -> Option<()> {
         let text = self.plain()?;
-        choices.contains(text).then_some(Cow::Borrowed(text))
+        *slot = choices.contains(text).then_some(Cow::Borrowed(text));
+        slot.is_some().then_some(())
     }
 
-    fn channel(&mut self, most: usize) -> Option<Cow<'a, str>> {
+    fn channel(&mut self, slot: &mut Option<Cow<'a, str>>, most: usize) -> Option<()> {
         let channel = self.plain()?;
-        (channel.len() <= most && check_channel(channel).is_ok()).then_some(Cow::Borrowed(channel))
+        *slot = (channel.len() <= most && check_channel(channel).is_ok()).then_some(Cow::Borrowed(channel));
+        slot.is_some().then_some(())
     }
 
-    fn time(&mut self) -> Option<u64> {
-        time::parse_rfc3339(self.plain()?)
+    fn time(&mut self, slot: &mut Option<u64>) -> Option<()> {
+        *slot = time::parse_rfc3339(self.plain()?);
+        slot.is_some().then_some(())
     }
 
-    fn flag(&mut self) -> Option<bool> {
-        match self.next()? {
-            b't' => self.word(b"rue").map(|()| true),
-            b'f' => self.word(b"alse").map(|()| false),
-            _ => None,
-        }
+    fn flag(&mut self, slot: &mut Option<bool>) -> Option<()> {
+        *slot = Some(match self.next()? {
+            b't' => self.word(b"rue").map(|()| true)?,
+            b'f' => self.word(b"alse").map(|()| false)?,
+            _ => return None,
+        });
+        Some(())
     }
 
     /// Reads a string of any content.
-    fn text(&mut self) -> Option<Cow<'a, str>> {
+    fn text(&mut self, slot: &mut Option<Cow<'a, str>>) -> Option<()> {
         let from = self.at;
-        match self.quoted()? {
-            Quoted::Plain(text) => Some(Cow::Borrowed(text)),
-            Quoted::Escaped | Quoted::Unicode => text_value(&self.text[from..self.at]),
-        }
+        let text = match self.quoted()? {
+            Quoted::Plain(text) => Cow::Borrowed(text),
+            Quoted::Escaped | Quoted::Unicode => text_value(&self.text[from..self.at])?,
+        };
+        *slot = Some(text);
+        Some(())
     }
 
     /// Reads a whole number that fits into 64 bits without a check of its last digit.
-    fn count(&mut self) -> Option<u64> {
+    fn count(&mut self, slot: &mut Option<u64>) -> Option<()> {
         let from = self.at;
         while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
             self.at += 1;
         }
         let digits = &self.text[from..self.at];
         let canonical = digits == "0" || !digits.starts_with('0');
-        (canonical && (1..=18).contains(&digits.len())).then(|| digits.parse().ok())?
+        *slot = (canonical && (1..=18).contains(&digits.len())).then(|| digits.parse().ok())?;
+        slot.is_some().then_some(())
     }
 
     /// Reads any JSON and removes the white space between its tokens.
-    fn json(&mut self) -> Option<Cow<'a, str>> {
+    fn json(&mut self, slot: &mut Option<Cow<'a, str>>) -> Option<()> {
+        *slot = Some(self.free()?);
+        Some(())
+    }
+
+    fn free(&mut self) -> Option<Cow<'a, str>> {
         let from = self.at;
         let mut doubt = Ambiguity::default();
         self.value(DEPTH, &mut doubt)?;
@@ -228,8 +241,9 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a JSON object of at most `most` bytes.
-    fn object(&mut self, most: usize) -> Option<Cow<'a, str>> {
-        self.json().filter(|object| object.starts_with('{') && object.len() <= most)
+    fn object(&mut self, slot: &mut Option<Cow<'a, str>>, most: usize) -> Option<()> {
+        *slot = self.free().filter(|object| object.starts_with('{') && object.len() <= most);
+        slot.is_some().then_some(())
     }
 
     /// Skips one value.

@@ -6,6 +6,7 @@
 //! * Frames that are encoded one after the other leave no gap between them.
 //! * The ids are zeros, because a frame is numbered later.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use bytes::Bytes;
@@ -83,6 +84,7 @@ macro_rules! define_each_head_field {
         $($part:ident { $($others:tt)* })*
     ) => {
         /// Passes on the fields that the event has.
+        #[inline]
         fn each_head_field(event: &Event<'_>, to: &mut impl HeadFields) {
             $(if let Some(value) = &event.$name {
                 head_field!(to, $name, value: $type $($key)?);
@@ -91,9 +93,9 @@ macro_rules! define_each_head_field {
 
         impl RoutingKey {
             /// Returns the value of the field in `event`.
-            fn of<'e>(self, event: &'e Event<'_>) -> Option<&'e str> {
+            fn of<'e, 'a>(self, event: &'e Event<'a>) -> &'e Option<Cow<'a, str>> {
                 match self {
-                    $($(RoutingKey::$key => event.$name.as_deref(),)?)*
+                    $($(RoutingKey::$key => &event.$name,)?)*
                 }
             }
         }
@@ -108,6 +110,7 @@ pub(super) struct EncodedSize {
 }
 
 impl HeadFields for EncodedSize {
+    #[inline]
     fn text(&mut self, name: &'static [u8], _: Option<RoutingKey>, value: &str) {
         self.json += name.len() + value.len() + COMMA.len();
     }
@@ -184,7 +187,7 @@ pub(super) fn encode(
 
     let keys = RoutingKey::ALL.map(|key| key.of(event));
     // A key that was escaped in the JSON is also written before the heads, unescaped.
-    let apart = |key: RoutingKey| keys[key as usize].filter(|_| in_json[key as usize].is_none());
+    let apart = |key: RoutingKey| keys[key as usize].as_deref().filter(|_| in_json[key as usize].is_none());
     let chunk_at = RoutingKey::ALL.into_iter().filter_map(apart).map(str::len).sum::<usize>();
     let mut head = [0; chunked::MAX_HEAD];
     let head = chunked::head(sse_len(json_len), &mut head);
@@ -197,7 +200,7 @@ pub(super) fn encode(
     let mut before = FrameHead { bytes: &mut buf[start..start + json_at], at: 0 };
     let (mut places, mut key_present) = ([KeySpan::default(); 4], 0u8);
     for key in RoutingKey::ALL {
-        let Some(text) = keys[key as usize] else { continue };
+        let Some(text) = keys[key as usize].as_deref() else { continue };
         let at = match in_json[key as usize] {
             Some(at) => json_at + at,
             None => before.put(text.as_bytes()),
