@@ -319,7 +319,7 @@ fn tree(text: &str, prefix: &mut Vec<String>, declared: bool, found: &mut Vec<Co
         }
         let segment = first_segment(&text[at..]);
         at += text[at..].find(segment).unwrap_or(0) + segment.len();
-        if !segment.is_empty() && !(segment == "self" && !prefix.is_empty()) {
+        if !segment.is_empty() && (segment != "self" || prefix.is_empty()) {
             prefix.push(segment.to_owned());
         }
         match text[at..].strip_prefix("::") {
