@@ -229,7 +229,7 @@ impl<Id: Copy> Index<Id> {
     /// Removes a subscription. Returns `None` if there is no such row.
     pub fn remove(&mut self, row: RowId) -> Option<RemovedMember<Id>> {
         let audience = self.audiences.get_mut(row.audience() as usize)?;
-        let place = row.member() as usize;
+        let place = row.place() as usize;
         let id = *audience.members.as_slice().get(place)?;
         self.members -= 1;
         if let Members::Many(members) = &mut audience.members {

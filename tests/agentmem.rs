@@ -36,7 +36,7 @@ async fn an_api_key_is_accepted_in_either_header_and_the_uis_headers_grant_nothi
 #[tokio::test]
 async fn the_ui_gets_its_events_over_both_streams_with_a_token_in_the_url() {
     let daemon = Daemon::start().await;
-    let token = daemon.user("ann").await;
+    let token = daemon.user_token("ann").await;
     let mut ws = daemon.ws(&format!("/api/v1/ws?token={token}")).without("x-api-key").open().await;
     assert_eq!(ws.next_json().await["type"], "ready");
     ws.send(&json!({"type": "ping", "timestamp": "2026-01-06T00:00:00Z"})).await;

@@ -169,7 +169,7 @@ async fn a_backup_under_load_has_everything_acknowledged_and_nothing_partial() {
     let temp = tempfile::tempdir().unwrap();
     let (backup, dir) = (temp.path().join("backup"), temp.path().join("restored"));
     let mut daemon = Daemon::start().await;
-    let user = daemon.user("ann").await;
+    let user = daemon.user_token("ann").await;
     let load = Load::default();
     let workers = load.start(&daemon);
     load.more().await;

@@ -24,7 +24,7 @@ fn id_of(ready: &Value) -> String {
 async fn a_listing_describes_each_connection() {
     let daemon = Daemon::start().await;
     let key_id = daemon.key.split('_').nth(1).unwrap().to_owned();
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut ws = daemon.ws("/api/v1/ws?types=custom&channel=c").open().await;
     let ws_id = id_of(&ws.next_json().await);
     let mut sse = daemon.sse("/api/v1/sse").key(&ann).open().await;
@@ -87,7 +87,7 @@ async fn a_listing_describes_each_connection() {
 #[tokio::test]
 async fn connections_are_kicked_by_id_user_and_key() {
     let daemon = Daemon::start().await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
     let second = daemon.create_key(json!({"scopes": ["subscribe"]})).await;
     let second_id = second.split('_').nth(1).unwrap().to_owned();
     let kick = async |how: &str, key: &str| {
@@ -146,7 +146,7 @@ async fn connections(daemon: &Daemon, key: &str) -> u64 {
 #[tokio::test]
 async fn connection_counts_return_to_zero() {
     let daemon = Daemon::with().env("LIMITS__CONNECTIONS_PER_USER", 2).start().await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     for round in 0..4 {
         let mut ws = daemon.ws("/api/v1/ws").key(&ann).open().await;
         ws.expect("ready").await;
@@ -194,7 +194,7 @@ async fn each_limit_has_its_error() {
         ("CONNECTIONS_PER_USER", true, 429, "QUOTA_EXCEEDED", "user"),
     ] {
         let daemon = Daemon::with().env(&format!("LIMITS__{limit}"), 3).start().await;
-        let key = if user { daemon.user("ann").await } else { daemon.key.clone() };
+        let key = if user { daemon.user_token("ann").await } else { daemon.key.clone() };
         let mut held = Vec::new();
         for _ in 0..2 {
             let mut ws = daemon.ws("/api/v1/ws").key(&key).open().await;
@@ -302,7 +302,7 @@ async fn an_address_is_limited() {
 async fn publishing_over_the_rate_is_refused_then_closed() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 5).start().await;
     // A principal that may publish for the whole organization is a service and has no such limit.
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut fast = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
     fast.expect("ready").await;
     let mut refused = 0;

@@ -130,9 +130,16 @@ async fn metrics_equal_what_clients_counted() {
     publish(&daemon, 10).await; // events to replay
     let mut fast = daemon.ws("/api/v1/ws").open().await;
     let mut filtered = daemon.sse("/api/v1/sse?channel=a").open().await;
-    let mut slow_ws = daemon.ws("/api/v1/ws?earliest=true").ask_on(daemon.narrow().await).await.ok().unwrap();
-    let mut slow_sse = daemon.sse("/api/v1/sse?earliest=true").ask_on(daemon.narrow().await).await;
-    let mut slow_few = daemon.sse("/api/v1/sse?channel=a").ask_on(daemon.narrow().await).await;
+    let mut slow_ws = daemon
+        .ws("/api/v1/ws?earliest=true")
+        .ask_on(daemon.small_buffer_connection().await)
+        .await
+        .ok()
+        .unwrap();
+    let mut slow_sse =
+        daemon.sse("/api/v1/sse?earliest=true").ask_on(daemon.small_buffer_connection().await).await;
+    let mut slow_few =
+        daemon.sse("/api/v1/sse?channel=a").ask_on(daemon.small_buffer_connection().await).await;
     let (mut fast_counted, mut filtered_counted) = (Counted::default(), Counted::default());
     let reading = async { tokio::join!(count_ws(&mut fast), count_sse(&mut filtered)) };
     let publishing = async {
@@ -179,13 +186,18 @@ async fn events_pending_for_ended_connections_are_counted_as_dropped() {
     let mut slow = Vec::new();
     let mut ids = Vec::new();
     for query in ["", "?channel=b", "?request_id=r", "?echo=false"] {
-        let mut ws =
-            daemon.ws(&format!("/api/v1/ws{query}")).ask_on(daemon.narrow().await).await.ok().unwrap();
+        let mut ws = daemon
+            .ws(&format!("/api/v1/ws{query}"))
+            .ask_on(daemon.small_buffer_connection().await)
+            .await
+            .ok()
+            .unwrap();
         ids.push(ws.expect("ready").await["connection_id"].as_str().unwrap().to_owned());
         slow.push(ws);
     }
-    let gone = daemon.sse("/api/v1/sse").ask_on(daemon.narrow().await).await;
-    let mut changing = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
+    let gone = daemon.sse("/api/v1/sse").ask_on(daemon.small_buffer_connection().await).await;
+    let mut changing =
+        daemon.ws("/api/v1/ws").ask_on(daemon.small_buffer_connection().await).await.ok().unwrap();
     changing.expect("ready").await;
     publish(&daemon, 40).await;
     let blocked = Balance::settled(&daemon).await;

@@ -124,7 +124,7 @@ async fn invalid_blocks_are_refused() {
 async fn a_users_blocks_are_seen_by_that_user_and_with_read_all() {
     let daemon = Daemon::start().await;
     let agent = agent(&daemon, &daemon.key, "a").await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
     let path = format!("/api/v1/agents/{agent}/core-memory");
     let mut bobs = daemon.sse("/api/v1/sse").key(&bob).open().await;
     assert_eq!(bobs.next().await.name.as_deref(), Some("ready"));

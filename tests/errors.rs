@@ -156,7 +156,7 @@ async fn a_fault_has_one_code_over_http_over_websocket_and_in_a_resource() {
     let key = daemon.key.clone();
     let bot = common::rest::agent(&daemon, &key, "bot").await;
     let reader = daemon.create_key(json!({"scopes": ["subscribe"]})).await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
     let says = |more: Value| {
         let mut message = json!({"agent_id": bot, "content": "c"});
         message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

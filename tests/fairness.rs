@@ -26,7 +26,7 @@ async fn disable(daemon: &Daemon, sub: &str, disabled: bool) {
 async fn toggling_a_user_rechecks_only_that_users_connections() {
     let daemon = Daemon::start().await;
     let other = daemon.create_org("other").await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
     let mut anns = Vec::new();
     for path in ["/api/v1/ws", "/api/v1/ws?subscribe=none", "/api/v1/ws"] {
         let mut ws = daemon.ws(path).key(&ann).open().await;

@@ -31,7 +31,7 @@ async fn with_a_long_log(users: [&str; 2], daemon: Daemon) -> Daemon {
 
 /// A request whose response is only read as far as the test reads it. Its first byte has arrived.
 async fn narrow(daemon: &Daemon, version: &str, key: &str) -> TcpStream {
-    let mut stream = daemon.narrow().await;
+    let mut stream = daemon.small_buffer_connection().await;
     let head = format!("GET {ALL} {version}\r\nhost: a\r\nauthorization: Bearer {key}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     assert_eq!(within("the first byte", stream.read_u8()).await.unwrap(), b'H');
@@ -154,7 +154,7 @@ async fn a_history_response_ends_when_the_readers_right_ends() {
     let key = made["data"]["api_key"].as_str().unwrap();
     let mut slow = narrow(&daemon, "HTTP/1.1", key).await;
     let mut old = narrow(&daemon, "HTTP/1.0", key).await;
-    let mut h2 = H2::over(daemon.narrow().await, 65_535).await;
+    let mut h2 = H2::over(daemon.small_buffer_connection().await, 65_535).await;
     let stream = h2.get(ALL, key).await;
     h2.next_of(DATA).await;
     let id = made["data"]["key_id"].as_str().unwrap();

@@ -141,7 +141,7 @@ async fn old_versions_of_a_memory_are_removed_beyond_the_limit() {
 async fn memories_are_listed_by_agent_and_user() {
     let daemon = Daemon::start().await;
     let (one, two) = (agent(&daemon, &daemon.key, "one").await, agent(&daemon, &daemon.key, "two").await);
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut made = Vec::new();
     for n in 0..24 {
         let (agent, user) =
@@ -386,7 +386,7 @@ async fn a_search_returns_matches_in_order_of_relevance() {
 async fn another_users_memories_cannot_be_found_listed_or_written() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
-    let (ann, eve) = (daemon.user("ann").await, daemon.user("eve").await);
+    let (ann, eve) = (daemon.user_token("ann").await, daemon.user_token("eve").await);
     let bot = agent(&daemon, &daemon.key, "bot").await;
     let own = remember(&daemon, &ann, json!({"content": "a secret of ann", "agent_id": bot})).await;
     assert_eq!(own["user_id"], "ann", "a user remembers for themselves");

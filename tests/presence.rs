@@ -84,7 +84,7 @@ async fn expect(watcher: &mut Ws, sub: &str, status: &str) {
 /// Checks that nothing was published up to now: the next event is that a new user is online. The user stays
 /// online as long as the returned connection.
 async fn nothing_published(daemon: &Daemon, watcher: &mut Ws, newcomer: &str) -> Ws {
-    let ws = connect(daemon, &daemon.user(newcomer).await).await;
+    let ws = connect(daemon, &daemon.user_token(newcomer).await).await;
     expect(watcher, newcomer, "online").await;
     ws
 }
@@ -92,7 +92,7 @@ async fn nothing_published(daemon: &Daemon, watcher: &mut Ws, newcomer: &str) ->
 #[tokio::test]
 async fn the_first_connection_and_the_end_of_the_last_are_published() {
     let daemon = watched(0).await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut watcher = watcher(&daemon).await;
 
     // Her own connection receives it too, and so does another user's.
@@ -127,7 +127,7 @@ async fn the_first_connection_and_the_end_of_the_last_are_published() {
 #[tokio::test]
 async fn a_user_who_reconnects_within_the_grace_time_stays_online() {
     let daemon = watched(LONG).await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut watcher = watcher(&daemon).await;
     let mut since = Vec::new();
     for n in 0..3 {
@@ -147,7 +147,7 @@ async fn a_user_who_reconnects_within_the_grace_time_stays_online() {
 #[tokio::test]
 async fn api_keys_and_waiting_polls_do_not_count_as_presence() {
     let daemon = watched(LONG).await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut watcher = watcher(&daemon).await; // with an API key
     let poll = daemon.get("/api/v1/events?wait=1").key(&ann).send().await;
     assert_eq!((poll.status.as_u16(), &poll.json()["data"]), (200, &json!([])));
@@ -165,7 +165,7 @@ async fn presence_is_enabled_per_organization() {
     let shown = daemon.get("/api/v1/organizations/default").send().await;
     assert_eq!(shown.json()["data"]["presence"], false, "{shown:?}");
     let mut watcher = daemon.live_ws("/api/v1/ws?types=custom").await;
-    let early = connect(&daemon, &daemon.user("early").await).await;
+    let early = connect(&daemon, &daemon.user_token("early").await).await;
     let off = list(&daemon, &daemon.key, "").await;
     assert_eq!(off, json!({"data": [], "next_cursor": null, "enabled": false, "success": true}));
 
@@ -178,7 +178,7 @@ async fn presence_is_enabled_per_organization() {
     switch(&daemon, "default", false).await;
     assert_eq!(list(&daemon, &daemon.key, "").await["enabled"], false);
     drop(mark);
-    let _unseen = connect(&daemon, &daemon.user("unseen").await).await;
+    let _unseen = connect(&daemon, &daemon.user_token("unseen").await).await;
     daemon.publish(custom("mark", json!(1))).await;
     assert_eq!(watcher.expect("custom").await["channel"], "mark");
 
@@ -206,7 +206,7 @@ async fn presence_does_not_cross_organizations() {
     assert_eq!((listed["data"].as_array().unwrap().len(), &listed["data"][0]["sub"]), (1, &json!("ann")));
 
     // Users with the same name in two organizations are different users.
-    let same = connect(&daemon, &daemon.user("ann").await).await;
+    let same = connect(&daemon, &daemon.user_token("ann").await).await;
     expect(&mut ours, "ann", "online").await;
     drop(ann);
     expect(&mut theirs, "ann", "offline").await;
@@ -243,7 +243,7 @@ async fn a_narrow_credential_sees_the_users_of_its_channels() {
     expect(&mut all, "eye", "online").await;
     let mut held = Vec::new();
     for sub in ["ann", "bob"] {
-        held.push(connect(&daemon, &daemon.user(sub).await).await);
+        held.push(connect(&daemon, &daemon.user_token(sub).await).await);
         expect(&mut all, sub, "online").await;
     }
     expect(&mut eye, "bob", "online").await;
@@ -265,7 +265,7 @@ async fn the_presence_list_has_pages_and_a_name_filter() {
     let subs = ["a/b", "ann", "bob", "cy@example.com", "zoë"];
     let mut held = Vec::new();
     for sub in subs {
-        held.push(connect(&daemon, &daemon.user(sub).await).await);
+        held.push(connect(&daemon, &daemon.user_token(sub).await).await);
         counted(&daemon, sub, Some(1)).await;
     }
     let mut found = Vec::new();
@@ -301,7 +301,7 @@ async fn a_user_name_with_special_characters_has_its_own_channel() {
     let long = "x".repeat(256);
     let mut held = Vec::new();
     for (sub, channel) in [("a/b*", "presence/a%2Fb%2A"), (long.as_str(), "presence/sha256:")] {
-        held.push(connect(&daemon, &daemon.user(sub).await).await);
+        held.push(connect(&daemon, &daemon.user_token(sub).await).await);
         let (on, of, status) = published(&mut watcher).await;
         assert_eq!((of.as_str(), status.as_str()), (sub, "online"));
         assert!(on == channel || (on.starts_with(channel) && of == long && on.len() == 59), "{on}");
@@ -312,7 +312,7 @@ async fn a_user_name_with_special_characters_has_its_own_channel() {
 #[tokio::test]
 async fn stopping_the_daemon_publishes_no_offline() {
     let mut daemon = watched(0).await;
-    let token = daemon.user("ann").await;
+    let token = daemon.user_token("ann").await;
     let mut watcher = watcher(&daemon).await;
     let mut ann = connect(&daemon, &token).await;
     expect(&mut watcher, "ann", "online").await;

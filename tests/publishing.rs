@@ -247,7 +247,7 @@ async fn a_batch_is_accepted_or_refused_as_a_whole() {
     let reply = daemon.post("/api/v1/events").body("application/json", bad).send().await;
     assert_eq!(reply.refused(400, "VALIDATION_ERROR")["details"]["field"], "[1].data");
 
-    let user = daemon.user("ann").await;
+    let user = daemon.user_token("ann").await;
     let batch = json!([custom("c", json!(1)), message("for somebody else")]);
     let reply = daemon.post("/api/v1/events").key(&user).json(&batch).send().await;
     reply.refused(403, "FORBIDDEN");
@@ -360,7 +360,7 @@ async fn ack_memory_answers_201() {
 #[tokio::test]
 async fn a_user_publishes_only_in_their_own_name() {
     let daemon = Daemon::start().await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut sse = daemon.live_sse("/api/v1/sse").await;
     let mut ws = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
     ws.expect("ready").await;
@@ -462,8 +462,8 @@ async fn a_repeat_with_the_same_idempotency_key_gets_the_first_response() {
 async fn an_idempotency_key_belongs_to_one_subject_of_one_organization() {
     let daemon = Daemon::start().await;
     let other = daemon.create_org("other").await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
-    let ann_again = daemon.user("ann").await;
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
+    let ann_again = daemon.user_token("ann").await;
     let second_key = daemon.create_key(json!({"scopes": ["*"]})).await;
     let body = custom("c", json!(1));
     let post = |key: &str| {

@@ -371,7 +371,7 @@ async fn an_organization_has_one_publish_rate_over_all_connections() {
 #[tokio::test]
 async fn each_user_has_one_rate_over_all_connections() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 1).start().await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
     let event = json!({"type": "message", "agent_id": "a", "content": "x"});
     let refusal = until("a refusal", || async {
         let reply = daemon.post("/api/v1/events").key(&ann).json(&event).send().await;

@@ -312,7 +312,7 @@ async fn a_ticket_opens_only_streams_and_history() {
 #[tokio::test]
 async fn a_ticket_does_not_publish_over_a_websocket() {
     let daemon = daemon().await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let once = ticket(&daemon, &ann, false).await;
     let mut ws =
         daemon.ws(&format!("/api/v1/ws?echo=false&ticket={once}")).without("authorization").open().await;
@@ -347,7 +347,7 @@ async fn a_ticket_for_a_user_ends_with_its_creator() {
 #[tokio::test]
 async fn a_flood_of_tickets_evicts_only_the_callers_tickets() {
     let daemon = daemon().await;
-    let (ann, bob) = (daemon.user("ann").await, daemon.user("bob").await);
+    let (ann, bob) = (daemon.user_token("ann").await, daemon.user_token("bob").await);
     let colleagues = ticket(&daemon, &bob, false).await;
     let first = ticket(&daemon, &ann, false).await;
     let second = ticket(&daemon, &ann, false).await;

@@ -230,7 +230,7 @@ async fn concurrently_deleted_messages_are_in_all_their_lists_or_none() {
 async fn users_see_and_send_only_their_own_messages() {
     let daemon = Daemon::start().await;
     let acme = daemon.create_org("acme").await;
-    let (ann, eve) = (daemon.user("ann").await, daemon.user("eve").await);
+    let (ann, eve) = (daemon.user_token("ann").await, daemon.user_token("eve").await);
     let bot = agent(&daemon, &daemon.key, "bot").await;
     let send = |key: &str, more: Value| {
         let mut body = json!({"agent_id": bot, "content": "x"});

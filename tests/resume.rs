@@ -512,9 +512,15 @@ async fn random_disconnects_lose_nothing_and_repeat_nothing() {
 #[tokio::test]
 async fn slow_readers_get_every_event_once() {
     let daemon = small_ring().start().await;
-    let mut slow_ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
-    let mut slow_sse = daemon.sse("/api/v1/sse").ask_on(daemon.narrow().await).await;
-    let mut slow_few = daemon.ws("/api/v1/ws?channel=n/1").ask_on(daemon.narrow().await).await.ok().unwrap();
+    let mut slow_ws =
+        daemon.ws("/api/v1/ws").ask_on(daemon.small_buffer_connection().await).await.ok().unwrap();
+    let mut slow_sse = daemon.sse("/api/v1/sse").ask_on(daemon.small_buffer_connection().await).await;
+    let mut slow_few = daemon
+        .ws("/api/v1/ws?channel=n/1")
+        .ask_on(daemon.small_buffer_connection().await)
+        .await
+        .ok()
+        .unwrap();
     slow_ws.expect("ready").await;
     slow_sse.next().await.named("ready");
     slow_few.expect("ready").await;
@@ -549,7 +555,7 @@ async fn slow_readers_get_every_event_once() {
 #[tokio::test]
 async fn a_reader_overtaken_by_retention_gets_a_gap_and_continues() {
     let daemon = small_ring().env("RETENTION__MAX_EVENTS", 100).start().await;
-    let mut slow = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
+    let mut slow = daemon.ws("/api/v1/ws").ask_on(daemon.small_buffer_connection().await).await.ok().unwrap();
     slow.expect("ready").await;
     let text = "x".repeat(1_000);
     let mut ids = Vec::new();
@@ -635,7 +641,7 @@ async fn a_long_poll_pages_waits_and_advances_past_filtered_events() {
 #[tokio::test]
 async fn a_slow_reader_of_streams_gets_all_text_once() {
     let daemon = small_ring().start().await;
-    let mut slow = daemon.sse("/api/v1/sse/llm").ask_on(daemon.narrow().await).await;
+    let mut slow = daemon.sse("/api/v1/sse/llm").ask_on(daemon.small_buffer_connection().await).await;
     slow.next().await.named("ready");
     let mut random = Lcg(3);
     let mut texts = vec![String::new(); 3];
@@ -744,7 +750,7 @@ async fn no_heartbeat_carries_a_cursor_past_an_undelivered_event() {
     let watch = async |path: &str, narrow: bool| {
         let ask = daemon.ws(path);
         let mut ws = match narrow {
-            true => ask.ask_on(daemon.narrow().await).await.ok().unwrap(),
+            true => ask.ask_on(daemon.small_buffer_connection().await).await.ok().unwrap(),
             false => ask.open().await,
         };
         let (mut last, mut announced, mut pings) = (0, 0, 0);

@@ -155,7 +155,7 @@ async fn an_error_at_the_end_of_a_body_publishes_nothing() {
 #[tokio::test]
 async fn invalid_events_are_reported_before_forbidden_ones() {
     let daemon = Daemon::start().await;
-    let user = daemon.user("ann").await;
+    let user = daemon.user_token("ann").await;
     let event = |user: &str| {
         let mut event = custom("s", json!("x".repeat(200)));
         event["user_id"] = user.into();

@@ -247,7 +247,7 @@ async fn a_capacity_refusal_is_an_event_for_clients_that_accept_event_streams() 
         .env("AUTH__FAILURES_PER_MINUTE", 2)
         .start()
         .await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut first = daemon.sse("/api/v1/sse").key(&ann).open().await;
     first.next().await.named("ready");
     asked_to_reconnect(daemon.sse("/api/v1/sse").key(&ann).ask().await, "QUOTA_EXCEEDED").await;
@@ -334,7 +334,7 @@ async fn over_http_1_1_each_event_is_whole_chunks_and_the_stream_ends_with_the_l
 #[tokio::test]
 async fn a_reader_that_was_blocked_gets_whole_chunks() {
     let daemon = Daemon::with().env("LIMITS__UNSENT_BYTES", 16_384).start().await;
-    let mut stream = daemon.narrow().await;
+    let mut stream = daemon.small_buffer_connection().await;
     stream.write_all(daemon.sse("/api/v1/sse").head().as_bytes()).await.unwrap();
     let mut sse = Sse::read_head(stream, Vec::new()).await;
     sse.next().await.named("ready");

@@ -15,7 +15,7 @@ use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
     ApiKey, CommitCallback, CommitError, DAY_MS, DisabledUser, IdempotencyRecord, LogRead, MessageIdRecord,
     OpenError, Organization, ReadError, Retention, RevokedToken, Rows, Store, StoreState, StoredResponse,
-    TimePosition, UNCOMMITTED_EVENTS, Visibility, compact, scope,
+    TimePosition, UNCOMMITTED_EVENTS, Visibility, compact, key_digest,
 };
 use nervewire::time::{Clock, ManualClock};
 
@@ -184,7 +184,7 @@ async fn rows_and_events_are_committed_together_and_read_back() {
     let answer = StoredResponse::Published { first: Sequence(7), count: 2 };
     let remembered = IdempotencyRecord { body: [1; 32], answer, created_ms: now };
     let message = MessageIdRecord { body: [2; 32], sequence: Sequence(7), created_ms: now };
-    let (request, message_id) = (scope(&[b"k1", b"POST /x", b"key"]), scope(&[b"u", b"m"]));
+    let (request, message_id) = (key_digest(&[b"k1", b"POST /x", b"key"]), scope(&[b"u", b"m"]));
     let mut rows = Rows::new();
     rows.put_organization(&organization).expect("fits");
     rows.put_api_key(&key).expect("fits");

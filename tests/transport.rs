@@ -482,7 +482,7 @@ async fn unread_responses_fill_only_their_organizations_share() {
     );
     let mut stuck = Vec::new();
     for _ in 0..2 {
-        let mut stream = daemon.narrow().await;
+        let mut stream = daemon.small_buffer_connection().await;
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut byte = [0];
         within("the answer's first byte", stream.read_exact(&mut byte)).await.unwrap();
@@ -507,7 +507,7 @@ async fn unread_responses_fill_only_their_organizations_share() {
 #[tokio::test]
 async fn pipelined_requests_wait_until_responses_are_read() {
     let daemon = Daemon::with().env("WRITE_TIMEOUT_MS", 2_000).start().await;
-    let mut stream = daemon.narrow().await;
+    let mut stream = daemon.small_buffer_connection().await;
     let request = b"GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1_000);
     let before = resident_bytes(&daemon);
     let mut sent = 0;

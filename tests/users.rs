@@ -558,6 +558,6 @@ async fn users_read_their_own_profile() {
     }
     // Neither a key nor an unregistered user has a profile.
     daemon.get("/api/v1/users/me").send().await.refused(404, "NOT_FOUND");
-    let stranger = daemon.user("stranger").await;
+    let stranger = daemon.user_token("stranger").await;
     daemon.get("/api/v1/users/me").key(&stranger).send().await.refused(404, "NOT_FOUND");
 }

@@ -470,7 +470,7 @@ async fn a_bad_frame_gets_an_error_and_ten_in_a_row_end_the_connection() {
 #[tokio::test]
 async fn exceeding_the_publish_rate_is_an_error_and_a_hundred_times_ends_the_connection() {
     let daemon = Daemon::with().env("LIMITS__PUBLISH_PER_SECOND", 1).start().await;
-    let ann = daemon.user("ann").await;
+    let ann = daemon.user_token("ann").await;
     let mut ws = daemon.ws("/api/v1/ws?subscribe=none").key(&ann).open().await;
     ws.expect("ready").await;
     // Twice the rate at once, and nothing more until it has recovered.
@@ -737,7 +737,7 @@ async fn frames_sent_together_are_answered_in_order() {
 #[tokio::test]
 async fn a_publisher_that_reads_late_gets_all_its_acks() {
     let daemon = Daemon::start().await;
-    let mut ws = daemon.ws("/api/v1/ws").ask_on(daemon.narrow().await).await.ok().unwrap();
+    let mut ws = daemon.ws("/api/v1/ws").ask_on(daemon.small_buffer_connection().await).await.ok().unwrap();
     ws.expect("ready").await;
     let text = "x".repeat(3_000);
     for n in 0..800 {

@@ -4,8 +4,7 @@ use super::key::{Key, KeyType};
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
-/// Largest allowed event. Its encoded form and its key must fit one stored value of 64 KiB
-/// (docs/architecture.md, store).
+/// Largest allowed event. Its encoded form must fit one piece (`MAX_VALUE` in `store/format/piece.rs`).
 pub(super) const EVENT_BYTES_MAX: usize = 64 * KIB;
 /// Events of the largest atomic batch (protocol §8). All of them must fit under the limit of uncommitted
 /// events at once.

@@ -19,7 +19,7 @@ use super::record::{self, PageRequest, PageStart, Record};
 use super::{Caller, ResourceError, agents, check_version, next_number};
 use crate::auth::{Authorized, WriteAsUser, WriteOwned};
 use crate::event::{Event, EventKind, check_id};
-use crate::store::{Group, List, Rows, Table, scope};
+use crate::store::{Group, List, Rows, Table, key_digest};
 use crate::tenant::publish::CommitWaiter;
 
 /// Default limit of a block's text, in characters.
@@ -165,8 +165,8 @@ impl CoreMemoryOwner<'_> {
     pub(super) fn lock(&self) -> [u8; 32] {
         let user = self.user_id.map(str::as_bytes);
         match user {
-            Some(user) => scope(&[b"core memory", self.agent_id.as_bytes(), user]),
-            None => scope(&[b"core memory", self.agent_id.as_bytes()]),
+            Some(user) => key_digest(&[b"core memory", self.agent_id.as_bytes(), user]),
+            None => key_digest(&[b"core memory", self.agent_id.as_bytes()]),
         }
     }
 

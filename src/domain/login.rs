@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::users::{EMAIL_BYTES, EMAILS, User, UserError, UserService, end, verify_own_password};
+use super::users::{EMAIL_BYTES, EMAILS, User, UserError, UserService, end, own_user};
 use super::{ResourceError, record};
 use crate::auth::{Authenticated, Authorized, IssuedToken, Organization, Password, PasswordProof};
 use crate::ids::TenantId;
@@ -125,7 +125,7 @@ pub async fn change_password(
     let principal = right.principal();
     let tenant = principal.tenant;
     let alone = service.lock(tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
-    let old = verify_own_password(service, principal).await?;
+    let old = own_user(service, principal).await?;
     service.auth.check_attempt(peer, &principal.org_id, &old.email)?;
     let place = service.auth.passwords().setter(tenant)?;
     let turn = place.acquire().await?;

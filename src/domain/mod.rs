@@ -29,7 +29,7 @@ use serde_json::value::RawValue;
 use crate::auth::{Auth, Authorized, Principal};
 use crate::event::{Event, EventError};
 use crate::filter::Rights;
-use crate::store::{ReadError, Rows, TooLong, scope};
+use crate::store::{ReadError, Rows, TooLong, key_digest};
 use crate::tenant::admission::{PublishKind, PublishRequest};
 use crate::tenant::idempotency::KeyGuards;
 use crate::tenant::publish::{CommitWaiter, PublishError};
@@ -148,7 +148,7 @@ impl<N: CommitWaiter> Caller<'_, N> {
 
 /// The key of a resource's lock.
 fn lock_key(kind: &str, id: &str) -> [u8; 32] {
-    scope(&[kind.as_bytes(), id.as_bytes()])
+    key_digest(&[kind.as_bytes(), id.as_bytes()])
 }
 
 /// Checks that `expected`, if the request named a version, is the current one.

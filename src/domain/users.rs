@@ -222,7 +222,7 @@ pub async fn register(
 ///
 /// # Errors
 /// `NotFound` for an API key, and for a token whose `sub` was not registered here.
-pub async fn verify_own_password(service: UserService<'_>, principal: &Principal) -> Result<User, UserError> {
+pub async fn own_user(service: UserService<'_>, principal: &Principal) -> Result<User, UserError> {
     let sub = principal.sub.as_deref().ok_or(ResourceError::NotFound)?;
     service.user(principal.tenant, sub).await
 }
@@ -239,7 +239,7 @@ pub async fn change_me(
 ) -> Result<User, UserError> {
     let principal = right.principal();
     let guard = service.lock(principal.tenant, "user", principal.sub.as_deref().unwrap_or_default()).await;
-    let old = verify_own_password(service, principal).await?;
+    let old = own_user(service, principal).await?;
     check_version(version, old.version)?;
     let mut user = old.clone();
     user.name = name(patch.name.unwrap_or(user.name))?;

@@ -275,7 +275,7 @@ pub struct RowId {
 }
 
 impl RowId {
-    /// Returns the row of `member` in `audience`; `None` for the one number that does not fit.
+    /// Returns the row at `place` in `audience`; `None` for the one number that does not fit.
     #[must_use]
     pub fn new(audience: u32, place: u32) -> Option<RowId> {
         Some(RowId { audience: NonZeroU32::new(audience.wrapping_add(1))?, place })
@@ -287,7 +287,7 @@ impl RowId {
     }
     /// Returns the position among the audience's members.
     #[must_use]
-    pub fn member(self) -> u32 {
+    pub fn place(self) -> u32 {
         self.place
     }
 }

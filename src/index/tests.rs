@@ -223,7 +223,7 @@ proptest! {
         }
         for (_, id, row) in &model {
             let audience = &index.audiences[row.audience() as usize];
-            prop_assert_eq!(audience.members.as_slice()[row.member() as usize], *id);
+            prop_assert_eq!(audience.members.as_slice()[row.place() as usize], *id);
         }
     }
 }

@@ -39,9 +39,9 @@ pub(crate) use self::disk::sync_dir;
 #[doc(hidden)]
 pub use self::disk::{Disk, Io, Space};
 pub use self::engine::{JournalStats, RowCacheStats};
+pub use self::format::key_digest;
 pub use self::format::keys::{List, Table};
 pub use self::format::piece::{MAX_EVENT_BYTES, MAX_VALUE};
-pub use self::format::scope;
 pub use self::format::{Group, ListEntry};
 pub use self::handle::Store;
 #[doc(hidden)]

@@ -107,7 +107,7 @@ impl Tenants {
         waiter: &impl CommitWaiter,
     ) -> Result<Published, PublishError> {
         let PublishRequest { actor, tenant, mut events, kind } = request;
-        self.check_author(actor, &mut events)?;
+        self.check_rights_and_rate(actor, &mut events)?;
         let tenant = &self.open(tenant).await?;
         events.close()?;
         match kind {
@@ -133,7 +133,7 @@ impl Tenants {
         done: impl FnOnce(Receipt) -> CommitCallback,
     ) -> Result<PublishedNow<'a>, PublishError> {
         let actor = request.actor;
-        self.check_author(actor, &mut request.events)?;
+        self.check_rights_and_rate(actor, &mut request.events)?;
         let ack = match request.kind {
             PublishKind::Events { key: None, ack } if !request.events.is_keyed() => ack,
             _ => return Ok(PublishedNow::MustWait(request)),
@@ -180,7 +180,7 @@ impl Tenants {
     }
 
     /// Checks the rights and charges the rate.
-    fn check_author(&self, actor: Actor<'_>, events: &mut Draft) -> Result<(), PublishError> {
+    fn check_rights_and_rate(&self, actor: Actor<'_>, events: &mut Draft) -> Result<(), PublishError> {
         events.check_rights()?;
         if let Some(principal) = actor.principal()
             && !events.charge.is_paid()
@@ -240,8 +240,8 @@ impl Tenants {
         };
         self.check_writable()?;
         refuse_duplicates(&messages)?;
-        let scopes = messages.iter().flatten().chain(&key).map(|keyed| keyed.scope).collect();
-        let guards = self.lock_keys(tenant.id, scopes).await;
+        let digests = messages.iter().flatten().chain(&key).map(|keyed| keyed.digest).collect();
+        let guards = self.lock_keys(tenant.id, digests).await;
         if let Some(key) = &key
             && let Some(earlier) = self.earlier_ids(tenant, key).await?
         {

@@ -5,7 +5,7 @@
 //!   parse yet: the start of the next event. Nothing may be published before [`BodyReader::finish`] has found
 //!   the whole body valid.
 //! * The result does not depend on how the body is cut into parts, neither the events nor the errors.
-//! * Errors name the item, `[3].content`. If the fast array parser (`array_scan`) cannot parse an item, the
+//! * Errors name the item, `[3].content`. If the fast array parser (`fast_parse::Items`) cannot parse an item, the
 //!   rest of the body is kept and parsed by serde_json, which produces the error text. Of the part before it,
 //!   only the number of events, lines and bytes is known.
 

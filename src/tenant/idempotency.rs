@@ -16,7 +16,7 @@ use crate::auth::Actor;
 use crate::event::{Event, EventError, EventKind};
 use crate::frame::Frame;
 use crate::ids::{Sequence, TenantId};
-use crate::store::{IdempotencyRecord, MessageIdRecord, Rows, StoredResponse, scope};
+use crate::store::{IdempotencyRecord, MessageIdRecord, Rows, StoredResponse, key_digest};
 
 use super::publish::{PublishError, Receipt};
 use super::{Tenant, Tenants};
@@ -26,8 +26,8 @@ const OTHER_BODY: &str = "the Idempotency-Key was used with another body";
 /// The key of a request that may be repeated, and a digest of its body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DedupKey {
-    /// Digest of the key in its scope.
-    pub scope: [u8; 32],
+    /// Digest of the key and of whose it is.
+    pub digest: [u8; 32],
     /// Digest of the body.
     pub body: [u8; 32],
 }
@@ -38,7 +38,7 @@ impl DedupKey {
     #[must_use]
     pub fn of_request(subject: &str, method: &str, path: &str, key: &str, body: [u8; 32]) -> DedupKey {
         let parts = [subject, method, path, key].map(str::as_bytes);
-        DedupKey { scope: scope(&parts), body }
+        DedupKey { digest: key_digest(&parts), body }
     }
 
     /// Returns the key of a message whose publisher gave a `message_id`; `None` for other events.
@@ -47,15 +47,15 @@ impl DedupKey {
         let user = event.user_id.as_deref().unwrap_or_default();
         let parts = [b"message_id".as_slice(), user.as_bytes(), id.as_bytes()];
         // Encoded without sequence and time of receipt, equal events have equal bytes.
-        Some(DedupKey { scope: scope(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
+        Some(DedupKey { digest: key_digest(&parts), body: Digest::of(Frame::encode(event, 0, 0).json()) })
     }
 }
 
-/// Keys in progress, by tenant and scope. An entry exists while its lock is held or waited for.
+/// Keys in progress, by tenant and digest. An entry exists while its lock is held or waited for.
 #[derive(Default)]
 pub(super) struct KeyLocks(Arc<DashMap<LockKey, Arc<Mutex<()>>>>);
 
-/// A tenant and one of its scopes.
+/// A tenant and the digest of one of its keys.
 type LockKey = (TenantId, [u8; 32]);
 
 /// The locks of one publish or change. A commit that is made under them must hold them ([`Rows::hold_until_commit`]).
@@ -115,7 +115,7 @@ impl IdempotencyGuard {
         let mut rows = Rows::new();
         let row = IdempotencyRecord { body: self.key.body, answer, created_ms: self.created_ms };
         // a response of the administration is short
-        let _ = rows.put_idempotency(self.tenant, &self.key.scope, &row);
+        let _ = rows.put_idempotency(self.tenant, &self.key.digest, &row);
         rows.hold_until_commit(self.guards.clone());
         rows
     }
@@ -134,8 +134,8 @@ impl Tenants {
         tenant: TenantId,
         key: DedupKey,
     ) -> Result<Result<IdempotencyGuard, StoredResponse>, PublishError> {
-        let guards = self.key_locks.lock(tenant, vec![key.scope]).await;
-        let found = self.store().idempotency(tenant, key.scope).await?;
+        let guards = self.key_locks.lock(tenant, vec![key.digest]).await;
+        let found = self.store().idempotency(tenant, key.digest).await?;
         actor.confirm()?; // an earlier response is not sent if the credential ended during the wait
         match found {
             None => Ok(Ok(IdempotencyGuard { guards, tenant, key, created_ms: self.clock().now_ms() })),
@@ -144,10 +144,10 @@ impl Tenants {
         }
     }
 
-    /// Acquires the locks that `scopes` name (see [`scope`]). They are held until the result is dropped and
+    /// Acquires the locks of keys with these digests (see [`key_digest`]). They are held until the result is dropped and
     /// every commit that holds them is over.
-    pub async fn lock_keys(&self, tenant: TenantId, scopes: Vec<[u8; 32]>) -> Arc<KeyGuards> {
-        self.key_locks.lock(tenant, scopes).await
+    pub async fn lock_keys(&self, tenant: TenantId, digests: Vec<[u8; 32]>) -> Arc<KeyGuards> {
+        self.key_locks.lock(tenant, digests).await
     }
 
     /// Returns the ids with which an earlier request with `key` was answered.
@@ -156,7 +156,7 @@ impl Tenants {
         tenant: &Tenant,
         key: &DedupKey,
     ) -> Result<Option<Vec<Sequence>>, PublishError> {
-        match self.store().idempotency(tenant.id, key.scope).await? {
+        match self.store().idempotency(tenant.id, key.digest).await? {
             None => Ok(None),
             Some(row) if row.body != key.body => Err(PublishError::Conflict(OTHER_BODY)),
             Some(row) => match row.answer {
@@ -185,7 +185,7 @@ impl Tenants {
         let mut ids = vec![None; messages.len()];
         for (id, keyed) in ids.iter_mut().zip(messages) {
             let Some(keyed) = keyed else { continue };
-            match self.store().message_id(tenant.id, keyed.scope).await? {
+            match self.store().message_id(tenant.id, keyed.digest).await? {
                 Some(row) if row.body == keyed.body => *id = Some(row.sequence),
                 Some(_) => return Err(PublishError::Conflict("the message_id was used for another message")),
                 None => {}
@@ -207,13 +207,13 @@ impl Tenants {
         for (keyed, sequence) in messages.iter().zip(ids) {
             if let (Some(keyed), Some(sequence)) = (keyed, sequence) {
                 let row = MessageIdRecord { body: keyed.body, sequence: *sequence, created_ms };
-                let _ = rows.put_message_id(tenant.id, &keyed.scope, &row); // a row of fixed size fits
+                let _ = rows.put_message_id(tenant.id, &keyed.digest, &row); // a row of fixed size fits
             }
         }
         if let Some(key) = key {
             let answer = answer(ids);
             let row = IdempotencyRecord { body: key.body, answer, created_ms };
-            let _ = rows.put_idempotency(tenant.id, &key.scope, &row); // at most 1,000 ids of 8 bytes fit
+            let _ = rows.put_idempotency(tenant.id, &key.digest, &row); // at most 1,000 ids of 8 bytes fit
         }
         rows
     }
@@ -237,7 +237,7 @@ fn answer(ids: &[Option<Sequence>]) -> StoredResponse {
 pub(super) fn refuse_duplicates(messages: &[Option<DedupKey>]) -> Result<(), EventError> {
     let mut seen = std::collections::HashSet::new();
     for (at, keyed) in messages.iter().enumerate() {
-        if keyed.is_some_and(|keyed| !seen.insert(keyed.scope)) {
+        if keyed.is_some_and(|keyed| !seen.insert(keyed.digest)) {
             return Err(EventError::new("message_id", "is given twice in one batch").at(at));
         }
     }

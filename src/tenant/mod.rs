@@ -336,22 +336,22 @@ impl Tenant {
     pub fn ring(&self) -> &Arc<Ring<Frame>> {
         &self.ring
     }
-    /// Returns true if the row that `scope` names is known to be in the store.
+    /// Returns true if the row with this digest is known to be in the store.
     #[must_use]
-    pub fn is_known(&self, scope: &[u8; 32]) -> bool {
-        self.known.lock().contains(scope)
+    pub fn is_known(&self, digest: &[u8; 32]) -> bool {
+        self.known.lock().contains(digest)
     }
     /// Marks a row as known. The caller has read it and holds its lock ([`Tenants::lock_keys`]).
-    pub fn remember_known(&self, scope: [u8; 32]) {
+    pub fn remember_known(&self, digest: [u8; 32]) {
         let mut known = self.known.lock();
         if known.len() == KNOWN {
             known.clear(); // rows that are often needed are soon known again
         }
-        known.insert(scope);
+        known.insert(digest);
     }
     /// Marks a row as not known. The caller removes it and holds its lock.
-    pub fn forget_known(&self, scope: &[u8; 32]) {
-        self.known.lock().remove(scope);
+    pub fn forget_known(&self, digest: &[u8; 32]) {
+        self.known.lock().remove(digest);
     }
     /// Returns the times of this tenant's events from publish to send. They restart when it has had no live
     /// subscriber.
@@ -369,15 +369,15 @@ impl Tenant {
     pub fn wake_bits(&self) -> &WakeBits {
         &self.wake
     }
-    /// Returns the position after the last visible event.
+    /// Returns the sequence of the last visible event.
     #[must_use]
-    pub fn head(&self) -> Sequence {
+    pub fn last_visible(&self) -> Sequence {
         Sequence(self.ring.head() - 1) // a ring starts at a sequence above 0
     }
     /// Returns an upper bound of the number of events after `position`; 0 only if there is none.
     #[must_use]
     pub fn replaying(&self, position: Sequence) -> u64 {
-        let (head, committed) = (self.head(), self.log.committed());
+        let (head, committed) = (self.last_visible(), self.log.committed());
         let uncommitted = head.counter().saturating_sub(committed.max(position).counter());
         if position >= self.log.last_event() {
             return uncommitted; // between them is only the start of a new epoch, without an event

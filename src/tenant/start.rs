@@ -80,7 +80,7 @@ pub fn resolve_now(cursors: &CursorKey, tenant: &Tenant, from: &StartPosition) -
 
 fn after_cursor(cursors: &CursorKey, tenant: &Tenant, text: &str) -> ResolvedStart {
     let gap = |reason, resumes_at| Some(Gap { after: text.into(), reason, resumes_at });
-    let head = tenant.head();
+    let head = tenant.last_visible();
     match cursors.decode(tenant.id(), text.as_bytes()) {
         // A cursor of a newer epoch, or with a higher counter in this one, was never issued by this log. The
         // log's end is above the visible head while a change waits for its commit: an event published behind

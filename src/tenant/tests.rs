@@ -120,7 +120,7 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     let tenant = tenants.open(ID).await.expect("open");
     let first = publish(&tenants, &tenant, "one").await;
     let second = publish(&tenants, &tenant, "two").await;
-    let position = tenant.head();
+    let position = tenant.last_visible();
 
     tenants.release_idle();
     assert!(tenant.ring().head() > second.0 && tenants.len() == 1, "not quiet yet");
@@ -133,7 +133,7 @@ async fn a_quiet_tenant_is_forgotten_and_goes_on_from_its_log() {
     assert!(tenants.store().loaded_log(ID).is_none());
 
     let tenant = tenants.open(ID).await.expect("open again");
-    assert!(tenant.head() >= position, "a position that was published stays valid");
+    assert!(tenant.last_visible() >= position, "a position that was published stays valid");
     assert!(tenant.replaying(first) >= 1 && tenant.replaying(position) == 0);
     let third = publish(&tenants, &tenant, "three").await;
     assert!(third > tenant.log().oldest() && third > position);
@@ -209,7 +209,7 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     let (tenants, _) = tenants_on(dir.path(), gate.clone());
     let tenant = tenants.open(ID).await.expect("open");
     gate.set(true);
-    let before = tenant.head();
+    let before = tenant.last_visible();
     let mut rows = Rows::new();
     rows.put_row(ID, Table::Agents, "a", b"row").expect("fits");
     let event = custom("change");
@@ -218,10 +218,10 @@ async fn a_change_is_seen_when_it_is_on_disk_and_not_before() {
     let after = publish_json(&tenants, ID, &custom("after"), MEMORY).await.expect("published");
     let after = sequence(&tenants, ID, &after);
     assert!(after > before.next(), "both have a sequence");
-    assert_eq!(tenant.head(), before, "and neither is visible");
+    assert_eq!(tenant.last_visible(), before, "and neither is visible");
     gate.set(false);
     change.await.expect("committed");
-    assert_eq!(tenant.head(), after);
+    assert_eq!(tenant.last_visible(), after);
     assert_eq!(tenants.store().row(ID, Table::Agents, "a").await.expect("read"), Some(b"row".to_vec()));
 }
 
@@ -263,7 +263,7 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     assert!(futures_util::FutureExt::now_or_never(change.as_mut()).is_none());
     let id = publish_json(&tenants, ID, &custom("after"), MEMORY).await.expect("published");
     let id = sequence(&tenants, ID, &id);
-    assert!(tenant.head() < id, "it is not visible yet");
+    assert!(tenant.last_visible() < id, "it is not visible yet");
     let from = |position| {
         let text = tenants.cursors().encode(ID, position).as_str().into();
         start::resolve_now(&tenants.cursors(), &tenant, &start::StartPosition::Cursor(text))
@@ -275,7 +275,7 @@ async fn an_id_above_a_held_frame_is_a_position_to_resume_from() {
     assert_eq!(unknown.reason, crate::frame::control::GapReason::UnknownCursor, "that id was never issued");
     gate.set(false);
     change.await.expect("committed");
-    assert_eq!((from(id), tenant.head()), (resumed, id));
+    assert_eq!((from(id), tenant.last_visible()), (resumed, id));
 }
 
 /// A change in the name of a user, queued behind that user's deletion, is refused and its event never becomes
@@ -328,7 +328,7 @@ async fn a_change_behind_its_users_deletion_is_refused_unseen() {
     // one, which is none.
     let late = publish_json(&tenants, ID, &anns, MEMORY).await;
     assert!(matches!(late, Err(PublishError::Commit(CommitError::Deleted))));
-    assert_eq!((tenant.head(), tenant.ring().tail()), (Sequence(first.0 + 4), first.0 + 5));
+    assert_eq!((tenant.last_visible(), tenant.ring().tail()), (Sequence(first.0 + 4), first.0 + 5));
     while let LogRead::Page(page) =
         tenants.store().read_log(tenant.log(), Sequence::ZERO).await.expect("read")
     {
@@ -380,7 +380,7 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let gate = Arc::new(Gate::default());
     let (tenants, _) = tenants_on(dir.path(), gate.clone());
     let tenant = tenants.open(ID).await.expect("open");
-    let key = idempotency::DedupKey { scope: [1; 32], body: [2; 32] };
+    let key = idempotency::DedupKey { digest: [1; 32], body: [2; 32] };
     let event = custom("once");
     let ask = || async {
         let kind = PublishKind::Events { key: Some(key), ack: AckMode::Durable };
@@ -390,9 +390,9 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let mut earlier = Box::pin(publish_json(&tenants, ID, &event, DURABLE));
     assert!(futures_util::FutureExt::now_or_never(earlier.as_mut()).is_none());
     gate.waits(); // what is published from now on is not even written
-    let before = tenant.head();
+    let before = tenant.last_visible();
     let mut first = Box::pin(ask());
-    while tenant.head() == before {
+    while tenant.last_visible() == before {
         assert!(futures_util::FutureExt::now_or_never(first.as_mut()).is_none());
         tokio::task::yield_now().await; // the lookup of the key runs on a reader thread
     }
@@ -406,5 +406,5 @@ async fn what_is_given_up_amid_its_commit_is_not_done_again() {
     let answer = again.await;
     assert!(answer.replayed);
     let id = tenants.cursors().encode(ID, before.next());
-    assert_eq!((answer.ids.as_slice(), tenant.head()), ([id].as_slice(), before.next()));
+    assert_eq!((answer.ids.as_slice(), tenant.last_visible()), ([id].as_slice(), before.next()));
 }

@@ -281,7 +281,7 @@ impl WorkerLoop<'_> {
             let read = loop {
                 let read = worker.shared.tenants.store().read_log(&log, position).await;
                 // If the store is reopening or overloaded, the task waits: the subscriber is late, not lost.
-                // It also waits for a commit that has yet to write what has left the ring.
+                // It also waits if the log ends before the position: the commit that writes on is under way.
                 let passing = match &read {
                     Err(ReadError::Unavailable | ReadError::Busy | ReadError::OverShare) => true,
                     Ok(LogRead::End { committed }) => *committed <= position,

@@ -122,7 +122,7 @@ impl WorkerLoop<'_> {
         };
         let lag = view.map_or(0, |view| {
             let position = view.position_of(connection);
-            view.tenant.head().counter().saturating_sub(position.counter())
+            view.tenant.last_visible().counter().saturating_sub(position.counter())
         });
         Some(ConnectionInfo {
             id: connection_name(connection.id),

@@ -132,7 +132,7 @@ impl WorkerLoop<'_> {
     /// at the new end.
     fn begin_lap(&mut self, view: u32) -> FanoutBatch {
         let it = &mut self.state.views[view as usize];
-        it.join_position = it.tenant.head();
+        it.join_position = it.tenant.last_visible();
         FanoutBatch { lapped: Some(0), ..FanoutBatch::default() }
     }
 

@@ -172,7 +172,9 @@ impl WorkerLoop<'_> {
             Some(it) if connection_is_subscribed(self.state, token) => {
                 it.position_of(&self.state.connections[token.slot as usize])
             }
-            _ => self.worker.shared.tenants.get(tenant).map_or(Sequence::ZERO, |tenant| tenant.head()),
+            _ => {
+                self.worker.shared.tenants.get(tenant).map_or(Sequence::ZERO, |tenant| tenant.last_visible())
+            }
         };
         if let Some(connection) = self.state.connection(token) {
             connection.last_sent = position;

@@ -38,7 +38,7 @@ impl WorkerLoop<'_> {
             }
         }
         let kept = self.detach_row(token);
-        let head = tenant.head(); // read after the worker's bit was set, so later events wake us
+        let head = tenant.last_visible(); // read after the worker's bit was set, so later events wake us
         let start = match start {
             Some(start) => start,
             None if first => ResolvedStart::NOW,
@@ -123,7 +123,7 @@ impl WorkerLoop<'_> {
         let Some(connection) = self.state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         let Some(tenant) = self.worker.shared.tenants.get(admitted.principal().tenant) else { return };
-        let position = start.position.unwrap_or_else(|| tenant.head());
+        let position = start.position.unwrap_or_else(|| tenant.last_visible());
         let name = connection_name(connection.id);
         let heartbeat_seconds = u64::from(self.worker.keepalive_ticks(connection.transport));
         let cursor = self.cursor_of(token, position);

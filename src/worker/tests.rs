@@ -227,7 +227,7 @@ fn a_subscriber_that_resumes_after_a_hidden_event_gets_only_later_events() {
     runtime.expect("a runtime").block_on(async {
         let bench = Bench::new().await;
         let tenant = bench.worker.shared.tenants.get(bench.principals[0].tenant).expect("open");
-        let id = Sequence(tenant.head().0 + 2);
+        let id = Sequence(tenant.last_visible().0 + 2);
         let start = ResolvedStart { position: Some(id), gap: None, resumed: true, requested: true };
         let (_, mut peer) = bench.connect_from(0, Transport::Sse, Some(Filter::default()), start);
         while bench.turn() {}

@@ -76,7 +76,7 @@ impl View {
     /// Creates a view that starts at the tenant's present end. The caller must first set the worker's bit in
     /// the tenant.
     pub(crate) fn new(tenant: Arc<Tenant>) -> View {
-        let live_position = tenant.head();
+        let live_position = tenant.last_visible();
         let times = tenant.times();
         View {
             tenant,

@@ -365,7 +365,7 @@ impl Daemon {
     }
 
     /// A connection with the smallest receive buffer that the kernel allows, so it blocks its peer soon.
-    pub(crate) async fn narrow(&self) -> TcpStream {
+    pub(crate) async fn small_buffer_connection(&self) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();
         within("a connection", socket.connect(self.addr())).await.unwrap()
@@ -413,7 +413,7 @@ impl Daemon {
     }
 
     /// Creates a JWT of a user in the organization `default`.
-    pub(crate) async fn user(&self, sub: &str) -> String {
+    pub(crate) async fn user_token(&self, sub: &str) -> String {
         self.mint_token(&self.key, sub, json!({"roles": ["user"]})).await
     }
 

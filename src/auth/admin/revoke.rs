@@ -30,7 +30,7 @@ impl Auth {
     /// revocation, or the `jti` of another organization's token, succeeds without effect.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `CredentialEnded`, `Records`. `Forbidden` for a token that
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`. `Forbidden` for a token that
     /// has, or may have, wider rights than the caller.
     pub async fn revoke_token(
         &self,

@@ -16,7 +16,7 @@ impl Auth {
     /// user.
     ///
     /// # Errors
-    /// `NotFound` for the organization, `Invalid`, `Limit`, `CredentialEnded`, `Records`. `Forbidden` for a user who
+    /// `NotFound` for the organization, `Invalid`, `Limit`, `Ended`, `Records`. `Forbidden` for a user who
     /// has, or may have, wider rights than the caller, and if a credential that expires would enable a user
     /// permanently.
     pub async fn set_disabled(

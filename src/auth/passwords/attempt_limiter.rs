@@ -17,7 +17,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-use crate::store::scope;
+use crate::store::key_digest;
 use crate::sync::Mutex;
 
 /// Maximum number of counts, for addresses and for accounts each. Stops a flood of names from filling memory
@@ -40,7 +40,7 @@ pub(in crate::auth) struct AttemptKey {
 impl AttemptKey {
     /// `address` is a value of `failure_counts::bucket`.
     pub(in crate::auth) fn new(address: u64, org_id: &str, email: &str) -> AttemptKey {
-        let account = scope(&[org_id.as_bytes(), email.as_bytes(), &address.to_be_bytes()]);
+        let account = key_digest(&[org_id.as_bytes(), email.as_bytes(), &address.to_be_bytes()]);
         AttemptKey { address, account }
     }
 }

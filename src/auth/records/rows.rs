@@ -14,7 +14,7 @@ use crate::auth::rights::scope::ScopeSet;
 use crate::filter::Narrowing;
 use crate::ids::TenantId;
 pub use crate::store::Visibility;
-use crate::store::{Rows, scope};
+use crate::store::{Rows, key_digest};
 
 /// One organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Organization {
     pub fn version(&self) -> u64 {
         let flags = [u8::from(self.visibility == Visibility::Org), u8::from(self.presence)];
         let born = self.created_at_ms.to_be_bytes();
-        let digest = scope(&[self.id.as_bytes(), &born, self.name.as_bytes(), &flags]);
+        let digest = key_digest(&[self.id.as_bytes(), &born, self.name.as_bytes(), &flags]);
         let (first, _) = digest.split_first_chunk().unwrap_or((&[0; 8], &[]));
         u64::from_be_bytes(*first) >> 11
     }

@@ -356,14 +356,14 @@ mod tests {
     /// A repeated request must find its response exactly if the key exists, so one commit holds both.
     #[tokio::test]
     async fn rows_of_the_caller_are_in_the_same_commit() {
-        use crate::store::{IdempotencyRecord, StoredResponse, scope};
+        use crate::store::{IdempotencyRecord, StoredResponse, key_digest};
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::at(1_800_000_000_000));
         let (store, auth) = open(dir.path(), &clock);
         let (organization, bootstrap) = auth.bootstrap().await.expect("created").expect("an empty store");
         let manager =
             enter(&auth, bootstrap.api_key.expose()).expect("genuine").authorize().expect("manager");
-        let (tenant, place) = (organization.tenant, scope(&[b"POST /api-keys", b"k"]));
+        let (tenant, place) = (organization.tenant, key_digest(&[b"POST /api-keys", b"k"]));
         let created_ms = crate::time::SystemClock.now_ms();
         let withheld = |row: &KeyRow| {
             let answer = StoredResponse::Withheld { id: row.id.clone() };

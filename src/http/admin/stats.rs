@@ -92,7 +92,7 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Manage>) -> Hand
             stored_rows: usage.rows,
             row_bytes: usage.bytes,
             idempotency_rows: usage.idempotency_rows,
-            uncommitted_events: tenant.head().counter().saturating_sub(log.committed().counter()),
+            uncommitted_events: tenant.last_visible().counter().saturating_sub(log.committed().counter()),
             publish_to_send: TimesView {
                 count: times.count(),
                 p50_us: times.quantile_us(0.5),
@@ -100,7 +100,7 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Manage>) -> Hand
                 buckets: buckets.collect(),
             },
             oldest_cursor: cursors.encode(organization.tenant, log.oldest()).as_str(),
-            newest_cursor: cursors.encode(organization.tenant, tenant.head()).as_str(),
+            newest_cursor: cursors.encode(organization.tenant, tenant.last_visible()).as_str(),
         },
     ))
 }

@@ -175,7 +175,7 @@ struct TicketView<'a> {
 
 /// Creates a ticket for browser clients that cannot send headers.
 ///
-/// The ticket has the caller's rights, or those of the given user.
+/// It stands for the caller, or for the given user, and only opens streams and reads history.
 #[utoipa::path(
     post,
     path = "/api/v1/tickets",

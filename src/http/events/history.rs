@@ -51,7 +51,7 @@ pub async fn list(request: &mut ApiRequest, right: Authorized<Subscribe>) -> Res
         .then(|| request.shared().admission.admit_poll(principal.clone(), request.peer))
         .transpose()?;
     let start = start::resolve(request.shared().tenants.store(), &tenant, &query.from).await?;
-    let mut progress = Progress::at(start.position.unwrap_or_else(|| tenant.head()), start.gap);
+    let mut progress = Progress::at(start.position.unwrap_or_else(|| tenant.last_visible()), start.gap);
     let deadline = tokio::time::Instant::now() + query.wait;
     let watch = request.worker.watch(&tenant);
     let worker = request.worker.clone();

@@ -1,4 +1,4 @@
-//! The committer: the only thread that writes.
+//! The committer: the only thread that commits. It alone appends records to the journal.
 //!
 //! * Everything queued while one commit ran goes into the next commit. A commit writes one record and syncs
 //!   it once, then makes rows and watermarks visible, then notifies the waiters. The order matters: an ack

@@ -154,9 +154,9 @@ impl Item {
     pub(crate) fn new(append: Option<Append>, mut rows: Rows, done: CommitCallback) -> Item {
         let frames = append.as_ref().map_or(&[][..], |append| append.frames.as_slice());
         let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight() + 256;
-        let unhurried = append.is_some() && rows.is_empty() && matches!(done, CommitCallback::None);
+        let is_unawaited = append.is_some() && rows.is_empty() && matches!(done, CommitCallback::None);
         let _held = rows.take_guards();
-        Item { append, rows, done, bytes, is_unawaited: unhurried, _held, refused: None }
+        Item { append, rows, done, bytes, is_unawaited: is_unawaited, _held, refused: None }
     }
 }
 

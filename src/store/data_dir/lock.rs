@@ -15,7 +15,15 @@ pub(crate) const UNFINISHED: &str = "restoring";
 /// The acquired lock of a data directory. Dropping it releases the lock.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    /// Unlocks explicitly: a child process that was forked and has not yet executed its program has a copy of
+    /// the file, which would hold the lock a moment longer.
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.file, rustix::fs::FlockOperation::Unlock);
+    }
 }
 
 /// Why the lock could not be acquired.
@@ -55,7 +63,7 @@ impl DirLock {
         if let Err(error) = sign() {
             tracing::debug!(%error, "the process id could not be written to the lock file");
         }
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 }
 

@@ -64,14 +64,14 @@ pub struct MessageIdRecord {
 }
 
 impl Rows {
-    /// Stores a response under `scope` (see [`scope`](crate::store::scope)) for a day.
+    /// Stores a response under the digest of its key (see [`key_digest`](crate::store::key_digest)) for a day.
     ///
     /// # Errors
     /// [`TooLong`] if the response does not fit into a row.
     pub fn put_idempotency(
         &mut self,
         tenant: TenantId,
-        scope: &[u8; 32],
+        digest: &[u8; 32],
         row: &IdempotencyRecord,
     ) -> Result<(), TooLong> {
         let mut value = head(row.created_ms, &row.body);
@@ -92,22 +92,22 @@ impl Rows {
                 value.extend_from_slice(id.as_bytes());
             }
         }
-        self.put_dedup(LANE_IDEMPOTENCY, KeyKind::Idempotency, tenant, scope, value)
+        self.put_dedup(LANE_IDEMPOTENCY, KeyKind::Idempotency, tenant, digest, value)
     }
 
-    /// Stores a `message_id` under the `scope` of user and id for a day.
+    /// Stores a `message_id` under the digest of user and id for a day.
     ///
     /// # Errors
     /// Never in practice: the row is small.
     pub fn put_message_id(
         &mut self,
         tenant: TenantId,
-        scope: &[u8; 32],
+        digest: &[u8; 32],
         row: &MessageIdRecord,
     ) -> Result<(), TooLong> {
         let mut value = head(row.created_ms, &row.body);
         value.extend_from_slice(&row.sequence.0.to_be_bytes());
-        self.put_dedup(LANE_MESSAGE_ID, KeyKind::MessageId, tenant, scope, value)
+        self.put_dedup(LANE_MESSAGE_ID, KeyKind::MessageId, tenant, digest, value)
     }
 }
 

@@ -47,7 +47,7 @@ ordinals! {
         Revoked = 5,
         /// A disabled user; tail: `sub`.
         DisabledUser = 6,
-        /// An `Idempotency-Key`; tail: digest of its scope, 32 bytes.
+        /// An `Idempotency-Key`; tail: its digest, 32 bytes.
         Idempotency = 7,
         /// A client-given `message_id`; tail: digest of user and id, 32 bytes.
         MessageId = 8,

@@ -2,7 +2,7 @@
 //!
 //! A group is identified by a digest, so any text may name one and keys stay short.
 
-use super::digest::scope;
+use super::digest::key_digest;
 use super::keys::List;
 
 /// Bytes of a group's digest.
@@ -23,7 +23,7 @@ impl Group {
     pub fn new(list: List, parts: &[&str]) -> Group {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
         let mut digest = [0; GROUP];
-        digest.copy_from_slice(&scope(&parts)[..GROUP]);
+        digest.copy_from_slice(&key_digest(&parts)[..GROUP]);
         Group { list, digest }
     }
 

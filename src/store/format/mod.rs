@@ -13,7 +13,7 @@ mod log_entry;
 pub(crate) mod piece;
 
 pub(crate) use self::deleted_users::DeletedUsers;
-pub use self::digest::scope;
+pub use self::digest::key_digest;
 pub(crate) use self::list_group::{BEFORE_ID, EntryKey, GROUP};
 pub use self::list_group::{Group, ListEntry};
 pub(crate) use self::log_counters::{COUNTERS_EVERY, LogCounters};

@@ -331,28 +331,28 @@ impl Store {
         self.run(tenant, task).await
     }
 
-    /// The row stored under an `Idempotency-Key`'s [`scope`](crate::store::scope); `None` after a day.
+    /// The row stored under an `Idempotency-Key`'s [`key_digest`](crate::store::key_digest); `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn idempotency(
         &self,
         tenant: TenantId,
-        scope: [u8; 32],
+        digest: [u8; 32],
     ) -> Result<Option<IdempotencyRecord>, ReadError> {
-        let value = self.dedup_record(KeyKind::Idempotency, tenant, scope).await?;
+        let value = self.dedup_record(KeyKind::Idempotency, tenant, digest).await?;
         Ok(value.and_then(|value| read_idempotency(&value)))
     }
-    /// The row of a client-given `message_id` under its [`scope`](crate::store::scope); `None` after a day.
+    /// The row of a client-given `message_id` under its [`key_digest`](crate::store::key_digest); `None` after a day.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn message_id(
         &self,
         tenant: TenantId,
-        scope: [u8; 32],
+        digest: [u8; 32],
     ) -> Result<Option<MessageIdRecord>, ReadError> {
-        let value = self.dedup_record(KeyKind::MessageId, tenant, scope).await?;
+        let value = self.dedup_record(KeyKind::MessageId, tenant, digest).await?;
         Ok(value.and_then(|value| read_message_id(&value)))
     }
 
@@ -360,10 +360,10 @@ impl Store {
         &self,
         kind: KeyKind,
         tenant: TenantId,
-        scope: [u8; 32],
+        digest: [u8; 32],
     ) -> Result<Option<Value>, ReadError> {
         let now_ms = self.inner().day.now_ms(&*self.inner().options.clock);
-        let key = keys::key(kind, tenant, &scope);
+        let key = keys::key(kind, tenant, &digest);
         let read = self.run(tenant, move |engine| engine.get(&key)).await?;
         Ok(fresh(read, now_ms))
     }

@@ -33,10 +33,11 @@ fn tail(group: Group, number: u64, id: &str) -> Vec<u8> {
     [&group.prefix()[..], &number.to_be_bytes(), id.as_bytes()].concat()
 }
 
-/// The first number of the span of `number`.
+/// The number of the span that holds `number`.
 pub(super) const fn span_of(number: u64) -> u64 {
     number >> SPAN_BITS
 }
+/// The first number of a span.
 pub(super) const fn start_of(span: u64) -> u64 {
     span << SPAN_BITS
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::auth::{
     Auth, AuthSettings, Manage, NewKey, NewOrganization, Operate, OwnKey, Principal, Publish, StoredRecords,
 };
-use crate::store::scope;
+use crate::store::key_digest;
 use crate::tenant::draft::{Draft, DraftOptions};
 
 const ORGANIZATIONS: usize = 1_000;
@@ -68,7 +68,7 @@ impl World {
         self.auth.revoke_token(&manage, Some(&id), "foreign").await.expect("revoked");
         let open = self.tenants.open(tenant).await.expect("open");
         let json = r#"{"type":"message","agent_id":"a","user_id":"ann","message_id":"m","content":"c"}"#;
-        let key = idempotency::DedupKey { scope: [1; 32], body: [2; 32] };
+        let key = idempotency::DedupKey { digest: [1; 32], body: [2; 32] };
         let right = operator.authorize::<Publish>().expect("a publisher");
         let draft = |json: &str| {
             let mut draft = self.tenants.draft(DraftOptions::default());
@@ -81,7 +81,7 @@ impl World {
         };
         let once = PublishKind::Events { key: Some(key), ack: AckMode::Durable };
         publish(draft(json), once).await.expect("published");
-        open.remember_known(scope(&[b"known"]));
+        open.remember_known(key_digest(&[b"known"]));
         let mut rows = Rows::new();
         rows.put_row(tenant, Table::Messages, "id", b"row").expect("short");
         rows.erase_user(tenant, "ann").expect("short");

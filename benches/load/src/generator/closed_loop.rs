@@ -4,7 +4,7 @@
 //!   (`UNAVAILABLE`) is also a response: it is counted and a request is sent again.
 //! * Requests are built in advance ([`Requests`]). Sending one takes two pieces of memory and one system
 //!   call.
-//! * This file measures only response times. `measured_load` makes a report of a interval.
+//! * This file measures only response times. `measured_load` makes a report of an interval.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,9 @@
-//! A interval of a quiet tenant's run: what was published, the latencies, losses and repeats; and the report
-//! of two stretches.
+//! An interval of a quiet tenant's run: what was published, the latencies, losses and repeats; and the report
+//! of two intervals.
 //!
 //! * `alone` is the tenant without other load, `during` the same tenant under the load of another. The row
 //!   keys are the same in every mode.
-//! * This file does not know connections: `quiet_tenant` makes stretches.
+//! * This file does not know connections: `quiet_tenant` makes intervals.
 
 use hdrhistogram::Histogram;
 
@@ -26,7 +26,7 @@ pub(crate) struct Interval {
     pub acked: Histogram<u64>,
     /// Time in the daemon from publish to send.
     pub sent: Buckets,
-    /// Losses, repeats and reorderings of this and all earlier stretches. The deliveries are only of this
+    /// Losses, repeats and reorderings of this and all earlier intervals. The deliveries are only of this
     /// one.
     pub delivery_faults: DeliveryFaults,
     /// The results of other requests.
@@ -72,7 +72,7 @@ pub(crate) fn report(report: &mut Report, run: usize, alone: &Interval, during: 
     report.latency(daemon, "B during: receipt", &during.live);
     report.latency(daemon, "B alone: durable ack", &alone.acked);
     report.latency(daemon, "B during: durable ack", &during.acked);
-    // The deliveries of the two stretches; losses and repeats of all stretches.
+    // The deliveries of the two intervals; losses and repeats of all intervals.
     let deliveries = alone.delivery_faults.deliveries + during.delivery_faults.deliveries;
     report.count(daemon, run, DeliveryFaults { deliveries, ..during.delivery_faults }, true);
     let refused = alone.refused + during.refused;

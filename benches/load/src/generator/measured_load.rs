@@ -1,4 +1,4 @@
-//! Measures a interval of a closed loop: rate, response times, CPU, memory and disk.
+//! Measures an interval of a closed loop: rate, response times, CPU, memory and disk.
 //!
 //! The loop warms up first. The measurement waits for all outstanding acknowledgements, and compares their
 //! number with the events that the daemon has counted as published and committed (`/metrics`).

@@ -27,7 +27,7 @@ const PERIOD_NS: u64 = 100_000_000;
 /// Maximum number of new subscribers and of pings in progress.
 const UNDER_WAY: usize = 100;
 
-/// Times of a interval, in nanoseconds.
+/// Times of an interval, in nanoseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct ProbeTimes {
     /// `GET /health/live`.

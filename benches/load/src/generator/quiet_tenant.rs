@@ -1,6 +1,6 @@
 //! A quiet tenant beside the load: live subscribers and one steady publisher, on their own thread.
 //!
-//! * Its figures are divided into *stretches*: alone, then under the load of another tenant. A interval ends
+//! * Its figures are divided into *intervals*: alone, then under the load of another tenant. An interval ends
 //!   when every subscriber has received every event of it, so that slow events are included. Then the next
 //!   interval begins.
 //! * Events are published on schedule over one WebSocket, whether or not earlier ones have arrived. So each
@@ -62,7 +62,7 @@ pub(crate) struct Settings {
 /// The handle of the thread.
 #[derive(Debug)]
 pub(crate) struct QuietTenant {
-    /// Requests the end of a interval. The thread ends when this is closed.
+    /// Requests the end of an interval. The thread ends when this is closed.
     cuts: Option<Sender<()>>,
     results: Receiver<Result<Option<Interval>, BenchError>>,
     thread: Option<JoinHandle<()>>,
@@ -84,9 +84,9 @@ impl QuietTenant {
             }
         });
         let thread = Some(thread.map_err(BenchError::io("start a thread"))?);
-        let other_tenant = QuietTenant { cuts: Some(cuts), results, thread };
-        other_tenant.results.recv().unwrap_or_else(|_| Err(gone()))?;
-        Ok(other_tenant)
+        let quiet_tenant = QuietTenant { cuts: Some(cuts), results, thread };
+        quiet_tenant.results.recv().unwrap_or_else(|_| Err(gone()))?;
+        Ok(quiet_tenant)
     }
 
     /// Requests the end of the interval. [`QuietTenant::poll`] returns the result.
@@ -105,7 +105,7 @@ impl QuietTenant {
         }
     }
 
-    /// Measures a interval without any other load, after a first interval that is not reported.
+    /// Measures an interval without any other load, after a first interval that is not reported.
     pub(crate) fn measure_alone(&self, time: Duration) -> Result<Interval, BenchError> {
         std::thread::sleep(WARM_UP);
         self.cut()?;
@@ -129,7 +129,7 @@ impl Drop for QuietTenant {
     }
 }
 
-/// Checks that another tenant's arrays and the bystander's rate are in range.
+/// Checks that another tenant's arrays and the quiet tenant's rate are in range.
 pub(crate) fn check(array: u64, rate: f64) -> Result<(), BenchError> {
     if !(1..=EVENTS_PER_PUBLISH as u64).contains(&array) || !(0.1..=10_000.0).contains(&rate) {
         let limits = format!("an array holds 1 to {EVENTS_PER_PUBLISH} events, the rate is 0.1 to 10000");

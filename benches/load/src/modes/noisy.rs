@@ -141,7 +141,7 @@ fn measure(
     progress: &mut dyn Progress,
 ) -> Result<(), BenchError> {
     let (busy_org, quiet) = (Tenant::make(target, "busy")?, Tenant::make(target, "quiet")?);
-    let other_tenant = QuietTenant::start(
+    let quiet_tenant = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
             wire: args.transport,
@@ -153,7 +153,7 @@ fn measure(
         },
     )?;
     progress.begin("the quiet tenant alone", 0);
-    let alone = other_tenant.measure_alone(args.seconds)?;
+    let alone = quiet_tenant.measure_alone(args.seconds)?;
     let mut engine = Engine::new()?;
     engine.in_bursts();
     let mut busy = BusyTenant::default();
@@ -161,7 +161,7 @@ fn measure(
     let mut publishers = Publishers::open(args, &busy_org)?;
     engine.watch(&publishers.engine)?;
     // The effect of connecting A's subscribers on B is in neither interval.
-    other_tenant.cut()?;
+    quiet_tenant.cut()?;
     progress.begin("under load", args.seconds.as_millis() as u64);
     let mut memory = Memory::now(target);
     let (meter, began) = (Meter::start(target), Instant::now());
@@ -174,9 +174,9 @@ fn measure(
         progress.at(began.elapsed().as_millis() as u64);
         if !end_requested && began.elapsed() >= args.seconds {
             end_requested = true;
-            other_tenant.request_end();
+            quiet_tenant.request_end();
         }
-        if let Some(interval) = other_tenant.poll()? {
+        if let Some(interval) = quiet_tenant.poll()? {
             break interval;
         }
         busy.second(began.elapsed());

@@ -124,7 +124,7 @@ fn measure(
 ) -> Result<(), BenchError> {
     let patience = args.common.patience;
     let (tenant, quiet) = (Tenant::make(target, "resuming")?, Tenant::make(target, "quiet")?);
-    let other_tenant = QuietTenant::start(
+    let quiet_tenant = QuietTenant::start(
         &quiet,
         quiet_tenant::Settings {
             wire: args.transport,
@@ -140,7 +140,7 @@ fn measure(
     engine.in_bursts();
     prepare(args, &tenant, &mut engine, &mut resuming, progress)?;
     progress.begin("the other tenant alone", 0);
-    let alone = other_tenant.measure_alone(args.alone)?;
+    let alone = quiet_tenant.measure_alone(args.alone)?;
     let requests = resuming.requests(&tenant.access, args.transport)?;
     progress.begin("coming back", args.subscribers as u64);
     let pss = target.pid.and_then(process::pss);
@@ -150,7 +150,7 @@ fn measure(
     let used = meter.used(target);
     let grown = pss.zip(target.pid.and_then(process::pss));
     let stalled = BenchError::or_stalled(back)?;
-    let during = other_tenant.cut()?;
+    let during = quiet_tenant.cut()?;
     until_quiet(|wait| engine.turn(wait, &mut resuming))?;
     let daemon = Server::Daemon;
     let ms = |quantile| resuming.caught_up.value_at_quantile(quantile) as f64 / 1e6;

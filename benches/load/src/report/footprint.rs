@@ -56,19 +56,19 @@ impl Footprint {
     }
 
     /// Reports the disk use since the start, per byte of `published` events as they were sent. If an event is
-    /// larger when it is read, by the factor `stored_share`, it is also reported per byte as read.
+    /// larger when it is read, by the factor `read_share`, it is also reported per byte as read.
     pub(crate) fn report_disk(
         &self,
         target: &Target,
         published: u64,
-        stored_share: Option<f64>,
+        read_share: Option<f64>,
         report: &mut Report,
     ) {
         let (server, published) = (target.server, published.max(1) as f64);
         if let Some((before, now)) = self.written.zip(target.data_dir().and_then(|dir| device_writes(&dir))) {
             let written = now.saturating_sub(before) as f64 / published;
             report.add(server, "written", "written to disk per byte published", "", written);
-            if let Some(share) = stored_share {
+            if let Some(share) = read_share {
                 report.add(
                     server,
                     "written_read",
@@ -83,7 +83,7 @@ impl Footprint {
         };
         let taken = (now as f64 - before as f64) / published;
         report.add(server, "disk", "disk taken per byte published", "", taken);
-        if let Some(share) = stored_share {
+        if let Some(share) = read_share {
             report.add(server, "disk_read", "the same per byte of events as read", "", taken / share);
         }
         report.add(server, "data", "data directory", "MiB", now as f64 / MIB);

@@ -1,4 +1,4 @@
-//! Measures a interval of a load: the server's CPU, this process's CPU, the server's writes, and the duration.
+//! Measures an interval of a load: the server's CPU, this process's CPU, the server's writes, and the duration.
 //!
 //! * The server's CPU is read last before the interval and first after it, so that the other readings cost it
 //!   nothing.
@@ -13,7 +13,7 @@ use crate::target::process::{Cpu, CpuUsage};
 const BETWEEN_READINGS: Duration = Duration::from_millis(20);
 const SETTLING: usize = 50;
 
-/// The readings before a interval.
+/// The readings before an interval.
 #[derive(Debug)]
 pub(crate) struct Meter {
     writes: Option<u64>,
@@ -22,7 +22,7 @@ pub(crate) struct Meter {
     began: Instant,
 }
 
-/// The resources used by a interval.
+/// The resources used by an interval.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct IntervalUsage {
     /// Duration in seconds.

@@ -2,7 +2,7 @@
 //!
 //! * A mode with several tenants creates them in the daemon that it measures, each with its own key. If the
 //!   daemon was not started here, they are deleted afterwards.
-//! * [`Buckets`] are the daemon's own times from publish to send. The values of a interval are the difference
+//! * [`Buckets`] are the daemon's own times from publish to send. The values of an interval are the difference
 //!   of two readings.
 //! * Requests here block. Use them in quiet moments, or on a thread that has nothing else to do.
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_is_the_difference_of_two_readings() {
+    fn an_interval_is_the_difference_of_two_readings() {
         let before = buckets(&[(Some(10), 90), (Some(100), 10)]);
         let after = buckets(&[(Some(10), 90), (Some(40), 98), (Some(100), 11), (None, 1)]);
         let between = after.since(&before);

@@ -15,7 +15,7 @@ impl Client {
 
 string_enum! {
     "lowercase"
-    /// MessageRole of a user in an organization.
+    /// The role of a user in an organization.
     UserRole {
         /// May read, and write in their own name.
         User,

@@ -97,7 +97,7 @@ fn erase_secrets(body: Bytes) {
 pub(crate) async fn me(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
     let principal = right.principal().clone();
     no_parameters(request)?;
-    let user = users::verify_own_password(user_service(request), &principal).await?;
+    let user = users::own_user(user_service(request), &principal).await?;
     Ok(user_response(request, &*own_organization(request, &principal)?, &user))
 }
 

@@ -123,7 +123,7 @@ async fn request_digest(
     new.password.check_new().map_err(|reason| ErrorResponse::invalid("password", &reason))?;
     let subject = right.principal().subject();
     let salt =
-        crate::store::scope(&[right.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
+        crate::store::key_digest(&[right.principal().org_id.as_bytes(), subject.as_bytes(), key.as_bytes()]);
     let passwords = request.shared().auth.passwords();
     let place = passwords.setter(right.principal().tenant)?;
     let password = passwords.digest(&place, new.password.clone(), salt).await?;
