@@ -184,7 +184,7 @@ async fn rows_and_events_are_committed_together_and_read_back() {
     let answer = StoredResponse::Published { first: Sequence(7), count: 2 };
     let remembered = IdempotencyRecord { body: [1; 32], answer, created_ms: now };
     let message = MessageIdRecord { body: [2; 32], sequence: Sequence(7), created_ms: now };
-    let (request, message_id) = (key_digest(&[b"k1", b"POST /x", b"key"]), scope(&[b"u", b"m"]));
+    let (request, message_id) = (key_digest(&[b"k1", b"POST /x", b"key"]), key_digest(&[b"u", b"m"]));
     let mut rows = Rows::new();
     rows.put_organization(&organization).expect("fits");
     rows.put_api_key(&key).expect("fits");
@@ -499,11 +499,11 @@ async fn idempotent_responses_expire_after_a_day_and_the_oldest_go_first() {
         let answer = StoredResponse::Withheld { id: n.to_string() };
         let row = IdempotencyRecord { body: [0; 32], answer, created_ms: clock.now_ms() };
         let mut rows = Rows::new();
-        rows.put_idempotency(T1, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
+        rows.put_idempotency(T1, &key_digest(&[&n.to_be_bytes()]), &row).expect("fits");
         store.write(rows).await.expect("written");
     };
     let has = async |store: &Store, n: u64| {
-        store.idempotency(T1, scope(&[&n.to_be_bytes()])).await.expect("read").is_some()
+        store.idempotency(T1, key_digest(&[&n.to_be_bytes()])).await.expect("read").is_some()
     };
     for n in 0..15 {
         put(&opened, n).await;
@@ -537,11 +537,11 @@ async fn setting_the_wall_clock_does_not_change_when_idempotency_keys_expire() {
             created_ms: clock.now_ms(),
         };
         let mut rows = Rows::new();
-        rows.put_idempotency(T1, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
+        rows.put_idempotency(T1, &key_digest(&[&n.to_be_bytes()]), &row).expect("fits");
         store.write(rows).await.expect("written");
     };
     let has = async |store: &Store, n: u64| {
-        store.idempotency(T1, scope(&[&n.to_be_bytes()])).await.expect("read").is_some()
+        store.idempotency(T1, key_digest(&[&n.to_be_bytes()])).await.expect("read").is_some()
     };
     put(&opened, 1).await;
     clock.set(70 * YEAR_MS);
@@ -587,7 +587,7 @@ async fn an_expiry_lane_exceeds_its_limit_by_one_commit_at_most() {
                 answer: StoredResponse::Withheld { id: n.to_string() },
                 created_ms: 0,
             };
-            rows.put_idempotency(tenant, &scope(&[&n.to_be_bytes()]), &row).expect("fits");
+            rows.put_idempotency(tenant, &key_digest(&[&n.to_be_bytes()]), &row).expect("fits");
         }
         opened.write(rows).await.expect("written");
     };

@@ -26,7 +26,8 @@ use nervewire::frame::{Frame, RoutingKey};
 use nervewire::ids::{Sequence, TenantId};
 use nervewire::store::{
     ApiKey, BackupError, CommitCallback, CommitError, IdempotencyRecord, MessageIdRecord, Organization,
-    Retention, Rows, Store, StoreOptions, StoreState, StoredResponse, Verified, Visibility, scope, verify,
+    Retention, Rows, Store, StoreOptions, StoreState, StoredResponse, Verified, Visibility, key_digest,
+    verify,
 };
 use nervewire::time::{Clock, SystemClock};
 use saboteur::{CALLS, Call, Fault, Saboteur};
@@ -148,7 +149,7 @@ impl Model {
         let has_row = !matches!(change, Change::Events(..) | Change::Two);
         match change {
             Change::Both => {
-                let place = scope(&[name.as_bytes()]);
+                let place = key_digest(&[name.as_bytes()]);
                 let answer = StoredResponse::Withheld { id: name.clone() };
                 let remembered =
                     IdempotencyRecord { body: [1; 32], answer, created_ms: SystemClock.now_ms() };
@@ -278,7 +279,7 @@ impl Model {
                 false => None,
             };
             if matches!(made.change, Change::Both) {
-                let place = scope(&[made.name.as_bytes()]);
+                let place = key_digest(&[made.name.as_bytes()]);
                 let key = retry(case, async || store.idempotency(T2, place).await).await;
                 let message = retry(case, async || store.message_id(T2, place).await).await;
                 assert_eq!(
