@@ -69,8 +69,8 @@ impl ClientBuilder {
     }
 
     /// Sets a provider that is called for another credential whenever the daemon no longer accepts the
-    /// current one (401, 4401). It has [`PROVIDER_WAIT_MAX`] to return one. If it returns `None`, the request
-    /// fails.
+    /// current one (401, 4401). It has [`PROVIDER_WAIT_MAX`](crate::PROVIDER_WAIT_MAX) to return one. If it
+    /// returns `None`, the request fails.
     #[must_use]
     pub fn credential_provider<C: Into<Credential>, F: Future<Output = Option<C>> + Send + 'static>(
         mut self,
