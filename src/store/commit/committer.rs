@@ -462,13 +462,16 @@ mod tests {
     use crate::frame::tests::frame;
     use crate::store::format::piece::MAX_VALUE;
     use crate::store::{CommitCallback, CommitError, LogRead, Rows, Store, StoreOptions};
+    use crate::time::ManualClock;
 
     /// The limits in front of the store let no such event through. If one came, its client would be answered
     /// that the commit was refused, so nothing of it may be stored.
     #[tokio::test]
     async fn an_event_that_is_too_large_refuses_its_rows_and_the_events_beside_it() {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::open(StoreOptions::new(dir.path())).expect("the store opens");
+        let clock = Arc::new(ManualClock::at(1_700_000_000_000)); // when the frames were received
+        let options = StoreOptions { clock, ..StoreOptions::new(dir.path()) };
+        let store = Store::open(options).expect("the store opens");
         let log = store.log(TenantId(1)).await.expect("read");
         let start = log.end();
         let publish = async |lengths: &[usize], rows: Rows| {
