@@ -482,7 +482,6 @@ async fn administration(story: &mut Story) {
     let connection = open["data"][0]["id"].as_str().unwrap().to_owned();
     story.ask("GET", "/api/v1/presence", &[], Value::Null, 200).await;
     story.ask("GET", "/api/v1/stats", &[], Value::Null, 200).await;
-    story.ask("GET", "/api/v1/subject", &[], Value::Null, 200).await;
     story.ask("DELETE", "/api/v1/connections/{id}", &[&connection], Value::Null, 204).await;
     story.ask("DELETE", "/api/v1/connections?user=alice", &[], Value::Null, 200).await;
     drop(sse);

@@ -165,7 +165,6 @@ fn asked(method: &str, path: &str, seed: &Seed) -> Option<(Class, Value, String)
         ("post", "tools/{id}/execute") => plain(ExecuteTool, none),
         ("get", "presence") => plain(Presence, none),
         ("get", "connections") => plain(Connections, none),
-        ("get", "subject") => plain(Ticket, none),
         ("delete", "connections") => Some((Kick, none, "?user=nobody".into())),
         ("delete", "connections/{id}") => plain(KickOne, none),
         ("get", "users/me") => plain(Me, none),

@@ -81,8 +81,6 @@ pub struct Config {
     pub connection_age_seconds: u64,
     /// Seconds over which a stopping daemon spreads the closing of connections.
     pub drain_seconds: u64,
-    /// Seconds during which a subject may be cached.
-    pub subject_seconds: u64,
     /// Seconds during which a user without a connection still counts as present.
     pub presence_grace_seconds: u64,
     /// Allowed browser origins (`https://app.example`) besides the daemon's own; empty = its own and
@@ -304,7 +302,6 @@ fn blank() -> Config {
         idle_timeout_ms: 0,
         connection_age_seconds: 0,
         drain_seconds: 0,
-        subject_seconds: 0,
         presence_grace_seconds: 0,
         allowed_origins: Vec::new(),
         token_in_query: false,

@@ -204,13 +204,6 @@ const GENERAL: &[Key] = &[
         text: "Time over which a stopping daemon spreads the closing of its connections, so that they do not all reconnect at once.",
     },
     Key {
-        name: "subject_seconds",
-        kind: KeyType::Int { at: |c| &mut c.subject_seconds, default: 10, min: 0, max: 60, zero: None },
-        unit: "seconds",
-        memory: "",
-        text: "How long a subject may be cached.",
-    },
-    Key {
         name: "presence_grace_seconds",
         kind: KeyType::Int {
             at: |c| &mut c.presence_grace_seconds,

@@ -64,7 +64,6 @@ macro_rules! with_event_fields {
                 channel: channel(CHANNEL_BYTES) routed Channel, "Names separated by single slashes, without `*`.", r#""orders/eu""#;
                 agent_id: id(ID_BYTES) routed Agent, "The agent that the event is about.", r#""planner""#;
                 user_id: id(ID_BYTES) routed User, "The user who may see the event. If absent, everyone in the organization may.", r#""alice""#;
-                priority: id(16), "How urgent the message is.", r#""high""#;
                 role: choice(&ROLES), "The author's role.", r#""user""#;
                 content: text(), "The text of the message.", r#""Book me a train""#;
                 status: choice(&STATUSES), "The agent's status.", r#""error""#;
@@ -104,7 +103,6 @@ macro_rules! with_event_types {
                 required agent_id;
                 optional user_id;
                 required content;
-                optional priority;
                 optional role;
                 optional metadata;
                 generated timestamp;
@@ -158,14 +156,6 @@ macro_rules! with_event_types {
                 required data;
                 optional user_id;
                 optional agent_id;
-                generated timestamp;
-            }
-            6 Reaction "reaction": "Somebody reacted to a message.",
-                r#"{"type":"reaction","agent_id":"planner","user_id":"alice","content":"+1"}"#
-            {
-                required agent_id;
-                required content "The reaction.";
-                optional user_id;
                 generated timestamp;
             }
         }

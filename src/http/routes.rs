@@ -123,7 +123,6 @@ macro_rules! with_routes {
             DELETE closeConnections "/api/v1/connections": Needs<Authenticated>, connections::close_all();
             DELETE closeConnection "/api/v1/connections/{id}": Needs<Authenticated>, connections::close(id);
             GET listPresence "/api/v1/presence": Needs<Subscribe>, presence::list();
-            GET getSubject "/api/v1/subject": Needs<Authenticated>, stats::get_subject();
             GET getStats "/api/v1/stats": Needs<Manage>, stats::get();
             GET getOpenApi "/api-docs/openapi.json": Public, serve::openapi();
             GET getAsyncApi "/api-docs/asyncapi.json": Public, serve::asyncapi();

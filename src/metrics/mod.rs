@@ -100,8 +100,6 @@ pub struct Metrics {
     pub auth_failures: Counter,
     /// Connections refused by a limit.
     pub refused: Counter,
-    /// Subjects read.
-    pub subjects_read: Counter,
 }
 
 impl Metrics {
@@ -114,7 +112,6 @@ impl Metrics {
             publish_unavailable: Counter::default(),
             auth_failures: Counter::default(),
             refused: Counter::default(),
-            subjects_read: Counter::default(),
         }
     }
     /// Returns a counter summed over the workers.

@@ -369,7 +369,7 @@ export interface ErrorFrame {
 }
 
 /** An event as subscribers receive it. `type` says which one it is. */
-export type Event = MessageEvent | AgentUpdateEvent | MemoryUpdateEvent | StreamChunkEvent | ErrorEvent | CustomEvent | ReactionEvent;
+export type Event = MessageEvent | AgentUpdateEvent | MemoryUpdateEvent | StreamChunkEvent | ErrorEvent | CustomEvent;
 
 /** What follows the events of a response. */
 export interface EventPage {
@@ -615,8 +615,6 @@ export interface MessageEvent {
   message_id: string;
   /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** How urgent the message is. At most 16 bytes of UTF-8. */
-  priority?: string;
   /** The author's role. */
   role?: "user" | "assistant" | "system" | "tool";
   /** When it happened. Defaults to the time of receipt. */
@@ -688,7 +686,7 @@ export interface NewApiKey {
   /** Scopes of the key; required. `*` means every scope that a key of an organization can have. */
   scopes: ("subscribe" | "publish" | "write" | "agents" | "publish:org" | "read:all" | "mint" | "manage" | "*")[];
   /** Event types that the key is limited to. */
-  types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom" | "reaction")[] | null;
+  types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
 
 /** Anything else, on a named channel. */
@@ -724,7 +722,7 @@ export interface NewErrorEvent {
 }
 
 /** An event as publishers send it. `type` says which one it is. */
-export type NewEvent = NewMessageEvent | NewAgentUpdateEvent | NewMemoryUpdateEvent | NewStreamChunkEvent | NewErrorEvent | NewCustomEvent | NewReactionEvent;
+export type NewEvent = NewMessageEvent | NewAgentUpdateEvent | NewMemoryUpdateEvent | NewStreamChunkEvent | NewErrorEvent | NewCustomEvent;
 
 /** An event or a batch of events. */
 export type NewEventOrBatch = NewEvent | NewEvents;
@@ -804,8 +802,6 @@ export interface NewMessageEvent {
   message_id?: string;
   /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
-  /** How urgent the message is. At most 16 bytes of UTF-8. */
-  priority?: string;
   /** The author's role. */
   role?: "user" | "assistant" | "system" | "tool";
   /** When it happened. Defaults to the time of receipt. */
@@ -824,19 +820,6 @@ export interface NewOrganization {
   /** Whether to publish which users are connected; `false` if absent. */
   presence?: boolean | null;
   visibility?: Visibility | null;
-}
-
-/** Somebody reacted to a message. */
-export interface NewReactionEvent {
-  /** The agent that the event is about. At most 256 bytes of UTF-8. */
-  agent_id: string;
-  /** The reaction. */
-  content: string;
-  /** When it happened. Defaults to the time of receipt. */
-  timestamp?: string;
-  type: "reaction";
-  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
-  user_id?: string;
 }
 
 /** A chunk of an LLM's output. */
@@ -893,7 +876,7 @@ export interface NewToken {
   /** User that the token is for. At most 256 bytes of UTF-8. */
   sub: string;
   /** Event types that the token is limited to. */
-  types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom" | "reaction")[] | null;
+  types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
 
 /** A tool to create. */
@@ -1003,21 +986,6 @@ export interface PublishFrame {
 /** Ids of the published events, in the order they were sent. */
 export interface Published {
   ids: string[];
-}
-
-/** Somebody reacted to a message. */
-export interface ReactionEvent {
-  /** The agent that the event is about. At most 256 bytes of UTF-8. */
-  agent_id: string;
-  /** The reaction. */
-  content: string;
-  /** The event's cursor. */
-  id: string;
-  /** When it happened. Defaults to the time of receipt. */
-  timestamp: string;
-  type: "reaction";
-  /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
-  user_id?: string;
 }
 
 /** A subscription has started. */
@@ -1133,12 +1101,6 @@ export interface StreamChunkEvent {
   type: "stream_chunk";
   /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
-}
-
-/** The subject of a credential. */
-export interface Subject {
-  /** The user; absent for an API key. */
-  sub: string | null;
 }
 
 /** Replaces the filter, and the position if one is given; answered by `ready`. */

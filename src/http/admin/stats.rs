@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::auth::{Authenticated, Authorized, Manage};
+use crate::auth::{Authorized, Manage};
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::response::ApiResponse;
@@ -103,24 +103,4 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Manage>) -> Hand
             newest_cursor: cursors.encode(organization.tenant, tenant.last_visible()).as_str(),
         },
     ))
-}
-
-/// The subject of a credential.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Subject)]
-struct SubjectView<'a> {
-    /// The user; absent for an API key.
-    sub: Option<&'a str>,
-}
-
-/// Gets the subject of the credential.
-#[utoipa::path(
-    get,
-    path = "/api/v1/subject",
-    tag = "organizations",
-    responses((status = 200, description = "The subject.", body = SubjectView))
-)]
-pub(crate) async fn get_subject(request: &ApiRequest, right: Authorized<Authenticated>) -> HandlerResult {
-    request.shared().metrics.subjects_read.add(1);
-    Ok(ApiResponse::data(StatusCode::OK, SubjectView { sub: right.principal().sub.as_deref() }))
 }

@@ -92,7 +92,6 @@ fn connections(shared: &SharedState, out: &mut Exposition) {
 fn delivery(shared: &SharedState, out: &mut Exposition) {
     let metrics = &shared.metrics;
     out.counter("nervewire_published", "Events accepted for publishing", metrics.published.get());
-    out.counter("nervewire_subjects_read", "Subjects of credentials read", metrics.subjects_read.get());
     let unavailable = metrics.publish_unavailable.get();
     out.counter(
         "nervewire_publish_unavailable",

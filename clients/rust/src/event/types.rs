@@ -26,8 +26,6 @@ pub enum Event {
     Error(ErrorEvent),
     /// Anything else, on a named channel.
     Custom(CustomEvent),
-    /// Somebody reacted to a message.
-    Reaction(ReactionEvent),
     /// An event that this version does not know, with its `type` and all other fields.
     #[serde(untagged)]
     Other(Map<String, Value>),
@@ -47,8 +45,6 @@ protocol_struct! {
         message_id: String,
         /// The user who may see the event. If absent, everyone in the organization may.
         user_id: String,
-        /// How urgent the message is.
-        priority: String,
         /// The author's role.
         role: MessageRole,
         /// Any JSON object.
@@ -160,23 +156,6 @@ protocol_struct! {
         user_id: String,
         /// The agent that the event is about.
         agent_id: String,
-        /// When it happened. Defaults to the time of receipt.
-        timestamp: String,
-    }
-}
-
-protocol_struct! {
-    /// Event of type `reaction`.
-    ReactionEvent {
-        /// The agent that the event is about.
-        agent_id: String,
-        /// The reaction.
-        content: String,
-    } optional {
-        /// The event's id, which is also its cursor. The daemon sets it.
-        id: String,
-        /// The user who may see the event. If absent, everyone in the organization may.
-        user_id: String,
         /// When it happened. Defaults to the time of receipt.
         timestamp: String,
     }
