@@ -4,7 +4,7 @@
 //! checked here, in this order:
 //!
 //! 1. Rights. Each event was checked as it was read into the [`Draft`]; one that was denied ends the request.
-//! 2. Rate. It is charged now, unless it was charged before the events were read ([`RateCharge`]).
+//! 2. Rate. It is charged now, unless it was charged before the events were read ([`RateCharge`](super::rate::RateCharge)).
 //! 3. Shape: the size of each encoded event, and `message_id`s that are given twice.
 //! 4. Idempotency key and `message_id`s: a repeat gets the ids of the first request.
 //! 5. Room, in the quota and in the commit queue. [`Tenants::publish`] waits at most a second for it.

@@ -156,7 +156,7 @@ impl Item {
         let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight() + 256;
         let is_unawaited = append.is_some() && rows.is_empty() && matches!(done, CommitCallback::None);
         let _held = rows.take_guards();
-        Item { append, rows, done, bytes, is_unawaited: is_unawaited, _held, refused: None }
+        Item { append, rows, done, bytes, is_unawaited, _held, refused: None }
     }
 }
 
