@@ -49,7 +49,7 @@ fn the_protocol_document_has_every_type_and_field() {
         for field in kind.fields() {
             let given = match field.requirement {
                 Requirement::Required => "required",
-                Requirement::Generated => "made if absent",
+                Requirement::Generated => "generated if absent",
                 Requirement::Optional => "optional",
             };
             let _ =
