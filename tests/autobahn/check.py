@@ -1,9 +1,9 @@
 """Reads Autobahn's JSON report and fails unless every case is strictly OK.
 
-* `behavior` (what happened to the messages) and `behaviorClose` (how the connection ended) must both be OK:
+* `behavior` (what happened to the messages) and `behaviorClose` (how the connection ended) must both be OK.
   NON-STRICT, UNCLEAN, WRONG CODE, FAILED and any unknown value fail.
-* INFORMATIONAL passes for the three cases whose own code always sets it, and for no other.
-* A run of all cases must have run all of them: a truncated report must not look like a pass.
+* INFORMATIONAL passes only for the three cases that always report it.
+* If all cases were requested, the report must contain all of them. Otherwise a truncated report would pass.
 """
 
 import json

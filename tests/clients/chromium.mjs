@@ -1,5 +1,6 @@
-// Chromium's own EventSource and WebSocket: same origin with a reconnect ticket, another allowed origin with
-// a token in the query, and an origin that is not allowed.
+// Tests Chromium's own EventSource and WebSocket from three kinds of pages: a page of the same origin with a
+// reconnect ticket, a page of another allowed origin with a token in the query, and a page of an origin that
+// is not allowed.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -17,7 +18,7 @@ const browser = await chromium.launchPersistentContext(profile, {
     '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP evil.test 127.0.0.1'],
 });
 
-/** Opens a page with the helpers below in its `window`. */
+/** Opens a page and defines the helpers below in its `window`. */
 async function open(url) {
   const page = await browser.newPage();
   await page.goto(url);
@@ -39,14 +40,14 @@ async function ready(page, times) {
   await page.waitForFunction((times) => window.readies >= times, times, WAIT);
 }
 
-/** The values that the page has received, once they are at least as many as expected. */
+/** Waits until the page has received as many events as expected, and compares their ids and values. */
 async function heard(page, ids, values) {
   await page.waitForFunction((count) => heard.length >= count, ids.length, WAIT);
   assert.deepEqual(await page.evaluate(() => heard.splice(0)), ids.map((id, i) => ({ id, n: values[i] })));
 }
 
 await tell('chromium', {
-  'same origin, with a reconnect ticket: EventSource comes back after a cut and misses nothing': async () => {
+  'same origin, with a reconnect ticket: EventSource reconnects after a cut and misses no event': async () => {
     const page = await open(`${proxied}/health`);
     await page.evaluate(async ([key, channel]) => {
       const answer = await fetch('/api/v1/tickets', {
@@ -68,7 +69,7 @@ await tell('chromium', {
     await page.close();
   },
 
-  'from localhost, with a token in the query: the same across kill -9, publishing from the page': async () => {
+  'from localhost, with a token in the query: EventSource reconnects after kill -9, and the page publishes': async () => {
     const page = await open(`http://localhost:${stagePort}/`);
     await page.evaluate(([base, key, channel]) => {
       listen(`${base}/api/v1/sse?channel=${encodeURIComponent(channel)}&token=${encodeURIComponent(key)}`);
@@ -113,7 +114,7 @@ await tell('chromium', {
     await page.close();
   },
 
-  'from an origin that is not allowed, neither fetch nor EventSource nor WebSocket gets anything': async () => {
+  'from an origin that is not allowed, fetch, EventSource and WebSocket are all refused': async () => {
     const page = await open(`http://evil.test:${stagePort}/`);
     const got = await page.evaluate(async ([base, key]) => {
       const answer = await fetch(`${base}/api/v1/events?token=${key}`).then(() => 'readable', () => 'refused');

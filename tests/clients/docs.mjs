@@ -1,5 +1,5 @@
-// The page at /docs in Chromium: it shows both documents under its content security policy, and sends
-// requests only to the daemon.
+// Tests the page at /docs in Chromium. Under its content security policy it shows both documents, and it
+// sends requests only to the daemon.
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,7 +38,7 @@ await tell('docs', {
     assert.equal(await page.locator('.opblock').count(), wanted);
   },
 
-  'a request unfolds with its parameters, and is tried with a key': async () => {
+  'a request shows its parameters, and can be sent with a key': async () => {
     await page.click('.authorize');
     await page.locator('.auth-container input').first().fill(key);
     await page.locator('.auth-container button[type=submit]').first().click();
@@ -64,7 +64,7 @@ await tell('docs', {
     assert.ok((await page.locator('#streams code').count()) > 0);
   },
 
-  'a link to the streams leads there, and a narrow window is not wider than itself': async () => {
+  'a link to the streams scrolls to them, and the page fits a narrow window': async () => {
     const narrow = await browser.newPage();
     await narrow.setViewportSize({ width: 400, height: 800 });
     await narrow.goto(`${direct}/docs#streams`);
@@ -77,7 +77,7 @@ await tell('docs', {
     await narrow.close();
   },
 
-  'nothing broke its policy, and no request left the origin': async () => {
+  'nothing violated the policy, and every request went to the origin': async () => {
     assert.deepEqual(await page.evaluate(() => violations), []);
     assert.deepEqual(wrong, []);
     const others = asked.filter((url) => !url.startsWith(`${direct}/`) && !url.startsWith('data:'));
@@ -85,7 +85,7 @@ await tell('docs', {
     assert.ok(asked.length >= 7, `${asked}`);
   },
 
-  'the policy holds: what a document could smuggle in does not run': async () => {
+  'the policy blocks a script that a document could inject': async () => {
     const ran = await page.evaluate(() => new Promise((done) => {
       const script = document.createElement('script');
       script.textContent = 'window.smuggled = true';

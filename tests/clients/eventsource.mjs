@@ -1,4 +1,5 @@
-// npm `eventsource`: live events, and its own reconnect with `Last-Event-ID` across a cut and `kill -9`.
+// Tests npm `eventsource`: it receives live events, and reconnects by itself with `Last-Event-ID` after the
+// network fails and the daemon is killed with `kill -9`.
 import assert from 'node:assert/strict';
 import { EventSource } from 'eventsource';
 import { direct, Inbox, key, proxied, publish, stage, tell } from './story.mjs';
@@ -43,7 +44,7 @@ await tell('eventsource', {
     source.source.close();
   },
 
-  'text that looks like SSE syntax arrives as it was': async () => {
+  'text that looks like SSE syntax arrives unchanged': async () => {
     const source = new Source(direct);
     await source.named.next('ready');
     const hostile = ['a\r\nid: 9\r\n\r\ndata: x', '\n\nevent: closing\ndata: {}\n\n', '\u2028\u0000\ufeff', ': comment'];
@@ -52,7 +53,7 @@ await tell('eventsource', {
     source.source.close();
   },
 
-  'after a cut and kill -9 it reconnects by itself and gets exactly what was missed, then live events': async () => {
+  'after a cut and kill -9 it reconnects by itself and receives exactly the missed events, then live events': async () => {
     const source = new Source(proxied);
     await source.named.next('ready');
     const seen = await publish(channel, ['a', 'b']);
@@ -69,7 +70,7 @@ await tell('eventsource', {
     assert.equal((await source.named.next('caught_up')).name, 'caught_up');
     const live = await publish(channel, ['g']);
     assert.deepEqual(await source.values(live), ['g']);
-    assert.equal(source.messages.items.length, 0, 'nothing twice');
+    assert.equal(source.messages.items.length, 0, 'no event is repeated');
     source.source.close();
   },
 });

@@ -1,5 +1,5 @@
-"""PyPI `httpx-sse`: live events over SSE, and resume with the `Last-Event-ID` header across a cut and
-`kill -9`.
+"""Tests PyPI `httpx-sse`: it receives live events over SSE, and resumes with the `Last-Event-ID` header after
+the network fails and the daemon is killed with `kill -9`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def source(base, headers=None):
 
 
 def expect(events, name):
-    """The next event, which must have this name; heartbeats with an id are skipped."""
+    """Returns the next event, which must have this name. Skips heartbeats with an id."""
     for event in events:
         if event.event == "heartbeat":
             continue
@@ -78,6 +78,6 @@ def kicked():
 
 tell("httpx-sse", [
     ("retry and ready come first, then events in order", live),
-    ("after a cut and kill -9, Last-Event-ID brings exactly what was missed, then live events", resume),
+    ("after a cut and kill -9, a client with Last-Event-ID receives exactly the missed events, then live events", resume),
     ("a kicked connection gets a close code and ends", kicked),
 ])

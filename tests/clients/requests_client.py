@@ -1,8 +1,9 @@
-"""PyPI `requests` (`iter_lines`) and `sseclient-py`: each event arrives when it is published, not when later
-bytes push it.
+"""Tests PyPI `requests` (`iter_lines`) and `sseclient-py`: they pass on each event when it is published, not
+only when later bytes arrive.
 
-Both read a body in parts. If a body ends with its connection they wait for a full part; if it is chunked,
-each chunk is a part. A keep-alive would push an event out too, so it counts as a failure.
+Both read a body in parts. If the body ends with its connection, they wait until a part is full. If the body
+is chunked, each chunk is a part. A keep-alive would also fill a part, so the test fails if one arrives before
+an event.
 """
 
 import json
@@ -27,11 +28,11 @@ def lines_are_prompt():
     with open_stream() as response:
         lines = response.iter_lines(decode_unicode=True)
         assert next(lines) == "retry: 2000"
-        while next(lines):  # `ready`, up to its blank line
+        while next(lines):  # skips `ready`, up to its blank line
             pass
         for n in range(3):
             (id,) = publish(CHANNEL, [n])
-            assert next(lines) == f"id: {id}", "something else came before the event"
+            assert next(lines) == f"id: {id}", "something else arrived before the event"
             name, data = next(lines).split(": ", 1)
             assert name == "data" and json.loads(data)["data"]["n"] == n, data
             assert next(lines) == ""
@@ -52,6 +53,6 @@ def events_are_prompt_and_the_last_comes():
 
 
 tell("requests", [
-    ("iter_lines hands on each event as it is published", lines_are_prompt),
-    ("sseclient-py hands on each event as it is published, the last one too", events_are_prompt_and_the_last_comes),
+    ("iter_lines returns each event when it is published", lines_are_prompt),
+    ("sseclient-py returns each event when it is published, including the last one", events_are_prompt_and_the_last_comes),
 ])

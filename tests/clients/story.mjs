@@ -1,5 +1,5 @@
-// Shared helpers of the Node clients: the daemon's REST API, the control of the test, and waiting with a
-// timeout.
+// Shared helpers of the Node clients: they call the daemon's REST API and the control server of the test, and
+// wait with a timeout.
 import assert from 'node:assert/strict';
 
 export const { NERVEWIRE_URL: direct, NERVEWIRE_PROXY: proxied, NERVEWIRE_KEY: key, STAGE: stageUrl } = process.env;
@@ -28,7 +28,7 @@ export async function stage(action) {
   assert.equal(response.status, 200, `stage ${action}: ${await response.text()}`);
 }
 
-/** A list to wait on. `next` removes the first item, in order of arrival. */
+/** A queue of received items. `next` removes the oldest item, and waits for one if there is none. */
 export class Inbox {
   items = [];
   #waiting = [];
@@ -43,7 +43,7 @@ export class Inbox {
     const end = Date.now() + LIMIT_MS;
     while (this.items.length === 0) {
       const left = end - Date.now();
-      assert.ok(left > 0, `nothing came within ${LIMIT_MS} ms: ${what}`);
+      assert.ok(left > 0, `nothing arrived within ${LIMIT_MS} ms: ${what}`);
       let timer;
       await Promise.race([
         new Promise((wake) => this.#waiting.push(wake)),
@@ -56,13 +56,14 @@ export class Inbox {
 
   async take(count, what) {
     const taken = [];
-    while (taken.length < count) taken.push(await this.next(`${what} (${taken.length} of ${count} came)`));
+    while (taken.length < count) taken.push(await this.next(`${what} (${taken.length} of ${count} arrived)`));
     return taken;
   }
 }
 
 /**
- * Runs the named stories one after another. The first failure ends the program. `leave` runs before the end.
+ * Runs the named stories one after another. The first failure ends the program. `leave` runs before the
+ * program ends.
  */
 export async function tell(client, stories, leave = () => {}) {
   for (const [name, story] of Object.entries(stories)) {

@@ -1,5 +1,5 @@
-"""Shared helpers of the Python clients: the daemon's REST API, the control of the test, and running stories
-in order.
+"""Shared helpers of the Python clients: they call the daemon's REST API and the control server of the test,
+and run stories in order.
 """
 
 import os
@@ -10,7 +10,7 @@ import httpx
 
 DIRECT, PROXIED, KEY, STAGE = (os.environ[name] for name in ("NERVEWIRE_URL", "NERVEWIRE_PROXY", "NERVEWIRE_KEY", "STAGE"))
 BEARER = {"Authorization": f"Bearer {KEY}"}
-# Seconds to wait for anything that is expected.
+# Longest wait for anything that is expected, in seconds.
 LIMIT = 20
 
 
@@ -21,7 +21,7 @@ def api(method, path, body=None):
 
 
 def publish(channel, values):
-    """Publishes one `custom` event per value in one request; returns the ids."""
+    """Publishes one `custom` event per value in one request. Returns the ids."""
     return api("POST", "/api/v1/events", [{"type": "custom", "channel": channel, "data": {"n": n}} for n in values])["data"]["ids"]
 
 
@@ -31,7 +31,7 @@ def stage(action):
 
 
 def tell(client, stories):
-    """Runs (name, function) pairs; the first failure ends the program."""
+    """Runs (name, function) pairs in order. The first failure ends the program."""
     for name, story in stories:
         try:
             story()

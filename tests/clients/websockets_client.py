@@ -1,4 +1,5 @@
-"""PyPI `websockets`: live events, JSON ping, resume with `last_event_id` across a cut and `kill -9`, refusal.
+"""Tests PyPI `websockets`: live events, JSON ping, fragments, a refused credential, and resume with
+`last_event_id` after the network fails and the daemon is killed with `kill -9`.
 """
 
 import json
@@ -18,7 +19,7 @@ def dial(base, headers=BEARER, **query):
 
 
 def expect(ws, kind):
-    """The next frame, which must be of this type; heartbeats are skipped."""
+    """Returns the next frame, which must be of this type. Skips heartbeats."""
     while True:
         frame = json.loads(ws.recv(timeout=LIMIT))
         if frame["type"] == "ping":
@@ -48,7 +49,7 @@ def ping():
 
 
 def fragments():
-    """A message sent in fragments is one message."""
+    """A message that is sent in fragments is one message for the daemon."""
     with dial(DIRECT) as ws:
         expect(ws, "ready")
         text = json.dumps({"type": "publish", "ref": "r", "event": {"type": "custom", "channel": CHANNEL, "data": {"n": "ü€😀"}}}, ensure_ascii=False)
@@ -85,7 +86,7 @@ def resume():
 def refusal():
     try:
         dial(DIRECT, headers={"Authorization": "Bearer nwk_x_y"}).close()
-        raise AssertionError("a bad credential was let in")
+        raise AssertionError("a bad credential was accepted")
     except InvalidStatus as refused:
         assert refused.response.status_code == 401
 
@@ -93,7 +94,7 @@ def refusal():
 tell("websockets", [
     ("events published over REST arrive in order, after ready", live),
     ("a JSON ping is answered by a JSON pong, a protocol ping by a protocol pong", ping),
-    ("a publish sent in fragments is acknowledged and comes back", fragments),
-    ("after a cut and kill -9, last_event_id brings exactly what was missed, then live events", resume),
-    ("a bad credential is 401 before the upgrade", refusal),
+    ("a publish sent in fragments is acknowledged and arrives as a live event", fragments),
+    ("after a cut and kill -9, a client with last_event_id receives exactly the missed events, then live events", resume),
+    ("a bad credential gets 401 before the upgrade", refusal),
 ])

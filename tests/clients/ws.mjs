@@ -1,5 +1,5 @@
-// npm `ws`: live events, JSON ping, publishing, resume with `last_event_id` across a cut and `kill -9`,
-// refusals, closing.
+// Tests npm `ws`: live events, JSON ping, publishing, a refused credential, closing, and resume with
+// `last_event_id` after the network fails and the daemon is killed with `kill -9`.
 import assert from 'node:assert/strict';
 import WebSocket from 'ws';
 import { api, direct, Inbox, key, proxied, publish, stage, tell } from './story.mjs';
@@ -17,7 +17,7 @@ class Socket {
       assert.equal(binary, false, 'frames are text');
       this.frames.push(JSON.parse(data));
     });
-    this.ws.on('error', () => {}); // a refused or reset connection also closes
+    this.ws.on('error', () => {}); // 'close' follows for a refused or reset connection
     this.ws.on('close', (code) => this.closed.push(code));
   }
 
@@ -74,7 +74,7 @@ await tell('ws', {
     await socket.close();
   },
 
-  'a publish over the socket is acknowledged and comes back as a live event': async () => {
+  'a publish over the socket is acknowledged and arrives as a live event': async () => {
     const socket = new Socket(direct);
     await socket.expect('ready');
     socket.send({ type: 'publish', ref: 7, event: { type: 'custom', channel, data: { n: 'mine' } } });
@@ -87,7 +87,7 @@ await tell('ws', {
     await socket.close();
   },
 
-  'after a cut and kill -9, last_event_id brings exactly what was missed, then live events': async () => {
+  'after a cut and kill -9, a client with last_event_id receives exactly the missed events, then live events': async () => {
     const before = new Socket(proxied);
     await before.expect('ready');
     const seen = await publish(channel, ['a', 'b']);
@@ -107,10 +107,10 @@ await tell('ws', {
     const live = await publish(channel, ['g']);
     assert.deepEqual(await after.values(live), ['g']);
     assert.equal(await after.close(), 1000);
-    assert.deepEqual(after.frames.items.filter((frame) => frame.type === 'custom'), [], 'nothing twice');
+    assert.deepEqual(after.frames.items.filter((frame) => frame.type === 'custom'), [], 'no event is repeated');
   },
 
-  'a bad credential is 401 before the upgrade': async () => {
+  'a bad credential gets 401 before the upgrade': async () => {
     const ws = new WebSocket(`${direct.replace('http', 'ws')}/api/v1/ws`, { headers: { authorization: 'Bearer nwk_x_y' } });
     const answers = new Inbox();
     ws.on('unexpected-response', (_, response) => answers.push(response));
@@ -121,7 +121,7 @@ await tell('ws', {
     assert.ok(response.headers['www-authenticate']);
   },
 
-  'a kicked connection is closed 4403': async () => {
+  'a kicked connection is closed with 4403': async () => {
     const socket = new Socket(direct);
     const { connection_id } = await socket.expect('ready');
     await api('DELETE', `/api/v1/connections/${connection_id}`);

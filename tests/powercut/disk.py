@@ -2,12 +2,12 @@
 
 * A byte is durable once an fsync or fdatasync of its file, started after the write, has ended. A name
   (create, rename, unlink, mkdir) is durable once an fsync of its directory, started after the change, has
-  ended. Nothing else makes it durable: not close, not sync_file_range, not the fsync of a file for the file's
-  own name. (With sled 0.34 this finds a store whose `conf`, which sled never fsyncs, was cut short, so it can
-  never be opened again.)
-* A change that is not durable may be lost. Contents: every unsynced write is kept, lost or torn; its unit is
-  the 512-byte sector, and a kept sector holds what the file held there right after that write. Names: they
-  are kept in order up to a point (a journal), all, or none.
+  ended. Nothing else makes a byte or a name durable: close and sync_file_range do not, and the fsync of a
+  file does not make the file's own name durable. (With sled 0.34 this rule finds a store that can never be
+  opened again, because its `conf`, which sled never fsyncs, was cut short.)
+* A change that is not durable may be lost. Each unsynced write is kept, lost or torn. A torn write keeps some
+  of its 512-byte sectors, and a kept sector holds what the file held there right after that write. Of the
+  unsynced names, all are kept, none, or those up to some point in their order (as with a journal).
 * This file does not know the daemon or events.
 """
 
@@ -31,7 +31,8 @@ class Record:
 
 
 def read_log(path):
-    """All whole records, in order. A torn one can only be the last: the process was killed while writing it.
+    """Returns all whole records, in order. Only the last one can be torn, if the process was killed while it
+    wrote it.
     """
     with open(path, "rb") as f:
         raw = f.read()
@@ -46,7 +47,7 @@ def read_log(path):
 
 
 class Inode:
-    """A file: its durable contents, and the changes since, oldest first, each with its index in the log."""
+    """A file: its durable contents, and the later changes, oldest first, each with its index in the log."""
 
     def __init__(self):
         self.durable = bytearray()
@@ -73,15 +74,15 @@ class Inode:
         del self.pending[:keep]
 
     def whole(self):
-        """The contents as the running system sees them."""
+        """Returns the contents as the running system sees them."""
         content = bytearray(self.durable)
         for change in self.pending:
             self.apply(content, change)
         return content
 
     def after_crash(self, rng, keep):
-        """One of the possible contents after power loss. `keep`: the chance that an unsynced write is kept
-        whole.
+        """Returns one of the possible contents after a power failure. `keep` is the probability that an
+        unsynced write is kept whole.
         """
         seen = bytearray(self.durable)
         disk = bytearray(self.durable)
@@ -97,7 +98,7 @@ class Inode:
             if fate < keep:
                 sectors = range(first, last + 1)
             elif fate < keep + (1 - keep) / 3:
-                # Torn: a part of the sectors, either one run from the start or scattered.
+                # The write is torn: it keeps either the first sectors or scattered ones.
                 if rng.random() < 0.5:
                     sectors = range(first, first + rng.randrange(last - first + 1))
                 else:
@@ -116,9 +117,9 @@ class Disk:
     """The directory below the root, built from records one by one."""
 
     def __init__(self, honest=True):
-        self.honest = honest  # False: an fsync does nothing, and every good check must notice that
+        self.honest = honest  # if False, an fsync does nothing, and every good check must notice that
         self.index = 0
-        self.inodes = {}  # inode number -> Inode, the latest of that number
+        self.inodes = {}  # inode number -> the latest Inode with that number
         self.names = {}  # path -> Inode, or None for a directory: the state of the running system
         self.durable_names = {}
         self.pending_names = []  # (log index, {directories touched}, [(path, Inode | None | GONE)])
@@ -193,11 +194,12 @@ class Disk:
         self.pending_names = rest
 
     def write_running(self, into):
-        """The directory as the running system sees it."""
+        """Writes the directory as the running system sees it."""
         self._write(into, self.names, Inode.whole)
 
     def write_crashed(self, into, rng):
-        """Writes one of the possible directories after a power loss now. Returns a line that describes it."""
+        """Writes one of the directories that a power failure now may leave. Returns a line that describes it.
+        """
         names = dict(self.durable_names)
         fate = rng.choice(["all", "none", "some"])
         count = len(self.pending_names)
@@ -240,13 +242,13 @@ def parents(path):
         yield path
 
 
-# Files whose contents are never read: the store's ballast only takes room, allocated by a system call that
-# bypasses libc.
+# Files whose contents are not compared: the store's ballast only reserves space, by a system call that
+# bypasses libc, and nothing reads it.
 UNREAD = {"ballast"}
 
 
 def differences(replayed, real):
-    """Paths that differ between two directories: not empty if a change bypassed the shim."""
+    """Returns the paths that differ between two directories. There are some if a change bypassed the shim."""
     found = []
     for left, right in ((replayed, real), (real, replayed)):
         for folder, folders, files in os.walk(left):

@@ -1,15 +1,16 @@
 /*
  * Records what a process does to one directory, for disk.py to replay. Load it with LD_PRELOAD.
  *
- * POWERCUT_ROOT  the directory, absolute and without symbolic links; anything outside is ignored
- * POWERCUT_LOG   the file that records are appended to; several processes, one after another, may share it
- * POWERCUT_KILL  a number: the process is killed as by kill -9 after that many records
- * POWERCUT_EIO   while a file of this name exists, fdatasync of files below the root does nothing and fails
- *                with EIO
+ * POWERCUT_ROOT  the directory, as an absolute path without symbolic links. Anything outside is ignored.
+ * POWERCUT_LOG   the file that records are appended to. Several processes may share it one after another.
+ * POWERCUT_KILL  a number of records. After that many, the process is killed as by kill -9.
+ * POWERCUT_EIO   a path. While a file exists there, fdatasync of files below the root does nothing and fails
+ *                with EIO.
  *
  * - A change and its record happen under one lock, so the order of records is the order of changes.
- * - An fsync is two records: what was recorded before its start is durable at its end, and nothing else.
- * - sync_file_range is passed on and not recorded, because it promises nothing.
+ * - An fsync is two records, its start and its end. At its end, what was recorded before its start is
+ *   durable, and nothing else.
+ * - sync_file_range is passed on and not recorded, because it guarantees nothing.
  * - A record has the CLOCK_MONOTONIC time, taken under the lock and before the caller learns the result. So
  *   everything that a client learned later depends only on records with smaller times.
  * - Only calls that go through libc are recorded. Raw system calls and writable shared mappings are not; the
@@ -81,8 +82,8 @@ static const char *below(const char *path) {
 }
 
 /*
- * Returns the path that a name refers to, without following its last component; NULL if it is not below the
- * root.
+ * Returns the path that a name refers to, without following its last component. Returns NULL if the path is
+ * not below the root.
  */
 static const char *resolve(int dir, const char *path, char out[PATH_MAX]) {
     char joined[PATH_MAX * 2], parent[PATH_MAX * 2], real_parent[PATH_MAX];
@@ -113,7 +114,8 @@ static const char *resolve(int dir, const char *path, char out[PATH_MAX]) {
 }
 
 /*
- * Returns the inode of a descriptor of a file or directory below the root, and its path; 0 for anything else.
+ * Returns the inode of a descriptor of a file or directory below the root, and sets its path. Returns 0 for
+ * anything else.
  */
 static uint64_t traced(int fd, mode_t *mode, char path[PATH_MAX], const char **relative) {
     struct stat st;
@@ -160,7 +162,7 @@ static void record(enum kind kind, uint64_t inode, uint64_t a, uint64_t b, const
     head.b = b;
     head.n = n;
     char *buffer = malloc(sizeof head + n);
-    if (!buffer) die("memory");
+    if (!buffer) die("out of memory");
     memcpy(buffer, &head, sizeof head);
     size_t at = 0;
     for (int i = 0; i < parts && at < n; i++) {
@@ -168,7 +170,7 @@ static void record(enum kind kind, uint64_t inode, uint64_t a, uint64_t b, const
         memcpy(buffer + sizeof head + at, data[i].iov_base, take);
         at += take;
     }
-    /* One write, so that a process killed here leaves whole records or none. */
+    /* The record is one write, so that a process killed here leaves the whole record or nothing of it. */
     if (syscall(SYS_write, log_fd, buffer, sizeof head + n) != (ssize_t)(sizeof head + n)) die("the log is cut short");
     free(buffer);
     static long records;
@@ -225,7 +227,8 @@ int creat64(const char *path, mode_t mode) { return creat(path, mode); }
 /* ---- contents ---- */
 
 /*
- * Where a plain write on this descriptor began, computed from its end, so that it is also known for O_APPEND.
+ * Returns where a plain write on this descriptor began. It is computed from the end of the write, so that it
+ * is correct for O_APPEND too.
  */
 static uint64_t position_before(int fd, ssize_t written) { return (uint64_t)lseek64(fd, 0, SEEK_CUR) - written; }
 
@@ -289,7 +292,7 @@ int ftruncate64(int fd, off64_t size) {
 }
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
-/* Supports only plain growing. For any other mode, reports that the file system does not support it. */
+/* Supports only plain allocation. Any other mode gets the error of a file system that does not support it. */
 int fallocate64(int fd, int mode, off64_t at, off64_t n) {
     REAL(int, "fallocate64", int, int, off64_t, off64_t);
     uint64_t inode = traced_file(fd);
@@ -306,7 +309,7 @@ int fallocate(int fd, int mode, off_t at, off_t n) { return fallocate64(fd, mode
 int posix_fallocate64(int fd, off64_t at, off64_t n) { return fallocate64(fd, 0, at, n) == 0 ? 0 : errno; }
 int posix_fallocate(int fd, off_t at, off_t n) { return posix_fallocate64(fd, at, n); }
 
-/* In-kernel copies have no bytes to record. With an error, callers fall back to read and write. */
+/* A copy inside the kernel shows no bytes to record. It gets an error, so that callers use read and write. */
 ssize_t copy_file_range(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned flags) {
     REAL(ssize_t, "copy_file_range", int, off64_t *, int, off64_t *, size_t, unsigned);
     if (!traced_file(out)) return real(in, in_at, out, out_at, n, flags);
@@ -330,7 +333,8 @@ static int syncing(int fd, int (*call)(int)) {
     uint64_t inode = traced(fd, &mode, path, &relative);
     if (!inode) return call(fd);
     int directory = S_ISDIR(mode);
-    static uint64_t ticket; /* pairs start and end; unique in a process, and processes follow one another */
+    /* Pairs start and end. It is unique in a process, and processes run one after another. */
+    static uint64_t ticket;
     pthread_mutex_lock(&lock);
     uint64_t mine = ++ticket;
     if (directory) record_paths(SYNC_START, 0, mine, relative, NULL);

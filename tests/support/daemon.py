@@ -1,9 +1,9 @@
-"""The real binary as a child process, for black-box tests written in Python. Standard library only.
+"""Runs the real binary as a child process, for black-box tests in Python. Needs only the standard library.
 
-* It needs these commands of the daemon: `init --json` → {org_id,key_id,api_key}; `serve --listen
-  --admin-listen --data-dir --ready-file`, the ready file, written at once, with {listen,admin_listen,pid};
-  exit 0 after SIGTERM.
-* It only publishes events and reads pages of them.
+* It relies on this behaviour of the daemon: `init --json` prints {org_id,key_id,api_key}. `serve --listen
+  --admin-listen --data-dir --ready-file` writes the ready file atomically, with {listen,admin_listen,pid}.
+  After SIGTERM the daemon exits with 0.
+* Of the API it knows only how to publish events and to read pages of them.
 """
 
 import http.client
@@ -15,7 +15,7 @@ import time
 
 
 class Daemon:
-    """One `nervewire serve`. `listen` is the same after a restart, so clients find it again."""
+    """One `nervewire serve`. After a restart `listen` is the same, so that clients can reconnect."""
 
     def __init__(self, binary, data_dir, work_dir, env=None, arguments=()):
         self.binary, self.data_dir, self.work_dir = binary, data_dir, work_dir
@@ -25,7 +25,7 @@ class Daemon:
         os.makedirs(work_dir, exist_ok=True)
 
     def init(self):
-        """Creates the store; returns {org_id, key_id, api_key}."""
+        """Creates the store. Returns {org_id, key_id, api_key}."""
         out = subprocess.run(
             [self.binary, "init", "--json", "--data-dir", self.data_dir],
             env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60, check=True,
@@ -33,7 +33,8 @@ class Daemon:
         return json.loads(out.stdout)
 
     def start(self, within=30):
-        """Starts serving and waits for the ready file; raises with the end of the log if there is none."""
+        """Starts the daemon and waits for its ready file. If there is none, raises with the end of the log.
+        """
         self.starts += 1
         ready = os.path.join(self.work_dir, f"ready-{self.starts}.json")
         self.log = os.path.join(self.work_dir, "daemon.log")
@@ -65,13 +66,13 @@ class Daemon:
             return "".join(f.readlines()[-lines:])
 
     def stop(self, within=30):
-        """Sends SIGTERM and waits; any exit code but 0 is a failure."""
+        """Sends SIGTERM and waits for the end. Any exit code except 0 is a failure."""
         self.process.send_signal(signal.SIGTERM)
         try:
             status = self.process.wait(within)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise RuntimeError(f"still there {within} s after SIGTERM:\n{self.log_end()}") from None
+            raise RuntimeError(f"still running {within} s after SIGTERM:\n{self.log_end()}") from None
         if status != 0:
             raise RuntimeError(f"exit {status} after SIGTERM:\n{self.log_end()}")
 
@@ -95,7 +96,9 @@ class Api:
         self.listen, self.key, self.timeout, self.connection = listen, key, timeout, None
 
     def call(self, method, path, body=None, headers=None, again=False):
-        """(status, parsed JSON or None, headers). A connection that was closed while idle is reopened."""
+        """Sends a request. Returns its status, the parsed JSON or None, and the headers. If the connection
+        was closed while it was idle, a repeatable request is sent again on a new one.
+        """
         if self.connection is None:
             host, _, port = self.listen.rpartition(":")
             self.connection = http.client.HTTPConnection(host, int(port), timeout=self.timeout)
@@ -111,8 +114,8 @@ class Api:
         except Exception as error:
             self.connection.close()
             self.connection = None
-            # A response sent before the body was read may end the connection. A repeatable request is sent
-            # once more.
+            # The connection may also have been closed by a response that was sent before the body was read. A
+            # repeatable request is sent once more.
             can_repeat = method == "GET" or "Idempotency-Key" in head
             if isinstance(error, (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)) and can_repeat and not again:
                 return self.call(method, path, parsed, headers, again=True)
@@ -120,14 +123,14 @@ class Api:
         return response.status, json.loads(raw) if raw else None, response.headers
 
     def publish(self, events):
-        """One event or a list; returns the ids, or raises with the daemon's response."""
+        """Publishes one event or a list. Returns the ids, or raises with the daemon's response."""
         status, body, _ = self.call("POST", "/api/v1/events", events)
         if status != 201:
             raise Refused(status, body)
         return body["data"]["ids"]
 
     def pages(self, limit=1000):
-        """Every retained event, from the earliest, page by page."""
+        """Yields every retained event, beginning with the earliest, page by page."""
         status, page, _ = self.call("GET", f"/api/v1/events?earliest=true&limit={limit}")
         while True:
             if status != 200:
@@ -141,7 +144,7 @@ class Api:
 
 
 class Gap(Exception):
-    """The events after a page are no longer retained."""
+    """A page has a gap: the events that should follow are no longer retained."""
 
     def __init__(self, gap):
         super().__init__(f"gap: {gap}")
@@ -155,7 +158,7 @@ class Refused(Exception):
 
 
 def find_binary(root):
-    """NERVEWIRE_BIN, or a release build that is made now."""
+    """Returns the path in NERVEWIRE_BIN. Without it, makes a release build and returns its path."""
     binary = os.environ.get("NERVEWIRE_BIN")
     if not binary:
         subprocess.run(["cargo", "build", "--release", "--bin", "nervewire"], cwd=root, stdin=subprocess.DEVNULL, check=True)

@@ -1,14 +1,13 @@
-"""A TCP proxy that can be cut: the network between a client and the daemon fails, and the daemon does not
-notice at once.
+"""A TCP proxy that can be cut, to simulate a failing network between a client and the daemon.
 
-While it is cut, every open connection is reset, and every new one is reset at once.
+Cutting resets every open connection. While the proxy is cut, it resets every new connection at once.
 """
 
 import socket
 import struct
 import threading
 
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends a reset
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER on with 0 s, so that close sends a reset
 
 
 class Proxy:
