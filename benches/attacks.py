@@ -3,9 +3,9 @@
 
     attacks.py DAEMON [--seconds N] [--check] [NAME ...]
 
-For each attack a new daemon with the default configuration serves two organizations. The organization
-`victim` has ten subscribers and publishes fifty events per second: first alone, then while the attacker
-runs in a separate process. Each line shows
+For each attack the script starts a new daemon with the default configuration and two organizations. The
+organization `victim` has ten subscribers and publishes fifty events per second, first alone, then while the
+attacker runs in a separate process. Each line shows
 
     rss      the growth of the daemon's peak resident memory during the attack, in MiB
     kept     the part of this growth that remains three seconds after the attack
@@ -13,16 +13,18 @@ runs in a separate process. Each line shows
              and under attack
     cpu      cores used by the daemon during the attack
 
-`--check` exits with 1 if a limit is missed: 64 MiB for attackers without a credential, SHARE for those of an
-organization, and p99 <= max(2 x alone, 5 ms). The attacker and the daemon share the machine's cores; the
-attacker is niced.
+With `--check` the script exits with 1 if a limit is missed. The limits of rss are 64 MiB for attackers
+without a credential and SHARE (256 MiB) for those of an organization. The limit of p99 is max(2 x alone, 5
+ms). No publish of the victim may be refused. The attacker and the daemon share the machine's cores; the
+attacker has a lower priority (nice 10).
 
-It needs only the standard library. All traffic is on the loopback interface, and all processes end by themselves.
+The script needs only the standard library. All traffic is on the loopback interface. Daemon and attacker end
+with the script.
 """
 
 import argparse, http.client, json, multiprocessing, os, random, re, selectors, socket, struct, subprocess, sys, tempfile, threading, time
 
-# The limits, in MiB and microseconds.
+# The limits: ANONYMOUS and SHARE in MiB, P99 in microseconds.
 ANONYMOUS, SHARE, P99 = 64, 256, 5_000
 ATTACKS = {}
 
@@ -86,7 +88,7 @@ class Daemon:
 
 
 class Victim:
-    """Ten subscribers and a publisher, each on a thread."""
+    """Ten subscribers and a publisher, each on its own thread."""
 
     def __init__(self, daemon):
         self.daemon, self.key, self.ended = daemon, daemon.organization("victim"), False
@@ -135,7 +137,9 @@ def p99(before, after):
 
 
 def crowd(address, count, first, ended, answer=None):
-    """Opens `count` sockets, sends `first(n)` on each, then calls `answer(n, stream)` in turn until `ended`."""
+    """Opens `count` sockets and sends `first(n)` on each. Then calls `answer(n, stream)` in turn until
+    `ended`.
+    """
     streams = []
     for n in range(count):
         if ended():
@@ -165,7 +169,7 @@ STATUSES = {}
 
 
 def flood(address, request, ended, connections=32):
-    """Sends `request(n)` as fast as responses arrive, on each of `connections`; reconnects closed ones."""
+    """Sends `request(n)` on each of `connections` as fast as responses arrive. Reopens closed connections."""
     selector, n = selectors.DefaultSelector(), 0
 
     def open_one():
@@ -224,7 +228,7 @@ def request(method, path, body=None, key=None, extra=""):
 
 
 class H2:
-    """Frames of RFC 9113, headers as HPACK literals without indexing."""
+    """Encodes frames of RFC 9113, with headers as HPACK literals without indexing."""
 
     PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -442,7 +446,7 @@ def attacker(function, context, seconds):
     end = time.monotonic() + seconds
     function(context, lambda: time.monotonic() > end)
     if STATUSES:
-        print(f"{function.__name__:20} answered {STATUSES}", flush=True)
+        print(f"{function.__name__:20} responses by status {STATUSES}", flush=True)
     os._exit(0)
 
 

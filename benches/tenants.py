@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
-"""Measures the memory of an idle organization in a running daemon: tenants.py DAEMON [COUNT].
+"""Measures the memory of an idle organization in a running daemon.
 
-Creates COUNT organizations (100,000) over REST in two halves, publishes one event to each, waits until the
-daemon has unloaded them, and prints the growth of PSS per organization. Use the figure of the second half: the
-first half also fills the engine's buffers, which belong to no organization. The page cache is set to its minimum
-(1 MiB) for the same reason.
+    tenants.py DAEMON [COUNT]
 
-Tokens are signed with the daemon's own key, from the new data directory that this script creates.
+The script creates COUNT organizations (default 100,000) over REST in two halves, publishes one event to each,
+and waits until the daemon has unloaded them. It prints the growth of PSS per organization. Use the figure of
+the second half: the first half also fills the engine's buffers, which belong to no organization. For the same
+reason the page cache is set to its minimum (1 MiB).
+
+The script creates a new data directory, and signs tokens with the daemon's own key from there.
 """
 
 import base64, hashlib, hmac, json, os, re, selectors, socket, subprocess, sys, tempfile, time, urllib.request
 
 DAEMON, COUNT = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
 CONNECTIONS = 64
-QUIET_SECONDS = 80  # a ring is removed after a minute; sweeps run every five seconds
+QUIET_SECONDS = 80  # the daemon removes a quiet ring after a minute, in a sweep every five seconds
 
 
 def encode(data):
@@ -56,7 +58,7 @@ class Daemon:
         return f"{text}.{encode(hmac.new(self.secret, text.encode(), hashlib.sha256).digest())}"
 
     def post(self, requests):
-        """Posts each (path, credential, body), with one request at a time on each of CONNECTIONS."""
+        """Posts each (path, credential, body) over CONNECTIONS connections, one request at a time on each."""
         host, port = self.ready["listen"].rsplit(":", 1)
         ready, requests, open_ = selectors.DefaultSelector(), iter(requests), 0
 
