@@ -179,19 +179,19 @@ impl Deadlines {
 
     /// The next deadline, and how to end the connection then.
     fn next(&self) -> Option<(Instant, DeadlineAction)> {
-        let it = &*self.activity;
-        if it.closing.get() {
+        let activity = &*self.activity;
+        if activity.closing.get() {
             return Some((Instant::now(), DeadlineAction::Reset));
         }
-        let idle_since = it.idle_since.get();
-        let waiting = match (it.head_since.get().filter(|_| self.heads), self.retired) {
-            _ if it.busy.get() > 0 => None,
-            _ if !it.used.get() => Some((idle_since + self.header, DeadlineAction::Drop)),
+        let idle_since = activity.idle_since.get();
+        let waiting = match (activity.head_since.get().filter(|_| self.heads), self.retired) {
+            _ if activity.busy.get() > 0 => None,
+            _ if !activity.used.get() => Some((idle_since + self.header, DeadlineAction::Drop)),
             (Some(since), _) => Some((since + self.header, DeadlineAction::Drop)),
             (None, Some(retired)) => Some((idle_since.max(retired) + GRACE, DeadlineAction::Drop)),
             (None, None) => Some((idle_since + self.idle, DeadlineAction::Retire)),
         };
-        let blocked = it.blocked_since.get().map(|since| (since + self.write, DeadlineAction::Reset));
+        let blocked = activity.blocked_since.get().map(|since| (since + self.write, DeadlineAction::Reset));
         let old =
             self.oldest.filter(|_| self.retired.is_none()).map(|oldest| (oldest, DeadlineAction::Retire));
         [waiting, blocked, old].into_iter().flatten().min_by_key(|(at, _)| *at)

@@ -126,22 +126,26 @@ impl WorkerLoop<'_> {
     fn read_on(&mut self, token: Token) -> Option<usize> {
         let connection = self.state.connection(token)?;
         let (view, position) = (connection.view, connection.position);
-        let it = self.state.views.get(view as usize)?;
-        if position >= it.join_position {
+        let tenant_view = self.state.views.get(view as usize)?;
+        if position >= tenant_view.join_position {
             self.join_live(token);
             return None;
         }
-        let join_position = it.join_position;
+        let join_position = tenant_view.join_position;
         let mut frames = std::mem::take(&mut self.state.frames);
-        let read =
-            it.tenant.ring().read(&mut self.state.reader, position.next().0, &mut frames, BATCH_FRAMES);
+        let read = tenant_view.tenant.ring().read(
+            &mut self.state.reader,
+            position.next().0,
+            &mut frames,
+            BATCH_FRAMES,
+        );
         let sent = match read {
             RingRead::Frames => {
                 frames.retain(|frame| frame.sequence() <= join_position);
                 self.deliver(token, &frames)
             }
             RingRead::Behind { .. } => {
-                match self.worker.shared.tenants.store().page_in_memory(it.tenant.log(), position) {
+                match self.worker.shared.tenants.store().page_in_memory(tenant_view.tenant.log(), position) {
                     Some(page) => self.deliver_page(token, &page, join_position),
                     None => {
                         self.ask_log(token);

@@ -51,8 +51,8 @@ struct Group {
 impl WorkerLoop<'_> {
     /// Runs one tenant's turn. Returns true if work remains for the next turn.
     pub(super) fn fan_out(&mut self, view: u32) -> bool {
-        let Some(it) = self.state.views.get_mut(view as usize) else { return false };
-        let mut batch = match it.batch.take() {
+        let Some(tenant_view) = self.state.views.get_mut(view as usize) else { return false };
+        let mut batch = match tenant_view.batch.take() {
             Some(batch) => batch,
             None => match self.take_batch(view) {
                 Some(batch) => batch,
@@ -63,13 +63,13 @@ impl WorkerLoop<'_> {
             Some(_) => self.lap_step(view, &mut batch),
             None => self.mark_step(view, &mut batch) && self.send_step(view, &mut batch),
         };
-        let Some(it) = self.state.views.get_mut(view as usize) else { return false }; // its last member left
+        let Some(tenant_view) = self.state.views.get_mut(view as usize) else { return false }; // its last member left
         if done {
-            it.live_position = it.join_position;
-            it.new_events.notify_waiters();
+            tenant_view.live_position = tenant_view.join_position;
+            tenant_view.new_events.notify_waiters();
             self.state.frames = batch.recycle();
         } else {
-            it.batch = Some(batch);
+            tenant_view.batch = Some(batch);
         }
         true
     }
@@ -77,10 +77,15 @@ impl WorkerLoop<'_> {
     /// Reads the next frames. Returns `None` at the head.
     pub(super) fn take_batch(&mut self, view: u32) -> Option<FanoutBatch> {
         let WorkerState { views, reader, frames, .. } = &mut *self.state;
-        let it = &mut views[view as usize];
+        let tenant_view = &mut views[view as usize];
         let mut batch = FanoutBatch { frames: std::mem::take(frames), ..FanoutBatch::default() };
-        let most = (MARKS_PER_TURN / it.index.len().max(1)).clamp(LEAST_FRAMES, BATCH_FRAMES);
-        match it.tenant.ring().read(reader, it.live_position.next().0, &mut batch.frames, most) {
+        let most = (MARKS_PER_TURN / tenant_view.index.len().max(1)).clamp(LEAST_FRAMES, BATCH_FRAMES);
+        match tenant_view.tenant.ring().read(
+            reader,
+            tenant_view.live_position.next().0,
+            &mut batch.frames,
+            most,
+        ) {
             RingRead::Frames => {}
             RingRead::AtHead => {
                 *frames = batch.frames;
@@ -91,7 +96,8 @@ impl WorkerLoop<'_> {
                 return Some(self.begin_lap(view));
             }
         }
-        it.join_position = batch.frames.last().map_or(it.live_position, |last| last.sequence());
+        tenant_view.join_position =
+            batch.frames.last().map_or(tenant_view.live_position, |last| last.sequence());
         Some(batch)
     }
 
@@ -99,11 +105,11 @@ impl WorkerLoop<'_> {
     /// At least one frame is marked, because the matching subscriptions of a frame are not searched in parts.
     pub(super) fn mark_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
         let WorkerState { views, connections, .. } = &mut *self.state;
-        let it = &mut views[view as usize];
-        let most = (MARKS_PER_TURN / it.index.len().max(1)).max(1);
+        let tenant_view = &mut views[view as usize];
+        let most = (MARKS_PER_TURN / tenant_view.index.len().max(1)).max(1);
         let mut matched = 0;
         for (at, frame) in batch.frames.iter().enumerate().skip(batch.marked).take(most) {
-            it.index.for_each_match(frame, |slots| {
+            tenant_view.index.for_each_match(frame, |slots| {
                 for &slot in slots {
                     let connection = &mut connections[slot as usize];
                     if connection.mode != ReadMode::Live
@@ -131,17 +137,17 @@ impl WorkerLoop<'_> {
     /// own pace. They are switched over as many turns as needed; one that catches up meanwhile becomes live
     /// at the new end.
     fn begin_lap(&mut self, view: u32) -> FanoutBatch {
-        let it = &mut self.state.views[view as usize];
-        it.join_position = it.tenant.last_visible();
+        let tenant_view = &mut self.state.views[view as usize];
+        tenant_view.join_position = tenant_view.tenant.last_visible();
         FanoutBatch { lapped: Some(0), ..FanoutBatch::default() }
     }
 
     /// Switches some more connections that were live before the lap to [`ReadMode::Behind`]. Returns true if
     /// all are switched.
     fn lap_step(&mut self, view: u32, batch: &mut FanoutBatch) -> bool {
-        let it = &self.state.views[view as usize];
-        let (from, join_position) = (it.live_position, it.join_position);
-        let owner = self.state.index.tag(Owner::Organization(it.tenant.id()));
+        let tenant_view = &self.state.views[view as usize];
+        let (from, join_position) = (tenant_view.live_position, tenant_view.join_position);
+        let owner = self.state.index.tag(Owner::Organization(tenant_view.tenant.id()));
         for _ in 0..LAPPED_PER_TURN {
             let next = batch.lapped.and_then(|at| self.state.index.next(owner, at));
             let Some(slot) = next else { return true };
@@ -168,8 +174,8 @@ impl WorkerLoop<'_> {
         let mut outs = std::mem::take(&mut self.state.writes);
         // The batch is outside the view here, because a connection that is found gone is dropped, and the
         // last one drops the view.
-        let it = &self.state.views[view as usize];
-        let (from, times) = (it.live_position, it.times.clone());
+        let tenant_view = &self.state.views[view as usize];
+        let (from, times) = (tenant_view.live_position, tenant_view.times.clone());
         let mut turn = TurnWrites::default();
         let stop = batch.at + SENDS_PER_TURN;
         while batch.at < stop.min(batch.touched.len()) && turn.bytes < BYTES_PER_TURN {

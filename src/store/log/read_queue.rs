@@ -251,16 +251,16 @@ impl ReadQueue {
             if waiting.closed {
                 return None;
             }
-            let it = &mut *waiting;
+            let lanes = &mut *waiting;
             // Long reads come first: they use only some of the threads, and would wait forever behind short
             // ones.
-            if it.long_under_way < LONG_AT_ONCE
-                && let Some(work) = it.long.next(LaneKind::Long, &mut it.len)
+            if lanes.long_under_way < LONG_AT_ONCE
+                && let Some(work) = lanes.long.next(LaneKind::Long, &mut lanes.len)
             {
-                it.long_under_way += 1;
+                lanes.long_under_way += 1;
                 return Some(work);
             }
-            if let Some(work) = it.short.next(LaneKind::Short, &mut it.len) {
+            if let Some(work) = lanes.short.next(LaneKind::Short, &mut lanes.len) {
                 return Some(work);
             }
             waiting = self.wake.wait(waiting);
@@ -274,19 +274,19 @@ impl ReadQueue {
         if waiting.closed {
             return;
         }
-        let it = &mut *waiting;
+        let lanes = &mut *waiting;
         let lane = match kind {
-            LaneKind::Short => &mut it.short,
+            LaneKind::Short => &mut lanes.short,
             LaneKind::Long => {
-                it.long_under_way -= 1;
-                &mut it.long
+                lanes.long_under_way -= 1;
+                &mut lanes.long
             }
         };
         if let Some(job) = unfinished
             && let Some(queue) = lane.tenants.get_mut(&tenant)
         {
             queue.jobs.push_front(job);
-            it.len += 1;
+            lanes.len += 1;
         }
         if lane.done(tenant) {
             self.wake.notify_one();
@@ -302,8 +302,8 @@ impl ReadQueue {
         (after, last): (Sequence, Sequence),
     ) -> Vec<(Sequence, LogWaiter)> {
         let mut waiting = self.waiting.lock();
-        let it = &mut *waiting;
-        let Some(queue) = it.short.tenants.get_mut(&tenant) else { return Vec::new() };
+        let lanes = &mut *waiting;
+        let Some(queue) = lanes.short.tenants.get_mut(&tenant) else { return Vec::new() };
         let stretches = [(Sequence::ZERO, oldest), (after.max(oldest), last)];
         let positions: Vec<Sequence> = stretches
             .into_iter()
@@ -316,7 +316,7 @@ impl ReadQueue {
             taken.extend(waiters.into_iter().map(|waiter| (position, waiter)));
         }
         queue.log_waiters -= taken.len();
-        it.len -= taken.len();
+        lanes.len -= taken.len();
         taken
     }
 }
