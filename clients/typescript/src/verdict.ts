@@ -1,5 +1,5 @@
 /**
- * Decides what to do when a connection has ended: the table of docs/protocol.md ("How it ends", "SSE",
+ * Decides what to do when a connection has ended: the table of docs/protocol.md ("How a WebSocket ends", "SSE",
  * "Errors"). This is the only place that decides it. It has no sockets and no clock.
  * `clients/rust/tests/verdicts.json` has the same rows, and the Rust client follows them too.
  */
