@@ -40,7 +40,7 @@ impl Operation {
 
 /// The rows that a list may show to the caller.
 pub(crate) enum ListSource {
-    /// None.
+    /// No row: the caller may see none.
     Empty,
     /// The rows of these groups.
     Groups(GroupSelector),

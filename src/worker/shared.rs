@@ -36,7 +36,7 @@ pub struct SharedState {
     pub unread_answers: Arc<ByteShares>,
     /// Memory share of event streams over HTTP/2 that are not read yet.
     pub unread_streams: Arc<ByteShares>,
-    /// Counters.
+    /// The counters of the process.
     pub metrics: Arc<Metrics>,
     /// The clock.
     pub clock: Arc<dyn Clock>,

@@ -29,7 +29,7 @@ mod row_cache;
 mod state;
 mod state_rows;
 #[cfg(test)]
-mod tests;
+pub(in crate::store) mod tests;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -199,7 +199,7 @@ impl Engine {
     }
 
     /// Writes everything committed so far into the state and makes it durable. Returns the state's position.
-    /// Blocks.
+    /// The thread waits for the disk.
     ///
     /// # Errors
     /// [`EngineError`].

@@ -82,7 +82,7 @@ impl Progress {
     }
 
     /// Writes everything committed so far into the state, makes it durable and returns the state's position.
-    /// Blocks.
+    /// The thread waits for the disk.
     pub(crate) fn check_point(&self) -> Result<Position, EngineError> {
         let mut inner = self.inner.lock();
         inner.requested += 1;

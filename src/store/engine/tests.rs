@@ -13,6 +13,11 @@ use crate::store::engine::{Batch, Engine, EngineOptions};
 use crate::store::format::keys::{self, KeyKind};
 use crate::store::format::piece::Head;
 
+/// Opens an engine with the defaults, for tests of what stands above it.
+pub(in crate::store) fn engine(dir: &std::path::Path) -> Engine {
+    Engine::open(&EngineOptions::new(dir, Arc::new(Disk))).expect("the engine opens")
+}
+
 fn open(dir: &std::path::Path) -> Engine {
     let options = EngineOptions { segment_bytes: 1 << 20, ..EngineOptions::new(dir, Arc::new(Disk)) };
     Engine::open(&options).expect("the engine opens")

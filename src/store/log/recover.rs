@@ -69,13 +69,8 @@ fn count(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::disk::Disk;
-    use crate::store::engine::{Batch, EngineOptions};
-
-    fn engine(dir: &std::path::Path) -> Engine {
-        let disk = std::sync::Arc::new(Disk);
-        Engine::open(&EngineOptions::new(dir, disk)).expect("the engine opens")
-    }
+    use crate::store::engine::Batch;
+    use crate::store::engine::tests::engine;
 
     /// The row says more than the log holds: the log is counted, and no sequence is used again.
     #[test]

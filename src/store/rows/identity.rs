@@ -87,12 +87,8 @@ pub(crate) fn begin_epoch(engine: &Engine, running: u32) -> Result<u32, EngineEr
 mod tests {
     use super::*;
     use crate::store::disk::Disk;
+    use crate::store::engine::tests::engine;
     use crate::store::engine::{EngineOptions, SCHEMA, State, Value};
-
-    fn engine(dir: &std::path::Path) -> Engine {
-        let disk = std::sync::Arc::new(Disk);
-        Engine::open(&EngineOptions::new(dir, disk)).expect("the engine opens")
-    }
 
     #[test]
     fn another_layout_is_refused_and_the_identity_is_made_once() {
