@@ -27,6 +27,7 @@ fn has_form(form: &str, text: &str) -> Option<bool> {
         }
         // The part after the dot names the credential that minted the token.
         "jti" => prefixed("tok-", text) && text.split('.').all(base64url),
+        "producer" => prefixed("nws_", text) && base64url(text),
         "ticket" => (prefixed("nwt1_", text) || prefixed("nwt2_", text)) && base64url(text),
         "connection" => text.strip_prefix("conn-").is_some_and(|id| u64::from_str_radix(id, 16).is_ok()),
         "agent" => prefixed("agent-", text) && base64url(text),
