@@ -75,6 +75,15 @@ pub enum ClientError {
     /// The stream ended without an error or a close code.
     #[error("the stream has ended")]
     Ended,
+    /// A stream of a `request_id` has ended, and everything after the cursor was read (204).
+    #[error("the stream has ended and was read to its end")]
+    ReadToEnd,
+    /// Text of a stream can no longer be delivered, such as after the daemon was restored from a backup.
+    #[error("text of the stream is missing: {reason}")]
+    TextMissing {
+        /// The `reason` of the daemon's `gap`.
+        reason: String,
+    },
     /// No connection could be made.
     #[error("cannot connect to {address}: {source}")]
     Connect {

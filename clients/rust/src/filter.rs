@@ -12,6 +12,8 @@ pub struct Filter {
     users: Vec<String>,
     requests: Vec<String>,
     channels: Vec<String>,
+    /// Whether a reader of streams gets parts other than text.
+    pub(crate) all_parts: bool,
 }
 
 /// Defines the setter of one field.
@@ -61,10 +63,11 @@ impl Filter {
             ("request_id", &self.requests),
             ("channel", &self.channels),
         ];
-        fields.into_iter().filter(|(_, values)| !values.is_empty()).map(|(name, values)| {
+        let named = fields.into_iter().filter(|(_, values)| !values.is_empty()).map(|(name, values)| {
             // Commas between values separate the list; commas in values are escaped.
             (name, values.iter().map(|value| encode(value)).collect::<Vec<_>>().join(","))
-        })
+        });
+        named.chain(self.all_parts.then(|| ("parts", "all".to_owned())))
     }
 }
 

@@ -11,9 +11,10 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::filter::{self, Filter, Position};
-use crate::item::{Gap, Item, ReceivedEvent, Status};
+use crate::item::{Gap, Item, ReceivedEvent, Status, StreamDone};
 use crate::read_timeout::READ_TIMEOUT_BEFORE_READY;
 use crate::sse_parser::SseEvent;
+use crate::stream_end::StreamEnd;
 use crate::{ClientError, Event};
 
 /// The longest heartbeat interval that is accepted: the maximum that a daemon can be configured to.
@@ -130,6 +131,11 @@ impl FrameHandler {
                 let (after, reason) = (text(frame, "after"), text(frame, "reason"));
                 FrameEffect::Item(Item::Gap(Gap { after, resumes_at: cursor, reason }))
             }
+            // `control` has no way to refuse a frame. A `done` with another shape is as good as none: the
+            // stream's reader asks for its state.
+            "done" => StreamEnd::deserialize(frame).map_or(FrameEffect::Nothing, |end| {
+                FrameEffect::Item(Item::Done(StreamDone { request_id: text(frame, "request_id"), end }))
+            }),
             "error" => {
                 let (code, message) = (text(frame, "code"), text(frame, "message"));
                 FrameEffect::Item(Item::Status(Status::ServerError { code, message }))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::stream_end::StreamEnd;
 use crate::{ClientError, Event};
 
 /// An item of a subscription.
@@ -12,8 +13,19 @@ pub enum Item {
     Event(ReceivedEvent),
     /// Events are missing. A client that keeps state from events must read that state again over REST.
     Gap(Gap),
+    /// A stream has ended, after its last event: the control frame `done`.
+    Done(StreamDone),
     /// A change in the state of the connection.
     Status(Status),
+}
+
+/// The end of a stream that a subscription read from its first chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamDone {
+    /// The stream.
+    pub request_id: String,
+    /// How it ended. `error` is absent: an event of type `error` has it.
+    pub end: StreamEnd,
 }
 
 /// An event as it was received.

@@ -1,11 +1,12 @@
-//! The Rust client of Nervewire: publishing, subscriptions that reconnect with their cursor, and resources.
+//! The Rust client of Nervewire: publishing, subscriptions that reconnect with their cursor, LLM streams, and
+//! resources.
 //!
 //! Rules that keep it correct:
 //!
 //! * Every wait has a limit ([`Timeouts`], [`Backoff`]); every body, line and frame has a size limit.
 //! * A request is sent again only if that does no harm: no byte of it was sent, its credential was refused,
-//!   it only reads, or it has an idempotency key. Without a response it is unknown whether the request was
-//!   carried out.
+//!   it only reads, or the daemon carries it out once however often it is sent (an idempotency key, a chunk's
+//!   index). Without a response it is unknown whether the request was carried out.
 //! * Each connection is driven by a task whose handle the client owns; dropping the client ends it.
 //! * The credential is sent in the `Authorization` header and nowhere else.
 
@@ -30,6 +31,8 @@ mod retry;
 mod send;
 mod sse_parser;
 mod sse_stream;
+mod stream_end;
+mod streams;
 mod subscription;
 mod sync;
 mod url;
@@ -42,7 +45,7 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{ApiError, ClientError};
 pub use event::Event;
 pub use filter::{Filter, Position};
-pub use item::{Gap, Item, ReceivedEvent, Status};
+pub use item::{Gap, Item, ReceivedEvent, Status, StreamDone};
 pub use publish::{Ack, Publisher};
 pub use request::{Request, Response, Timeouts};
 pub use resources::{
@@ -51,6 +54,11 @@ pub use resources::{
 };
 pub use sse_parser::{SseError, SseEvent, SseParser};
 pub use sse_stream::SseStream;
+pub use stream_end::{StreamEnd, StreamFailure, StreamState};
+pub use streams::{
+    GetStream, OpenStream, PartType, StreamError, StreamFilter, StreamInfo, StreamItem, StreamPart,
+    StreamReader, StreamText, StreamWriter,
+};
 pub use subscription::{Subscription, Transport};
 pub use url::encode;
 pub use ws_stream::{WsMessage, WsStream};

@@ -45,6 +45,10 @@ pub struct Request {
     pub(crate) path: String,
     pub(crate) headers: Vec<(HeaderName, String)>,
     pub(crate) body: Bytes,
+    /// How long the daemon may wait before it responds, in addition to [`Timeouts::head`].
+    pub(crate) wait: Duration,
+    /// Whether the daemon carries it out once, however often it is sent, without an idempotency key.
+    idempotent: bool,
 }
 
 impl fmt::Debug for Request {
@@ -57,7 +61,15 @@ impl fmt::Debug for Request {
 impl Request {
     /// Creates a request without a body. `path` is absolute and already encoded.
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new() }
+        let idempotent = method.is_safe();
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            wait: Duration::ZERO,
+            idempotent,
+        }
     }
 
     /// Adds a header. An invalid value fails when the request is sent.
@@ -90,9 +102,24 @@ impl Request {
         self.header(IDEMPOTENCY_KEY, key)
     }
 
+    /// Sets how long the daemon may wait before it responds to a long poll. The time limit of the head is
+    /// longer by this.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Marks a request that changes something, and does not change more if it is sent again.
+    #[must_use]
+    pub(crate) fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
     /// Returns true if the request may be sent more than once without harm.
     pub(crate) fn is_repeatable(&self) -> bool {
-        self.method.is_safe() || self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
+        self.idempotent || self.headers.iter().any(|(name, _)| *name == IDEMPOTENCY_KEY)
     }
 }
 

@@ -60,7 +60,9 @@ pub(crate) fn after_stream_end(end: &ClientError, retry_ms: Option<u64>) -> Verd
             }
             _ => Verdict::Retry(Duration::ZERO),
         },
-        ClientError::Request(_)
+        ClientError::ReadToEnd
+        | ClientError::TextMissing { .. }
+        | ClientError::Request(_)
         | ClientError::Body(_)
         | ClientError::TooLarge(_)
         | ClientError::UnexpectedResponse(_)
@@ -200,6 +202,7 @@ mod tests {
     #[test]
     fn errors_that_would_recur_are_not_retried() {
         for error in [
+            ClientError::ReadToEnd,
             ClientError::UnexpectedResponse("x".into()),
             ClientError::Sse(crate::SseError::TooLarge),
             WsError::Capacity(tokio_tungstenite::tungstenite::error::CapacityError::TooManyHeaders).into(),

@@ -42,8 +42,8 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends a request and sends it again if that does no harm (it only reads, or it has an idempotency key).
-    /// It is sent again after 408, 429, 500, 502–504 and lost connections, up to
+    /// Sends a request and sends it again if that does no harm (it only reads, or the daemon carries it out
+    /// once). It is sent again after 408, 429, 500, 502–504 and lost connections, up to
     /// [`Backoff::max_attempts`](crate::Backoff) attempts in all. Each wait is longer than the last and never
     /// shorter than `Retry-After`. `on_retry` is called with each failure and the wait after it.
     ///
@@ -76,12 +76,13 @@ impl Client {
         request: &Request,
         credential: &CurrentCredential,
     ) -> Result<Response, ClientError> {
+        let wait = request.wait;
         let mut request = self.prepare(request, credential)?;
         let idle = lock(&self.inner.idle).pop();
         if let Some(mut connection) = idle
-            && matches!(self.limit_head(connection.sender.ready()).await, Ok(Ok(())))
+            && matches!(self.limit_head(Duration::ZERO, connection.sender.ready()).await, Ok(Ok(())))
         {
-            match self.limit_head(connection.sender.try_send_request(request)).await? {
+            match self.limit_head(wait, connection.sender.try_send_request(request)).await? {
                 Ok(response) => return self.read_response(connection, response).await,
                 Err(mut error) => match error.take_message() {
                     // The request was not sent: the peer had closed the idle connection, which it may do.
@@ -91,7 +92,7 @@ impl Client {
             }
         }
         let mut connection = self.open().await?;
-        let response = self.send_over(&mut connection, request).await?;
+        let response = self.send_over(&mut connection, wait, request).await?;
         self.read_response(connection, response).await
     }
 
@@ -100,9 +101,10 @@ impl Client {
         &self,
         request: &Request,
     ) -> Result<(http::Response<Incoming>, Driver), ClientError> {
+        let wait = request.wait;
         let request = self.prepare(request, &self.inner.credentials.current())?;
         let mut connection = self.open().await?;
-        let response = self.send_over(&mut connection, request).await?;
+        let response = self.send_over(&mut connection, wait, request).await?;
         if response.status().is_success() {
             return Ok((response, connection.driver));
         }
@@ -143,14 +145,16 @@ impl Client {
     async fn send_over(
         &self,
         connection: &mut Connection,
+        wait: Duration,
         request: http::Request<Full<Bytes>>,
     ) -> Result<http::Response<Incoming>, ClientError> {
-        let response = self.limit_head(connection.sender.try_send_request(request)).await?;
+        let response = self.limit_head(wait, connection.sender.try_send_request(request)).await?;
         Ok(response.map_err(|error| error.into_error())?)
     }
 
-    async fn limit_head<T>(&self, head: impl Future<Output = T>) -> Result<T, ClientError> {
-        let limit = self.inner.timeouts.head;
+    /// Limits the time until the head of a response. `wait` is what a long poll adds.
+    async fn limit_head<T>(&self, wait: Duration, head: impl Future<Output = T>) -> Result<T, ClientError> {
+        let limit = self.inner.timeouts.head + wait;
         timeout(limit, head).await.map_err(|_| ClientError::Timeout("the response", limit))
     }
 

@@ -29,8 +29,8 @@ impl Client {
     /// Opens an SSE stream at `path`, after `last_event_id` if that is not empty.
     ///
     /// # Errors
-    /// [`ClientError`]; among them [`ClientError::Refused`], and [`ClientError::UnexpectedResponse`] for a
-    /// response that is not a stream.
+    /// [`ClientError`]; among them [`ClientError::Refused`], [`ClientError::ReadToEnd`] for 204, and
+    /// [`ClientError::UnexpectedResponse`] for a response that is not a stream.
     pub async fn sse(
         &self,
         path: &str,
@@ -42,6 +42,9 @@ impl Client {
             request = request.header(LAST_EVENT_ID, last_event_id);
         }
         let (response, driver) = self.stream(&request).await?;
+        if response.status() == http::StatusCode::NO_CONTENT {
+            return Err(ClientError::ReadToEnd);
+        }
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_event_stream = content_type.is_some_and(|value| value.starts_with("text/event-stream"));
         if response.status() != http::StatusCode::OK || !is_event_stream {

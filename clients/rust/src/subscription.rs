@@ -36,6 +36,8 @@ pub enum Transport {
 pub struct Subscription {
     client: Client,
     transport: Transport,
+    /// The endpoint of [`Transport::Sse`], after `/api/v1/`.
+    sse_endpoint: &'static str,
     /// Whether a first attempt that does not reach the daemon ends the subscription.
     fail_if_unreachable: bool,
     handler: FrameHandler,
@@ -76,6 +78,7 @@ impl Client {
         Subscription {
             client: self.clone(),
             transport: Transport::default(),
+            sse_endpoint: "sse",
             fail_if_unreachable: false,
             handler: FrameHandler::new(filter),
             state: ConnectionState::Idle,
@@ -90,6 +93,19 @@ impl Subscription {
     #[must_use]
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
+        self
+    }
+
+    /// Reads streams from their first chunk to their end, over SSE.
+    pub(crate) fn of_streams(mut self) -> Self {
+        self.transport = Transport::Sse;
+        self.sse_endpoint = "sse/llm";
+        self
+    }
+
+    /// Asks for all parts of streams, not only for text.
+    pub(crate) fn all_parts(mut self) -> Self {
+        self.handler.filter.all_parts = true;
         self
     }
 
@@ -171,7 +187,7 @@ impl Subscription {
                 Box::pin(async move { client.ws(&path, READ_TIMEOUT_BEFORE_READY).await.map(AnyStream::Ws) })
             }
             Transport::Sse => {
-                let (path, cursor) = (self.handler.path("sse"), self.handler.cursor.clone());
+                let (path, cursor) = (self.handler.path(self.sse_endpoint), self.handler.cursor.clone());
                 Box::pin(async move {
                     client.sse(&path, &cursor, READ_TIMEOUT_BEFORE_READY).await.map(AnyStream::Sse)
                 })
