@@ -19,6 +19,7 @@ use crate::filter::FilterError;
 use crate::store::{CommitError, OverQuota, ReadError};
 use crate::tenant::publish::PublishError;
 use crate::tenant::rate::RateExceeded;
+use crate::tenant::streams::{StreamError, StreamState};
 
 /// Seconds that a client should wait if nothing better is known.
 const RETRY_SECONDS: u64 = 1;
@@ -283,6 +284,42 @@ impl From<ResourceError> for ErrorResponse {
             }
             ResourceError::Publish(error) => error.into(),
             ResourceError::Read(error) => error.into(),
+        }
+    }
+}
+
+impl From<StreamError> for ErrorResponse {
+    fn from(error: StreamError) -> ErrorResponse {
+        let message = error.to_string();
+        let conflict = |code| ErrorResponse::new(StatusCode::CONFLICT, code, message.clone());
+        match error {
+            StreamError::NotFound | StreamError::NotOpen => ErrorResponse::not_found(),
+            StreamError::BadToken => ErrorResponse::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message),
+            StreamError::Fenced => conflict("STREAM_FENCED"),
+            StreamError::Ended(StreamState::Cancelled) => conflict("STREAM_CANCELLED"),
+            StreamError::Ended(StreamState::Abandoned) => conflict("STREAM_ABANDONED"),
+            StreamError::Ended(_) => conflict("STREAM_ENDED"),
+            StreamError::InUse | StreamError::Changed => conflict("CONFLICT"),
+            StreamError::IndexTooHigh { expected } => {
+                ErrorResponse { details: json!({"expected_index": expected}), ..conflict("CONFLICT") }
+            }
+            StreamError::TooManyOpen { limit, max } => ErrorResponse {
+                details: json!({"limit": limit, "max": max}),
+                ..ErrorResponse::quota(message, RETRY_SECONDS)
+            },
+            StreamError::TooMuchText { max } => ErrorResponse {
+                details: json!({"limit": "streams.bytes", "max": max}),
+                ..ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
+            },
+            StreamError::Invalid { field, reason } => ErrorResponse::invalid(&field, &reason),
+            StreamError::Forbidden(why) => ErrorResponse::forbidden(why),
+            StreamError::Denied(denied) => denied.into(),
+            StreamError::TooLong(_) => {
+                ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
+            }
+            StreamError::Publish(error) => error.into(),
+            StreamError::Read(error) => error.into(),
+            StreamError::NotLoaded => ErrorResponse::unavailable(message),
         }
     }
 }

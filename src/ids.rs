@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Bits of a [`Sequence`] that count events inside an epoch.
@@ -64,6 +65,16 @@ pub fn is_org_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// Returns a number above all earlier ones, which orders lists: microseconds since 1970, or the next free
+/// number.
+#[must_use]
+pub fn next_number(now_ms: u64) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = now_ms.saturating_mul(1_000);
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
+    now.max(last.unwrap_or_default() + 1) // the closure always returns a value
+}
+
 /// Returns a new public id: `<prefix>-<uuid v7>`. Ids of one kind sort by their time of creation, to a
 /// quarter of a microsecond: the millisecond is followed by twelve bits of the fraction below it (RFC 9562,
 /// 6.2, method 3). So rows arrive in the order of their keys and fill page after page of the store instead of
@@ -100,6 +111,15 @@ fn made_at(now: Duration, mut random: [u8; 10]) -> uuid::Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn list_numbers_only_grow_and_follow_the_clock() {
+        let far_ms = 4_000_000_000_000;
+        let first = next_number(far_ms);
+        assert!(first >= far_ms * 1_000);
+        assert_eq!(next_number(0), first + 1);
+        assert!(next_number(far_ms + 1) > first + 1);
+    }
 
     #[test]
     fn a_later_epoch_is_later_whatever_the_counter() {

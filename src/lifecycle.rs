@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::allocator;
 use crate::domain::user_erasure;
+use crate::time::CautiousClock;
 use crate::worker::SharedState;
 use crate::worker::mail::Mail;
 
@@ -21,6 +22,8 @@ use crate::worker::mail::Mail;
 const SWEEP: Duration = Duration::from_secs(5);
 /// Time between writes of what auth has deferred.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+/// Time between two looks at the leases of streams.
+const STREAMS: Duration = Duration::from_secs(1);
 /// Time for closed connections to end after the drain time.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -105,6 +108,24 @@ pub async fn run_erasures(shared: Arc<SharedState>) {
         round.tick().await;
         if let Err(error) = user_erasure::erase(&shared.tenants).await {
             tracing::warn!(%error, "data of deleted users could not be erased; retrying later");
+        }
+    }
+}
+
+/// Ends leases of streams, writes their text to segments, and removes old text, until dropped.
+pub async fn run_streams(shared: Arc<SharedState>) {
+    while let Err(error) = shared.tenants.recover_streams().await {
+        tracing::warn!(%error, "open streams cannot be read; retrying");
+        tokio::time::sleep(STREAMS).await;
+    }
+    let mut clock = CautiousClock::default();
+    let mut round = tokio::time::interval(STREAMS);
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        round.tick().await;
+        shared.tenants.maintain_streams().await;
+        if let Err(error) = shared.tenants.expire_streams(clock.now_ms(&*shared.clock)).await {
+            tracing::warn!(%error, "text of old streams could not be removed; retrying later");
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// `auth.*`
     pub auth: Auth,
+    /// `streams.*`
+    pub streams: Streams,
     /// `retention.*`
     pub retention: Retention,
     /// `store.*`
@@ -112,6 +114,21 @@ pub struct Auth {
     pub failures_per_minute: u64,
     /// Seconds after its `iat` until which a token of `jwt_keys` is valid at most.
     pub max_token_seconds: u64,
+}
+
+/// `streams.*`: limits of LLM streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// `streams.keep_seconds`
+    pub keep_seconds: u64,
+    /// `streams.open`
+    pub open: usize,
+    /// `streams.open_per_organization`
+    pub open_per_organization: usize,
+    /// `streams.bytes`
+    pub bytes: u64,
+    /// `streams.unknown_wait_seconds`
+    pub unknown_wait_seconds: u64,
 }
 
 /// `retention.*`: what each organization's log keeps.
@@ -307,6 +324,13 @@ fn blank() -> Config {
         token_in_query: false,
         trusted_proxies: TrustedProxies::default(),
         auth: Auth { jwt_keys: Vec::new(), failures_per_minute: 0, max_token_seconds: 0 },
+        streams: Streams {
+            keep_seconds: 0,
+            open: 0,
+            open_per_organization: 0,
+            bytes: 0,
+            unknown_wait_seconds: 0,
+        },
         retention: Retention { max_age_seconds: 0, max_events: 0, max_bytes: 0 },
         store: Store {
             cache_bytes: 0,

@@ -16,12 +16,12 @@ pub mod memories;
 pub mod messages;
 mod ownership;
 mod record;
+pub mod streams;
 pub mod tools;
 pub mod user_erasure;
 pub mod users;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -29,15 +29,18 @@ use serde_json::value::RawValue;
 use crate::auth::{Auth, Authorized, Principal};
 use crate::event::{Event, EventError};
 use crate::filter::Rights;
+use crate::ids::next_number;
 use crate::store::{ReadError, Rows, TooLong, key_digest};
 use crate::tenant::admission::{PublishKind, PublishRequest};
 use crate::tenant::idempotency::KeyGuards;
 use crate::tenant::publish::{CommitWaiter, PublishError};
 use crate::tenant::rate::RateCharge;
+use crate::tenant::streams::StreamError;
 use crate::tenant::{Tenant, Tenants};
 
 pub use agent_user::AgentUserFilter;
 pub use record::{PageRequest, PageStart};
+pub use streams::StreamFilter;
 
 /// Maximum of bytes of a name.
 pub const NAME_BYTES: usize = 255;
@@ -86,6 +89,18 @@ pub enum ResourceError {
 impl ResourceError {
     fn invalid(field: &str, reason: impl Into<String>) -> ResourceError {
         ResourceError::Invalid { field: field.to_owned(), reason: reason.into() }
+    }
+}
+
+impl From<StreamError> for ResourceError {
+    fn from(error: StreamError) -> ResourceError {
+        match error {
+            StreamError::Publish(error) => error.into(),
+            StreamError::Read(error) => error.into(),
+            StreamError::TooLong(error) => error.into(),
+            StreamError::NotFound => ResourceError::NotFound,
+            other => ResourceError::Conflict(other.to_string()),
+        }
     }
 }
 
@@ -159,15 +174,6 @@ fn check_version(expected: Option<u64>, own: u64) -> Result<(), ResourceError> {
     }
 }
 
-/// Returns a number above all earlier ones, which orders lists: microseconds since 1970, or the next free
-/// number.
-fn next_number(now_ms: u64) -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = now_ms.saturating_mul(1_000);
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
-    now.max(last.unwrap_or_default() + 1) // the closure always returns a value
-}
-
 /// Distinguishes a field that is `null` from one that is left out.
 fn double_option<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
@@ -213,15 +219,6 @@ fn check_object(field: &str, json: Option<Box<RawValue>>) -> Result<Option<Box<R
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn list_numbers_only_grow_and_follow_the_clock() {
-        let far_ms = 4_000_000_000_000;
-        let first = next_number(far_ms);
-        assert!(first >= far_ms * 1_000);
-        assert_eq!(next_number(0), first + 1);
-        assert!(next_number(far_ms + 1) > first + 1);
-    }
 
     #[test]
     fn fields_that_are_too_long_blank_or_no_object_are_refused() {

@@ -14,11 +14,13 @@ use super::list_resource::ListResource;
 use super::memories::Memory;
 use super::messages::Message;
 use super::record::{self, PageRequest, PageStart, Record};
+use super::streams;
 use super::{ResourceError, next_number};
 use crate::auth::Actor;
 use crate::ids::TenantId;
 use crate::store::{Group, List, Rows, Table};
 use crate::tenant::Tenants;
+use crate::tenant::streams::Stream;
 
 /// Maximum of row changes in one call. A user that is looked at counts as one. This takes some seconds of
 /// commits, interleaved with those of others.
@@ -111,9 +113,34 @@ async fn erase_user(
     budget: &mut usize,
 ) -> Result<bool, ResourceError> {
     let (tenant, sub) = (TenantId(erasure.tenant), &erasure.sub);
+    if !streams_of(tenants, tenant, sub, budget).await? {
+        return Ok(false);
+    }
     Ok(rows_of::<Message>(tenants, tenant, Message::of_user(sub), budget).await?
         && rows_of::<Block>(tenants, tenant, Block::of_user(sub), budget).await?
         && rows_of::<Memory>(tenants, tenant, Memory::of_user(sub), budget).await?)
+}
+
+/// Erases the streams of a user, with their text. Returns true if none is left.
+async fn streams_of(
+    tenants: &Tenants,
+    tenant: TenantId,
+    sub: &str,
+    budget: &mut usize,
+) -> Result<bool, ResourceError> {
+    let open = tenants.open(tenant).await?;
+    while *budget > 0 {
+        let page = PageRequest { from: PageStart::Offset(0), descending: false, limit: READ };
+        let (found, _) =
+            record::list::<Stream>(tenants.store(), tenant, streams::of_user(sub), &page).await?;
+        if found.is_empty() {
+            return Ok(true);
+        }
+        for stream in &found {
+            *budget = budget.saturating_sub(tenants.erase_stream(&open, &stream.request_id).await?);
+        }
+    }
+    Ok(false)
 }
 
 /// A kind of record that belongs to users.

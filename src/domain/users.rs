@@ -342,6 +342,8 @@ pub async fn delete(
     check_version(version, user.version)?;
     check_role(right, user.role)?;
     service.writable()?;
+    // Later the user's events are refused, so nothing could tell readers that these streams have ended.
+    service.tenants.cancel_streams_of_user(tenant, id).await.map_err(ResourceError::from)?;
     let since_ms = service.auth.next_valid_since(tenant, id).max(user.good_since_ms.saturating_add(1));
     let mut rows = Rows::new();
     rows.hold_until_commit(guard);

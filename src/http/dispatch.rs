@@ -14,7 +14,7 @@ use super::admin::{api_keys, connections, organizations, stats, tokens};
 use super::api_docs::serve;
 use super::events::{history, publish, subscribe};
 use super::request::ApiRequest;
-use super::resources::{agents, core_memory, memories, messages, presence, tools, users};
+use super::resources::{agents, core_memory, memories, messages, presence, streams, tools, users};
 use super::routes::{ROUTES, Route, with_routes};
 use super::{Handled, health};
 

@@ -62,6 +62,15 @@ macro_rules! with_routes {
             GET openLlmEventStream "/api/v1/sse/llm": ByHandler<Subscribe>, subscribe::llm_sse() stream;
             GET listEvents "/api/v1/events": ReadsHistory, history::list();
             POST publishEvents "/api/v1/events": Writes<Publish>, publish::publish();
+            GET listStreams "/api/v1/streams": Needs<Subscribe>, streams::list();
+            POST openStream "/api/v1/streams": Writes<Publish>, streams::open();
+            GET getStream "/api/v1/streams/{id}": Needs<Subscribe>, streams::get(id);
+            DELETE deleteStreamText "/api/v1/streams/{id}": Writes<Authenticated>, streams::delete(id);
+            POST appendStreamChunks "/api/v1/streams/{id}/chunks": Writes<Publish>, streams::chunks::append(id);
+            POST finishStream "/api/v1/streams/{id}/finish": Writes<Publish>, streams::finish(id);
+            POST failStream "/api/v1/streams/{id}/fail": Writes<Publish>, streams::fail(id);
+            POST renewStream "/api/v1/streams/{id}/renew": Writes<Publish>, streams::renew(id);
+            POST cancelStream "/api/v1/streams/{id}/cancel": Writes<Authenticated>, streams::cancel(id);
             GET listAgents "/api/v1/agents": Needs<Subscribe>, agents::list();
             POST createAgent "/api/v1/agents": Writes<WriteOwned>, agents::create();
             GET getAgent "/api/v1/agents/{id}": Needs<Subscribe>, agents::get(id);

@@ -4,9 +4,11 @@
 //! Labels are a closed set: no metric names an organization, user, address or credential.
 
 mod process;
+mod streams;
 mod times;
 
 pub use process::Process;
+pub use streams::StreamMetrics;
 pub use times::{Snapshot, Times};
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -100,6 +102,8 @@ pub struct Metrics {
     pub auth_failures: Counter,
     /// Connections refused by a limit.
     pub refused: Counter,
+    /// LLM streams.
+    pub streams: StreamMetrics,
 }
 
 impl Metrics {
@@ -112,6 +116,7 @@ impl Metrics {
             publish_unavailable: Counter::default(),
             auth_failures: Counter::default(),
             refused: Counter::default(),
+            streams: StreamMetrics::default(),
         }
     }
     /// Returns a counter summed over the workers.

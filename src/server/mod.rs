@@ -119,6 +119,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
     let code = runtime.block_on(async {
         let errands = tokio::spawn(lifecycle::run_maintenance(shared.clone()));
         let erasures = tokio::spawn(lifecycle::run_erasures(shared.clone()));
+        let streams = tokio::spawn(lifecycle::run_streams(shared.clone()));
         let presence = tokio::spawn(presence::run(shared.clone()));
         let lost = async {
             while !running.iter().any(workers::WorkerThread::has_ended) {
@@ -131,6 +132,7 @@ fn serve(config: Config, options: &ServeOptions) -> Result<u8, ServeError> {
         };
         errands.abort();
         erasures.abort();
+        streams.abort();
         presence.abort(); // users whose connections the drain closes are not reported as offline
         // A client that is refused at once connects elsewhere; in the kernel's queue it would wait for the
         // whole drain. systemd keeps an inherited socket open, and the next process accepts from it.

@@ -63,6 +63,8 @@ pub use self::retention::Retention;
 pub use self::rows::records::{
     ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince, Visibility,
 };
+pub use self::rows::stream_rows::{Checkpoint, OpenStreamRow, OpenStreams, StreamExpiry};
+pub use self::rows::stream_text::{CHUNK_WEIGHT, StoredChunk, StreamText};
 pub use self::rows::{PriorValue, Rows, TooLong};
 pub use self::search::EXPANDED;
 pub use self::search::{Document, POSTINGS, PostingPayload, TERM_BYTES, length_of};

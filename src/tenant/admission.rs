@@ -15,6 +15,10 @@
 //! last. `tests/architecture.rs` checks that no other module writes to the store.
 
 mod append;
+pub mod stream;
+pub mod stream_open;
+pub mod stream_upkeep;
+pub mod stream_word;
 
 use std::sync::Arc;
 
@@ -29,6 +33,7 @@ use super::idempotency::{DedupKey, refuse_duplicates};
 use super::publish::{CommitWaiter, PublishError, Receipt};
 use super::{Tenant, Tenants};
 use append::ShowFrames;
+use stream_open::plain_id;
 
 /// Events, or a change with the events that report it, to be published.
 pub struct PublishRequest<'a> {
@@ -110,6 +115,7 @@ impl Tenants {
         self.check_rights_and_rate(actor, &mut events)?;
         let tenant = &self.open(tenant).await?;
         events.close()?;
+        self.refuse_ids_of_streams(tenant, &events.request_ids).await?;
         match kind {
             PublishKind::Events { key: None, ack } if !events.is_keyed() => {
                 let waiter = (ack == AckMode::Durable).then_some(waiter);
@@ -141,6 +147,9 @@ impl Tenants {
         let Some(tenant) = self.get(request.tenant) else { return Ok(PublishedNow::MustWait(request)) };
         request.events.close()?;
         self.check_writable()?;
+        if !self.are_plain_ids(&tenant, &request.events.request_ids) {
+            return Ok(PublishedNow::MustWait(request));
+        }
         let batch = &request.events.batch;
         let Some(room) = tenant.log.try_reserve(batch.len(), batch.size()) else {
             return Ok(PublishedNow::MustWait(request));
@@ -177,6 +186,42 @@ impl Tenants {
                 Err(PublishError::Unavailable)
             }
         }
+    }
+
+    /// Returns true if it is known that none of these `request_id`s is that of a stream. The streams that are
+    /// open are looked at again under the lock.
+    fn are_plain_ids(&self, tenant: &Tenant, ids: &[Box<str>]) -> bool {
+        if ids.is_empty() {
+            return true;
+        }
+        let side = tenant.write.lock();
+        let (is_loaded, has_any) = (side.streams.is_loaded, side.streams.has_any);
+        drop(side);
+        is_loaded && (!has_any || ids.iter().all(|id| tenant.is_known(&plain_id(id))))
+    }
+
+    /// Refuses events that name a stream, open or ended: its chunks come from its producer only.
+    async fn refuse_ids_of_streams(
+        &self,
+        tenant: &Arc<Tenant>,
+        ids: &[Box<str>],
+    ) -> Result<(), PublishError> {
+        if self.are_plain_ids(tenant, ids) {
+            return Ok(());
+        }
+        self.load_streams(tenant).await?;
+        if self.are_plain_ids(tenant, ids) {
+            return Ok(());
+        }
+        let ids: Vec<&str> = ids.iter().map(|id| &**id).collect();
+        // No stream is opened under these ids before they are remembered.
+        let _guards = self.lock_keys(tenant.id, ids.iter().map(|id| stream::lock_of(id)).collect()).await;
+        let found = self.stored_streams(tenant, &ids).await?;
+        if found.iter().any(Option::is_some) {
+            return Err(PublishError::Conflict(append::OF_A_STREAM));
+        }
+        ids.iter().for_each(|id| tenant.remember_known(plain_id(id)));
+        Ok(())
     }
 
     /// Checks the rights and charges the rate.

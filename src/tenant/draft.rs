@@ -22,6 +22,8 @@ pub struct Draft {
     /// For each event the key made from the `message_id` that its publisher gave. Empty if no event has one.
     pub(super) messages: Vec<Option<DedupKey>>,
     pub(super) charge: RateCharge,
+    /// The `request_id`s of the events. Neighbouring events with the same one are in it once.
+    pub(super) request_ids: Vec<Box<str>>,
     /// Number of events received, encoded or not.
     events: usize,
     /// Maximum of bytes of an event.
@@ -51,6 +53,7 @@ impl Tenants {
             batch: Batch::new(self.clock.now_ms(), options.origin, options.expected_bytes),
             messages: Vec::new(),
             charge: options.charge,
+            request_ids: Vec::new(),
             events: 0,
             most: self.limits.event_bytes,
             denied: None,
@@ -100,6 +103,11 @@ impl Draft {
         self.events += 1;
         if self.denied.is_some() || self.too_large.is_some() {
             return;
+        }
+        if let Some(id) = event.request_id.as_deref()
+            && self.request_ids.last().is_none_or(|last| **last != *id)
+        {
+            self.request_ids.push(id.into());
         }
         let len = self.batch.push(event);
         if len > self.most {

@@ -15,10 +15,11 @@ pub mod idempotency;
 pub mod publish;
 pub mod rate;
 pub mod start;
+pub mod streams;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -36,6 +37,8 @@ use crate::time::Clock;
 use crate::wake::{WakeBits, WakeQueue};
 
 use rate::{RateLimits, Rates};
+use streams::leases::LeaseWheel;
+use streams::table::StreamTable;
 
 /// Slots of a new ring.
 pub const INITIAL_SLOTS: usize = 64;
@@ -72,7 +75,32 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Rates of events and requests.
     pub rates: RateLimits,
+    /// Limits of streams.
+    pub streams: StreamLimits,
 }
+
+/// Limits of streams.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Maximum of open streams, of all organizations.
+    pub open: usize,
+    /// Maximum of open streams of one organization.
+    pub open_per_organization: usize,
+    /// Maximum of bytes of a stream's text.
+    pub bytes: u64,
+    /// How long the text of an ended stream is kept, in seconds. Its state is kept [`STATE_KEPT`] times as long.
+    pub keep_seconds: u64,
+}
+
+impl Default for StreamLimits {
+    /// The limits of a configuration without `streams.*`.
+    fn default() -> StreamLimits {
+        StreamLimits { open: 100_000, open_per_organization: 10_000, bytes: 8 << 20, keep_seconds: 86_400 }
+    }
+}
+
+/// How many times as long as its text the state of an ended stream is kept.
+pub const STATE_KEPT: u64 = 10;
 
 impl From<&Config> for Limits {
     fn from(config: &Config) -> Limits {
@@ -83,6 +111,12 @@ impl From<&Config> for Limits {
             ring_bytes_total: limits.ring_bytes_total,
             event_bytes: limits.event_bytes,
             rates: RateLimits::from(limits),
+            streams: StreamLimits {
+                open: config.streams.open,
+                open_per_organization: config.streams.open_per_organization,
+                bytes: config.streams.bytes,
+                keep_seconds: config.streams.keep_seconds,
+            },
         }
     }
 }
@@ -105,6 +139,11 @@ pub struct Tenants {
     /// Keys of publishes in progress.
     key_locks: idempotency::KeyLocks,
     rates: Rates,
+    /// Number of open streams in memory.
+    open_streams: AtomicUsize,
+    leases: LeaseWheel,
+    /// Organizations that may have open streams.
+    streaming: Mutex<BTreeSet<TenantId>>,
 }
 
 /// The events of one organization.
@@ -127,6 +166,7 @@ struct WriteSide {
     ring: RingWriter<Frame>,
     /// Time of receipt of the last event, Unix milliseconds. It never decreases.
     received_ms: u64,
+    streams: StreamTable,
 }
 
 impl Tenants {
@@ -142,6 +182,7 @@ impl Tenants {
         limits: Limits,
     ) -> Arc<Tenants> {
         let rates = Rates::new(limits.rates, wakes.len());
+        let leases = LeaseWheel::new(clock.monotonic_us() / 1_000_000);
         let tenants = Arc::new(Tenants {
             table: DashMap::with_shard_amount(SHARDS),
             store: store.clone(),
@@ -154,6 +195,9 @@ impl Tenants {
             sharing: AtomicUsize::new(0),
             key_locks: idempotency::KeyLocks::default(),
             rates,
+            open_streams: AtomicUsize::new(0),
+            leases,
+            streaming: Mutex::default(),
         });
         let weak = Arc::downgrade(&tenants);
         store.on_epoch(move || {
@@ -200,7 +244,7 @@ impl Tenants {
             log,
             ring,
             wake: WakeBits::new(),
-            write: Mutex::new(WriteSide { ring: writer, received_ms }),
+            write: Mutex::new(WriteSide { ring: writer, received_ms, streams: StreamTable::default() }),
             published_ms: AtomicU64::new(0),
             known: Mutex::default(),
             times: Mutex::new(Weak::new()),
@@ -218,6 +262,9 @@ impl Tenants {
                 self.ring_bytes.fetch_sub(side.ring.bytes(), Ordering::Relaxed);
                 let next = tenant.log.end().next().0.max(side.ring.head());
                 side.ring.restart(next);
+                // Words whose commit failed never happened; the rest is read again.
+                let open = side.streams.reset();
+                self.count_open(-(open as isize));
             }
             self.wake(tenant);
         }
@@ -296,6 +343,18 @@ impl Tenants {
     pub fn ring_bytes(&self) -> usize {
         self.ring_bytes.load(Ordering::Relaxed)
     }
+    /// Returns the number of open streams in memory.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.open_streams.load(Ordering::Relaxed)
+    }
+    fn count_open(&self, change: isize) {
+        self.open_streams.fetch_add(change as usize, Ordering::Relaxed); // wraps for a negative change
+    }
+    /// Returns the present second of the monotonic clock.
+    fn now_s(&self) -> u64 {
+        self.clock.monotonic_us() / 1_000_000
+    }
     /// Returns the number of tenants in memory: those in use or used recently.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -316,6 +375,7 @@ impl Tenant {
             && Arc::strong_count(&self.log) <= 2
             && self.write.try_lock().is_some_and(|side| {
                 side.ring.slots() == 0
+                    && side.streams.is_empty()
                     && side.ring.is_quiescent()
                     && side.ring.head() == self.log.committed().next().0
             })

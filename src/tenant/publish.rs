@@ -85,3 +85,16 @@ pub trait CommitWaiter {
     /// Creates both ends of a notice.
     fn register(&self) -> (CommitCallback, Self::Wait);
 }
+
+/// Waits for a commit in a task that belongs to no worker.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelWaiter;
+
+impl CommitWaiter for ChannelWaiter {
+    type Wait = std::pin::Pin<Box<dyn Future<Output = Result<(), CommitError>> + Send>>;
+
+    fn register(&self) -> (CommitCallback, Self::Wait) {
+        let (done, committed) = CommitCallback::channel();
+        (done, Box::pin(async move { committed.await.unwrap_or(Err(CommitError::Unavailable)) }))
+    }
+}

@@ -30,6 +30,7 @@ fn tenants_on(dir: &std::path::Path, io: Arc<dyn Io>) -> (Arc<Tenants>, Arc<Manu
         ring_bytes_total: 1 << 20,
         event_bytes: 65_536,
         rates: RateLimits::default(),
+        streams: crate::tenant::StreamLimits::default(),
     };
     let (pins, _) = Pins::new(1);
     let metrics = Arc::new(Metrics::new(1));

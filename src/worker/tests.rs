@@ -75,6 +75,7 @@ impl Bench {
             ring_bytes_total: 1 << 20,
             event_bytes: 65_536,
             rates: RateLimits::default(),
+            streams: crate::tenant::StreamLimits::default(),
         };
         let tenants = Tenants::new(store, pins, wakes.clone(), clock.clone(), metrics.clone(), limits);
         for principal in &principals {

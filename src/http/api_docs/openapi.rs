@@ -14,7 +14,7 @@ use crate::domain::memories::batch::ITEMS;
 use crate::http::admin::{api_keys, connections, organizations, stats, tokens};
 use crate::http::events::{history, publish, subscribe};
 use crate::http::health;
-use crate::http::resources::{agents, core_memory, memories, messages, presence, tools, users};
+use crate::http::resources::{agents, core_memory, memories, messages, presence, streams, tools, users};
 use crate::http::routes::{ROUTES, with_routes};
 use crate::http::schemas;
 
@@ -38,6 +38,7 @@ macro_rules! collected {
             tags(
                 (name = "events", description = "Publish events, read history, long-poll."),
                 (name = "subscriptions", description = "Subscribe to events over WebSocket and SSE."),
+                (name = "streams", description = "LLM streams: open, append, end, cancel, read."),
                 (name = "agents", description = "Agents and their states."),
                 (name = "messages", description = "Messages to and from agents."),
                 (name = "memories", description = "Memories of agents, with version history and search."),

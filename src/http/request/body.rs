@@ -57,6 +57,9 @@ pub(super) struct IncomingBody {
     received: usize,
     /// When the body was first waited for, moved forward by the time that its reader has spent on its parts.
     started: Option<Instant>,
+    /// True for a body that stays open while its sender has nothing to send: it has no time limit, and counts
+    /// with what is kept of it only.
+    is_open: bool,
     /// When the last part was passed on, if the body was waited for before.
     handed_over: Option<Instant>,
     claim: ByteClaim,
@@ -74,7 +77,22 @@ impl IncomingBody {
     ) -> IncomingBody {
         let claim = shared.incoming.claim(tenant);
         let shared = shared.clone();
-        IncomingBody { body, shared, limit, head, received: 0, started: None, handed_over: None, claim }
+        IncomingBody {
+            body,
+            shared,
+            limit,
+            head,
+            received: 0,
+            started: None,
+            is_open: false,
+            handed_over: None,
+            claim,
+        }
+    }
+
+    /// Lets the body stay open: its reader decides how long.
+    pub(super) fn stay_open(&mut self) {
+        self.is_open = true;
     }
 
     /// Checks, before any of it is read, whether it may be read.
@@ -105,6 +123,7 @@ impl IncomingBody {
         loop {
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
+                None if self.is_open => self.body.frame().await,
                 None => self.wait().await?,
             };
             let Some(frame) = frame else { return Ok(None) };
@@ -113,7 +132,7 @@ impl IncomingBody {
             if self.received + data.len() > self.limit {
                 return Err(ErrorResponse::too_large(self.limit));
             }
-            self.received += data.len();
+            self.received = if self.is_open { data.len() } else { self.received + data.len() };
             self.count_kept(0)?;
             self.handed_over = self.started.map(|_| Instant::now());
             return Ok(Some(data));

@@ -230,6 +230,19 @@ impl ApiRequest {
         admitted.map(|()| expected)
     }
 
+    /// Starts to read a body that stays open while its sender has nothing to send. It has no limit of length
+    /// and time; its reader must set them.
+    ///
+    /// # Errors
+    /// 429 over the organization's share of bodies on their way.
+    pub fn begin_open_body(&mut self) -> Result<(), ErrorResponse> {
+        self.begin_body(usize::MAX)?;
+        if let Some(incoming) = &mut self.incoming {
+            incoming.stay_open();
+        }
+        Ok(())
+    }
+
     /// Reads the next part of the body; `None` after the last one.
     ///
     /// # Errors

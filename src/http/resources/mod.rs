@@ -1,4 +1,4 @@
-//! `/agents`, `/memories`, `/messages`, `/tools`, `/presence` and `/users`: request and response types. The
+//! `/agents`, `/memories`, `/messages`, `/streams`, `/tools`, `/presence` and `/users`: request and response types. The
 //! rules are in [`crate::domain`].
 //!
 //! * Lists are newest first. The next page is selected by a cursor, or by `offset` for older clients.
@@ -14,6 +14,7 @@ pub(super) mod memories;
 pub(super) mod messages;
 mod page;
 pub(super) mod presence;
+pub(super) mod streams;
 pub(super) mod tools;
 pub(super) mod users;
 mod write_request;

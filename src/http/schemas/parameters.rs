@@ -50,6 +50,24 @@ parameters! {
         "agent_id": any(), "Only messages of this agent.";
         "user_id": any(), "Only messages of this user. Without `read:all` only your own are visible.";
     }
+    /// The token of a stream's producer.
+    ProducerToken in Header, False {
+        "X-Producer-Token": any(), "`producer_token` from the answer that opened the stream.";
+    }
+    /// Selects streams.
+    StreamListParameters in Query, False {
+        "state": one_of(&["open", "completed", "failed", "cancelled", "abandoned", ""]), "Only streams in this state.";
+        "agent_id": any(), "Only streams of this agent.";
+        "user_id": any(), "Only streams of this user. Without `read:all` only your own are visible.";
+    }
+    /// What of a stream is read.
+    StreamReadParameters in Query, False {
+        "text": flag(), "`false`: without the text.";
+        "parts": one_of(&["text", "all", ""]), "`all`: also the text of every other part.";
+        "offset": number(0, u64::MAX), "Byte of the text to begin with.";
+        "known": number(0, u64::MAX), "`next_index` of the text that you have.";
+        "wait": number(0, HISTORY_WAIT_SECONDS), "Seconds to wait for text after `known`, or for the end.";
+    }
     /// Selects tools.
     ToolParameters in Query, False {
         "tags": text(&list_of("[^,]*[^,\\s][^,]*")), "Comma-separated tags: only tools with one of them.";

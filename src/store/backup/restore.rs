@@ -69,7 +69,7 @@ pub fn restore(
 ) -> Result<Restored, BackupError> {
     let manifest = Manifest::read(from)?;
     in_range(&manifest, until)?;
-    if manifest.layout != engine::SCHEMA {
+    if !engine::is_readable(manifest.layout) {
         let (found, known) = (manifest.layout, engine::SCHEMA);
         return Err(BackupError::Layout { found, known });
     }

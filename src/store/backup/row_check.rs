@@ -10,6 +10,8 @@ use crate::store::format::{LogCounters, LogEntry};
 use crate::store::lists::index;
 use crate::store::quota::usage::Usage;
 use crate::store::rows::records::{self, ApiKey, DisabledUser, Organization, RevokedToken, TokensValidSince};
+use crate::store::rows::stream_rows::{self, OpenStreamRow};
+use crate::store::rows::stream_text::StreamText;
 use crate::store::search::PostingPayload;
 
 /// Version byte of the values that have nothing else in common.
@@ -37,6 +39,10 @@ pub(super) fn check(key: &[u8], value: &[u8]) -> Result<KeyKind, &'static str> {
         KeyKind::Term => value.len() == PostingPayload::LEN,
         KeyKind::Usage => Usage::read(value).is_some(),
         KeyKind::Segment => SegmentCounts::read(value).is_some(),
+        KeyKind::OpenStream => OpenStreamRow::read(value).is_some(),
+        KeyKind::StreamText => StreamText::read(value).is_some(),
+        KeyKind::StreamFloor => stream_rows::read_floor(value).is_some(),
+        KeyKind::StreamExpiry => value == [VERSION],
     };
     if is_sound { Ok(kind) } else { Err("its value cannot be read") }
 }

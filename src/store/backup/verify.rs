@@ -134,7 +134,7 @@ fn data_dir(dir: &Path, found: &mut Verified, progress: &mut dyn ProgressSink) -
     let state = State::open(&engine::path(dir), CACHE_BYTES, disk())?;
     let layout = state.get(&keys::meta(MetaKey::Schema))?.and_then(|row| row.first_chunk().copied());
     // If there is no such row, it is reported as missing later.
-    if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| *layout != engine::SCHEMA) {
+    if let Some(found) = layout.map(u32::from_be_bytes).filter(|layout| !engine::is_readable(*layout)) {
         let known = engine::SCHEMA;
         return Err(BackupError::Layout { found, known });
     }

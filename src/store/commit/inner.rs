@@ -15,6 +15,7 @@ use crate::store::engine::{Engine, EngineError};
 use crate::store::log::{ReadPool, TenantLog, recover};
 use crate::store::options::StoreOptions;
 use crate::store::quota::Quotas;
+use crate::store::rows::stream_rows;
 use crate::store::stats::Stats;
 use crate::sync::{Mutex, RwLock};
 
@@ -83,11 +84,13 @@ impl StoreInner {
             logs.loading += 1;
         }
         let recovered = recover::tenant(engine, tenant);
+        let kept = stream_rows::open_streams(engine, tenant);
         let mut logs = self.logs.lock();
         logs.loading -= 1;
         // The engine is borrowed throughout, so no new epoch can have started since.
         let epoch = self.epoch.load(Ordering::Relaxed);
         let log = Arc::new(TenantLog::new(tenant, epoch, &recovered?, self.options.uncommitted_events));
+        log.keep_after(kept?.log_from());
         // This happens with the logs locked: adding a tombstone marks the logs that are loaded, and later
         // ones are marked here.
         log.tombstones.store(self.tombstones.read().concern(tenant), Ordering::Release);

@@ -27,6 +27,7 @@ use crate::store::format::LogCounters;
 use crate::store::journal::Position;
 use crate::store::log::{TenantLog, recover};
 use crate::store::rows::identity;
+use crate::store::rows::stream_rows::{self, OpenStreams};
 
 /// The first and the longest pause between attempts, which are first to write to a disk that failed, then to
 /// open again. The pause doubles.
@@ -144,13 +145,15 @@ fn open_again(
     let epoch = identity::begin_epoch(&engine, inner.epoch.load(Relaxed))?;
     let state = CommitterState::load(&engine, inner, now_ms)?;
     let logs: Vec<Arc<TenantLog>> = inner.logs.lock().loaded.values().cloned().collect();
-    let mut starts: Vec<(Arc<TenantLog>, LogCounters)> = Vec::with_capacity(logs.len());
+    let mut starts: Vec<(Arc<TenantLog>, LogCounters, OpenStreams)> = Vec::with_capacity(logs.len());
     for log in logs {
         let recovered = recover::tenant(&engine, log.tenant())?;
-        starts.push((log, recovered));
+        let streams = stream_rows::open_streams(&engine, log.tenant())?;
+        starts.push((log, recovered, streams));
     }
     inner.epoch.store(epoch, Relaxed);
-    for (log, recovered) in starts {
+    for (log, recovered, streams) in starts {
+        log.keep_after(streams.log_from());
         log.begin_epoch(epoch, &recovered);
     }
     Ok((state, engine))

@@ -43,7 +43,7 @@ pub(crate) use self::error::EngineError;
 pub(crate) use self::live_bytes::{LiveBytes, LiveBytesChange, SegmentCounts};
 pub use self::row_cache::RowCacheStats;
 pub(crate) use self::state::{State, Value, guard_damaged, has_blobs};
-pub(crate) use self::state_rows::{SCHEMA, journal_of, position, position_key, position_row};
+pub(crate) use self::state_rows::{SCHEMA, is_readable, journal_of, position, position_key, position_row};
 
 use self::applier::Applier;
 use self::batch::{NewPiece, RowChange};

@@ -7,13 +7,22 @@ use crate::store::format::keys::{self, MetaKey};
 use crate::store::journal::Position;
 
 /// The layout of everything on disk. A newer one is refused; an older one is copied into this one
-/// (`data_dir/migrate.rs`). In layout 4 events are in the journal, and the state is that of a position in the journal.
-pub(crate) const SCHEMA: u32 = 4;
+/// (`data_dir/migrate.rs`). In layout 4 events are in the journal, and the state is that of a position in the
+/// journal. Layout 5 adds the rows of streams.
+pub(crate) const SCHEMA: u32 = 5;
+/// An older layout whose rows are all valid in [`SCHEMA`]. Only its mark is changed, when it is opened.
+const SUBSET: u32 = 4;
+
+/// Returns true if everything in this layout is valid in the present one.
+pub(crate) fn is_readable(layout: u32) -> bool {
+    matches!(layout, SCHEMA | SUBSET)
+}
+
 fn damaged(what: &str) -> EngineError {
     EngineError::Engine(format!("{what} is damaged"))
 }
 
-/// Refuses a state of another layout, and marks an empty one with this layout. The mark must be there before
+/// Refuses a state of another layout, and marks an empty one, or one of layout [`SUBSET`], with this layout. The mark must be there before
 /// anything else, so that older versions refuse the state.
 ///
 /// # Errors
@@ -26,6 +35,10 @@ pub(crate) fn check_layout(state: &State) -> Result<(), EngineError> {
     let row: [u8; 4] = row.as_ref().try_into().map_err(|_| damaged("the schema row"))?;
     match u32::from_be_bytes(row) {
         SCHEMA => Ok(()),
+        SUBSET => {
+            state.write(&keys::meta(MetaKey::Schema), Some(&Value::from(&SCHEMA.to_be_bytes())))?;
+            state.sync()
+        }
         other => Err(EngineError::Layout(other)),
     }
 }

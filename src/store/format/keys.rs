@@ -74,6 +74,15 @@ ordinals! {
         Usage = 18,
         /// The live counts of a segment of the journal; tail: the segment's first position, 8 bytes.
         Segment = 19,
+        /// What an open stream needs after a restart; tail: its `request_id`.
+        OpenStream = 20,
+        /// A segment of a stream's text; tail: digest of the `request_id` 16 bytes, number u32.
+        StreamText = 21,
+        /// The sequence up to which a tenant's log holds no chunk that an open stream still needs; no tail.
+        StreamFloor = 22,
+        /// When a part of an ended stream expires, under tenant 0; tail: time u64 in Unix milliseconds, tenant
+        /// u64, `request_id`.
+        StreamExpiry = 23,
     }
 }
 
@@ -92,6 +101,8 @@ ordinals! {
         Emails = 6,
         /// Blocks of core memory, by agent, user and label.
         CoreMemory = 7,
+        /// Streams, by `request_id`.
+        Streams = 8,
         /// Memories, by id.
         Memories = 16,
         /// Earlier versions of memories, by memory and version.
@@ -117,6 +128,14 @@ ordinals! {
         AllTools = 5,
         /// Tools with a tag.
         ToolsWithTag = 6,
+        /// Every stream.
+        AllStreams = 7,
+        /// Streams of an agent.
+        StreamsOfAgent = 8,
+        /// Streams of a user.
+        StreamsOfUser = 9,
+        /// Streams in a state.
+        StreamsInState = 10,
         /// Every user.
         AllUsers = 15,
         /// Blocks of core memory of an agent, or of an agent and a user.
@@ -153,12 +172,19 @@ pub(crate) const fn tail_len(kind: KeyKind) -> (usize, usize) {
     match kind {
         KeyKind::Meta => (1, 1),
         KeyKind::Log | KeyKind::Segment => (8, 8),
-        KeyKind::Counters | KeyKind::Organization | KeyKind::Erase | KeyKind::Usage => (0, 0),
+        KeyKind::Counters
+        | KeyKind::Organization
+        | KeyKind::Erase
+        | KeyKind::Usage
+        | KeyKind::StreamFloor => (0, 0),
         KeyKind::ApiKey
         | KeyKind::Revoked
         | KeyKind::DisabledUser
         | KeyKind::UserSince
-        | KeyKind::EraseUser => (1, MAX_NAME),
+        | KeyKind::EraseUser
+        | KeyKind::OpenStream => (1, MAX_NAME),
+        KeyKind::StreamText => (16 + 4, 16 + 4),
+        KeyKind::StreamExpiry => (8 + 8 + 1, 8 + 8 + MAX_NAME),
         KeyKind::Idempotency | KeyKind::MessageId => (32, 32),
         KeyKind::Expiry => (9, 9),
         KeyKind::Secret => (1, 64),
@@ -171,7 +197,7 @@ pub(crate) const fn tail_len(kind: KeyKind) -> (usize, usize) {
 impl KeyKind {
     /// The kinds of rows that are erased with a tenant, the log first. Its organization row stays, marked
     /// deleted, so that its number is never assigned again.
-    pub(crate) const OF_TENANT: [KeyKind; 15] = [
+    pub(crate) const OF_TENANT: [KeyKind; 18] = [
         KeyKind::Log,
         KeyKind::ApiKey,
         KeyKind::Revoked,
@@ -185,6 +211,9 @@ impl KeyKind {
         KeyKind::Term,
         KeyKind::UserSince,
         KeyKind::EraseUser,
+        KeyKind::OpenStream,
+        KeyKind::StreamText,
+        KeyKind::StreamFloor,
         KeyKind::Usage,
         KeyKind::Counters,
     ];
@@ -334,13 +363,13 @@ mod tests {
     #[test]
     fn ordinals_are_stable() {
         let kinds: Vec<u8> = KeyKind::ALL.iter().map(|kind| *kind as u8).collect();
-        assert_eq!(kinds, (0..20).collect::<Vec<u8>>());
+        assert_eq!(kinds, (0..24).collect::<Vec<u8>>());
         let rows: Vec<u8> = MetaKey::ALL.iter().map(|row| *row as u8).collect();
         assert_eq!(rows, [0, 1, 2, 3, 4, 5, 6]);
         let tables: Vec<u8> = Table::ALL.iter().map(|table| *table as u8).collect();
-        assert_eq!(tables, [0, 1, 2, 5, 6, 7, 16, 17]);
+        assert_eq!(tables, [0, 1, 2, 5, 6, 7, 8, 16, 17]);
         let lists: Vec<u8> = List::ALL.iter().map(|list| *list as u8).collect();
-        assert_eq!(lists, [0, 1, 2, 3, 4, 5, 6, 15, 16, 17, 18, 32, 33, 34, 35, 36]);
+        assert_eq!(lists, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 16, 17, 18, 32, 33, 34, 35, 36]);
         assert_eq!([ExpiryLane::Idempotency as u8, ExpiryLane::MessageId as u8], [0, 1]);
         for kind in KeyKind::ALL {
             assert_eq!(KeyKind::from_ordinal(*kind as u8), Some(*kind));

@@ -5,5 +5,6 @@ mod backup;
 mod open;
 mod resources;
 mod store;
+mod streams;
 
 pub use self::store::Store;

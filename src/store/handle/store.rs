@@ -245,6 +245,11 @@ impl Store {
         self.push(Item::new(None, rows, done));
         receive.recv().unwrap_or(Err(CommitError::Unavailable))
     }
+    /// Enqueues rows to be committed, all or nothing. `done` runs on the committer's thread when they are
+    /// durable or have failed. Without rows it runs when everything queued before is durable.
+    pub fn write_then(&self, rows: Rows, done: CommitCallback) {
+        self.push(Item::new(None, rows, done));
+    }
     /// Commits rows soon, without a result. Use it for data that may be lost, such as the time of last use.
     pub fn write_later(&self, rows: Rows) {
         self.push(Item::new(None, rows, CommitCallback::None));

@@ -51,6 +51,12 @@ pub struct TenantLog {
     pub(crate) events: AtomicU64,
     /// Bytes of the retained values with their keys. Written by the committer.
     pub(crate) bytes: AtomicU64,
+    /// Events after this sequence must not be trimmed, because they hold text of open streams that is in no
+    /// segment; the largest number if there are none. Written under the tenant's lock.
+    pub(crate) keep_after: AtomicU64,
+    /// Set when a trim ended at `keep_after`, so that the streams write their text to segments. Written by the
+    /// committer, cleared by the streams.
+    pub(crate) trim_waits: AtomicBool,
     /// Whether a tombstone (`commit/tombstones.rs`) concerns this tenant; publishers of other tenants need no
     /// lookup. Written by the committer.
     pub(crate) tombstones: AtomicBool,
@@ -72,6 +78,8 @@ impl TenantLog {
             last_received_ms: AtomicU64::new(0),
             events: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            keep_after: AtomicU64::new(u64::MAX),
+            trim_waits: AtomicBool::new(false),
             tombstones: AtomicBool::new(false),
             room,
             permits: Semaphore::new(room as usize),
@@ -144,6 +152,21 @@ impl TenantLog {
     #[must_use]
     pub fn uncommitted(&self) -> usize {
         self.room as usize - self.permits.available_permits()
+    }
+
+    /// Keeps the events after `position` from being trimmed; `None` releases all.
+    pub fn keep_after(&self, position: Option<Sequence>) {
+        self.keep_after.store(position.map_or(u64::MAX, |position| position.0), Release);
+    }
+    /// The position after which nothing is trimmed.
+    #[must_use]
+    pub fn kept_after(&self) -> Option<Sequence> {
+        Some(self.keep_after.load(Acquire)).filter(|position| *position != u64::MAX).map(Sequence)
+    }
+    /// Returns true once after a trim ended at the kept position.
+    #[must_use]
+    pub fn take_trim_waits(&self) -> bool {
+        self.trim_waits.load(Acquire) && self.trim_waits.swap(false, Release)
     }
 
     fn permits_for(&self, events: usize, bytes: usize) -> u32 {

@@ -19,7 +19,7 @@ pub struct Usage {
     /// Resources: agents, messages, memories and their versions, core memory, tools, users.
     pub rows: u64,
     /// Bytes of keys and values of everything but the log: resources, list index entries, postings,
-    /// idempotency rows, credentials.
+    /// idempotency rows, credentials, text of streams.
     pub bytes: u64,
     /// Stored `Idempotency-Key`s and `message_id`s.
     pub idempotency_rows: u64,
@@ -100,7 +100,9 @@ pub(crate) fn is_counted(kind: KeyKind) -> bool {
         | KeyKind::ListEntry
         | KeyKind::Term
         | KeyKind::UserSince
-        | KeyKind::ListRun => true,
+        | KeyKind::ListRun
+        | KeyKind::OpenStream
+        | KeyKind::StreamText => true,
         KeyKind::Meta
         | KeyKind::Log
         | KeyKind::Counters
@@ -109,7 +111,9 @@ pub(crate) fn is_counted(kind: KeyKind) -> bool {
         | KeyKind::Secret
         | KeyKind::EraseUser
         | KeyKind::Usage
-        | KeyKind::Segment => false,
+        | KeyKind::Segment
+        | KeyKind::StreamFloor
+        | KeyKind::StreamExpiry => false,
     }
 }
 

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
 use crate::ids::{Sequence, TenantId};
 use crate::store::engine::{Batch, Engine, EngineError};
@@ -349,6 +349,12 @@ impl RetentionTracker {
             let goes = retention.exceeds(state.row.events, state.row.bytes, &oldest, now_ms)
                 || outlived
                 || freed < excess;
+            let is_kept = head.last(first).0 > log.keep_after.load(Acquire);
+            if goes && is_kept {
+                // Streams write their text to segments soon. Until then this tenant keeps more than its limit.
+                log.trim_waits.store(true, Release);
+            }
+            let goes = goes && !is_kept;
             if !goes || trimmed.values as usize == VALUES_AT_ONCE {
                 if goes {
                     self.over.insert(tenant);

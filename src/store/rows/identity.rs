@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(key(&again), made);
         drop(again);
         let options = EngineOptions::new(dir.path(), std::sync::Arc::new(Disk));
-        for other in [SCHEMA - 1, SCHEMA + 1] {
+        for other in [SCHEMA - 2, SCHEMA + 1] {
             let state = State::open(&options.state, 8 << 20, options.io.clone()).expect("the state opens");
             let row = Value::from(&other.to_be_bytes());
             state.write(&keys::meta(MetaKey::Schema), Some(&row)).expect("written");

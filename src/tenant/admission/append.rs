@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 
 use crate::cursor::Cursor;
 use crate::frame::batch::Numbering;
+use crate::frame::{Frame, RoutingKey};
 use crate::ids::Sequence;
 use crate::store::{CommitCallback, CommitError, Rows};
 use crate::tenant::publish::{PublishError, Receipt};
+use crate::tenant::streams::table::StreamTable;
 use crate::tenant::{Tenant, Tenants, WriteSide};
 
 use super::Admitted;
@@ -30,11 +32,29 @@ impl Tenants {
     /// the commit.
     pub(super) fn append(
         &self,
-        Admitted { actor, tenant, batch, room }: Admitted<'_>,
+        admitted: Admitted<'_>,
         rows: impl FnOnce(Receipt) -> Rows,
         shown: ShowFrames,
         done: impl FnOnce(Receipt) -> CommitCallback,
     ) -> Result<(Receipt, Vec<Cursor>), PublishError> {
+        let change = |streams: &mut StreamTable, receipt, frames: &[Arc<Frame>]| {
+            refuse_chunks_of_streams(streams, frames)?;
+            Ok::<_, PublishError>((rows(receipt), ()))
+        };
+        let (receipt, ids, ()) = self.append_change(admitted, change, shown, |receipt, ()| done(receipt))?;
+        Ok((receipt, ids))
+    }
+
+    /// Like [`Tenants::append`], where `change` also sees and changes the tenant's open streams. It is the last
+    /// check: if it fails nothing was changed, and if it succeeds nothing fails before the commit. It may add no
+    /// event at all.
+    pub(super) fn append_change<T, E: From<PublishError>>(
+        &self,
+        Admitted { actor, tenant, batch, room }: Admitted<'_>,
+        change: impl FnOnce(&mut StreamTable, Receipt, &[Arc<Frame>]) -> Result<(Rows, T), E>,
+        shown: ShowFrames,
+        done: impl FnOnce(Receipt, &T) -> CommitCallback,
+    ) -> Result<(Receipt, Vec<Cursor>, T), E> {
         let count = batch.len() as u32;
         let now = self.clock.now_ms();
         let published_us = match shown {
@@ -44,12 +64,12 @@ impl Tenants {
         };
         let cursors = self.store.cursor_key();
         let mut ids = Vec::with_capacity(batch.len());
-        let receipt = {
-            let mut side = tenant.write.lock();
+        let (receipt, changed) = {
+            let side = &mut *tenant.write.lock();
             // Checked again under the lock: a store that starts to reopen restarts this ring under the same
             // lock.
             self.check_writable()?;
-            actor.confirm()?;
+            actor.confirm().map_err(PublishError::from)?;
             let receipt = Receipt { first: Sequence(side.ring.head()), count };
             let received_ms = side.received_ms.max(now);
             let numbering = Numbering { first: receipt.first, received_ms, published_us };
@@ -58,7 +78,8 @@ impl Tenants {
                 ids.push(cursor);
                 cursor
             });
-            self.store.check_publishable(&tenant.log, &frames)?;
+            self.store.check_publishable(&tenant.log, &frames).map_err(PublishError::from)?;
+            let (mut rows, changed) = change(&mut side.streams, receipt, &frames)?;
             side.received_ms = received_ms;
             let committed = tenant.log.committed().next().0;
             let before = side.ring.bytes();
@@ -68,14 +89,20 @@ impl Tenants {
                     ShowFrames::AfterCommit => side.ring.publish_hidden(frame.clone(), committed),
                 }
             }
-            self.account(&mut side, before, committed);
-            self.store.append(&tenant.log, frames, rows(receipt), Some(room), done(receipt));
-            receipt
+            self.account(side, before, committed);
+            let done = done(receipt, &changed);
+            if frames.is_empty() {
+                rows.hold_until_commit(room);
+                self.store.write_then(rows, done);
+            } else {
+                self.store.append(&tenant.log, frames, rows, Some(room), done);
+            }
+            (receipt, changed)
         };
         tenant.published_ms.store(now, Ordering::Relaxed);
         self.metrics.published.add(u64::from(count));
         self.wake(tenant);
-        Ok((receipt, ids))
+        Ok((receipt, ids, changed))
     }
 
     /// Makes events visible that were hidden until their commit, or removes them if the commit was refused.
@@ -112,3 +139,17 @@ impl Tenants {
         }
     }
 }
+
+/// Refuses chunks and errors that name an open stream: they come from its producer only.
+fn refuse_chunks_of_streams(streams: &StreamTable, frames: &[Arc<Frame>]) -> Result<(), PublishError> {
+    let of_stream =
+        |frame: &&Arc<Frame>| frame.key(RoutingKey::Request).is_some_and(|id| streams.get(id).is_some());
+    match !streams.is_empty() && frames.iter().any(|frame| of_stream(&frame)) {
+        true => Err(PublishError::Conflict(OF_A_STREAM)),
+        false => Ok(()),
+    }
+}
+
+/// The refusal of an event that names a stream.
+pub(super) const OF_A_STREAM: &str =
+    "the request_id is that of a stream: its chunks are appended with POST /api/v1/streams/{id}/chunks";

@@ -33,6 +33,7 @@ impl World {
             ring_bytes_total: 1 << 26,
             event_bytes: 65_536,
             rates: RateLimits::default(),
+            streams: crate::tenant::StreamLimits::default(),
         };
         let (pins, _) = Pins::new(1);
         let metrics = Arc::new(Metrics::new(1));
