@@ -8,15 +8,18 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 pub use super::event_args::{PublishArgs, TailArgs};
 use super::parse::seconds;
 use super::remote_args::RemoteArgs;
+pub use super::stream_args::StreamArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
   1   failed; the reason is on standard error
+  3-6 the stream did not complete; see `stream --help`
   64  wrong usage or configuration
   69  the daemon cannot be reached, or refuses for now (429, 503)
   73  the data directory is in use by a daemon
-  77  the credential was refused, has expired or was revoked";
+  77  the credential was refused, has expired or was revoked
+  130 Ctrl-C: `stream` has cancelled its stream";
 
 const TOP_EXAMPLES: &str = "\
 Examples:
@@ -24,6 +27,7 @@ Examples:
   export NERVEWIRE_KEY=nwk_…         # the key printed by the first start or by `nervewire init`
   nervewire tail                     # follow what is published
   nervewire publish --channel chat --data '{\"text\":\"hello\"}'
+  llm 'Tell me a story' | nervewire stream --request-id story-1
 ";
 
 /// Delivers the events of AI-agent platforms to very many subscribers over WebSocket and SSE.
@@ -101,6 +105,24 @@ Examples:
 After a lost connection it resumes at its cursor, so no event is missed or repeated. It reports
 a declared gap on standard error. It ends when the credential expires or is revoked.")]
     Tail(TailArgs),
+    /// Write standard input to an LLM stream as it comes, or read a stream
+    #[command(after_help = "\
+Examples:
+  llm 'Tell me a story' | nervewire stream --request-id story-1 --agent-id ada
+  nervewire stream --read story-1                 # from its start, in any number of terminals
+  nervewire stream --read story-1 --json | jq .
+
+The end of input finishes the stream, and Ctrl-C cancels it. Text is sent again after a lost
+connection or a restart of the daemon, and is never repeated. The id of the stream is printed on
+standard error.
+
+Exit codes of a stream that did not complete:
+  3    it failed (--read)
+  4    it was cancelled
+  5    it was abandoned, because its producer fell silent
+  6    another producer took it over
+  130  Ctrl-C: it was cancelled")]
+    Stream(Box<StreamArgs>),
     /// List connections and close them
     #[command(subcommand)]
     Connections(ConnectionsCommand),

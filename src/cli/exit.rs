@@ -13,6 +13,14 @@ use crate::config::ConfigError;
 pub enum Exit {
     /// The command failed for a reason without its own code.
     Failed = 1,
+    /// The stream that was read failed.
+    StreamFailed = 3,
+    /// Somebody cancelled the stream.
+    StreamCancelled = 4,
+    /// The stream was abandoned: its producer fell silent.
+    StreamAbandoned = 5,
+    /// Another producer took the stream over.
+    StreamTakenOver = 6,
     /// Wrong usage or configuration (`EX_USAGE`).
     Usage = 64,
     /// No daemon can be reached, or it refuses for now (`EX_UNAVAILABLE`).
@@ -21,6 +29,8 @@ pub enum Exit {
     DataDirInUse = 73,
     /// The credential was refused (`EX_NOPERM`).
     Refused = 77,
+    /// Ctrl-C, as shells report it.
+    Interrupted = 130,
 }
 
 /// A listener of a running daemon, as a command addresses it.

@@ -31,6 +31,8 @@ mod rest;
 mod restore;
 mod serve;
 mod stats;
+mod stream;
+mod stream_args;
 mod tail;
 mod token;
 mod verify;
@@ -75,6 +77,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, serve: Serve) -> Exit
         Command::Token(args) => token::run(args),
         Command::Publish(args) => publish::run(*args),
         Command::Tail(args) => tail::run(&args),
+        Command::Stream(args) => stream::run(&args),
         Command::Connections(command) => connections::run(command),
         Command::Stats(args) => stats::run(&args),
         Command::Bench(command) => bench::run(*command),

@@ -1,4 +1,7 @@
-//! Values of flags that need more than a string: durations and JSON.
+//! Values of flags that need more than a string: durations, JSON, parts of streams.
+
+use nervewire_client::event::Metadata;
+use nervewire_client::{PartType, StreamPart};
 
 use crate::store::Until;
 use crate::time::parse_rfc3339;
@@ -45,6 +48,33 @@ pub(super) fn json_value(text: &str) -> Result<serde_json::Value, String> {
         .map_err(|error| format!("not valid JSON: {error} (a string needs its own quotes: '\"text\"')"))
 }
 
+/// Parses a JSON object.
+pub(super) fn json_object(text: &str) -> Result<Metadata, String> {
+    match json_value(text)? {
+        serde_json::Value::Object(object) => Ok(object),
+        _ => Err("expected a JSON object, such as '{\"session\":\"s1\"}'".to_owned()),
+    }
+}
+
+/// Parses the lease of a stream, within the bounds of protocol §8.1.
+pub(super) fn lease_seconds(text: &str) -> Result<u64, String> {
+    seconds(text)
+        .ok()
+        .filter(|seconds| (5..=600).contains(seconds))
+        .ok_or_else(|| "expected 5 to 600 seconds".to_owned())
+}
+
+/// Parses a part of a stream from `TYPE:ID`.
+pub(super) fn part(text: &str) -> Result<StreamPart, String> {
+    let (kind, id) = text.split_once(':').filter(|(_, id)| !id.is_empty()).ok_or("expected TYPE:ID")?;
+    match serde_json::from_value(kind.into()) {
+        Ok(PartType::Other(_)) | Err(_) => {
+            Err("the type must be text, reasoning, tool_input, tool_output, source or data".to_owned())
+        }
+        Ok(kind) => Ok(StreamPart::new(kind, id)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +102,24 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_streams() {
+        assert_eq!(part("reasoning:r:1"), Ok(StreamPart::new(PartType::Reasoning, "r:1")));
+        assert_eq!(part("tool_input:t"), Ok(StreamPart::new(PartType::ToolInput, "t")));
+        for text in ["", "reasoning", "reasoning:", ":r", "thoughts:r"] {
+            assert!(part(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn leases_are_5_to_600_seconds() {
+        assert_eq!((lease_seconds("5"), lease_seconds("10m")), (Ok(5), Ok(600)));
+        assert!(lease_seconds("4").is_err() && lease_seconds("601").is_err() && lease_seconds("x").is_err());
+    }
+
+    #[test]
     fn json_or_a_hint() {
+        assert!(json_object("{\"a\":1}").is_ok_and(|object| object.len() == 1));
+        assert!(json_object("[1]").unwrap_err().contains("object"));
         assert_eq!(json_value("{\"a\":1}"), Ok(serde_json::json!({"a": 1})));
         assert!(json_value("hello").unwrap_err().contains("quotes"));
     }

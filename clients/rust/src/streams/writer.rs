@@ -57,6 +57,9 @@ pub struct OpenStream {
     /// from then on. Append the text from [`StreamWriter::next_index`] on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub takeover: bool,
+    /// Fail if the daemon cannot be reached at the first attempt, instead of trying again.
+    #[serde(skip)]
+    pub fail_if_unreachable: bool,
     /// How long to try to reach the daemon before a call fails; absent: 5 minutes.
     #[serde(skip)]
     pub give_up_after: Option<Duration>,
@@ -126,7 +129,9 @@ impl Client {
                 Err(error) => error,
             };
             failures += 1;
-            let requested = retry::request_delay(&error).filter(|_| failures < backoff.max_attempts);
+            let unreachable = matches!(error, ClientError::Connect { .. });
+            let gives_up = failures >= backoff.max_attempts || unreachable && open.fail_if_unreachable;
+            let requested = retry::request_delay(&error).filter(|_| !gives_up);
             let Some(requested) = requested else { return Err(error) };
             open.takeover |= open.request_id.is_some() && may_have_been_done(&error);
             sleep(backoff.wait(failures, requested)).await;
