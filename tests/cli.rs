@@ -185,7 +185,15 @@ async fn an_unreachable_daemon_is_69_and_says_what_to_do() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    for arguments in [&["stats"][..], &["tail"], &["tail", "--ws"], &["publish", "{}"], &["org", "list"]] {
+    for arguments in [
+        &["stats"][..],
+        &["tail"],
+        &["tail", "--ws"],
+        &["publish", "{}"],
+        &["org", "list"],
+        &["stream"],
+        &["stream", "--read", "r1"],
+    ] {
         let done = nervewire(arguments).env("NERVEWIRE_URL", &url).run().await;
         assert_eq!((done.code, done.stdout.as_str()), (Some(69), ""), "{arguments:?}");
         assert!(done.stderr.contains("Start it with `nervewire`"), "{}", done.stderr);
@@ -195,7 +203,14 @@ async fn an_unreachable_daemon_is_69_and_says_what_to_do() {
 #[tokio::test]
 async fn a_refused_credential_is_77_and_is_never_printed() {
     for (status, code) in [("401 Unauthorized", "UNAUTHORIZED"), ("403 Forbidden", "FORBIDDEN")] {
-        for arguments in [&["key", "list"][..], &["tail"], &["tail", "--ws"], &["publish", "{}"]] {
+        for arguments in [
+            &["key", "list"][..],
+            &["tail"],
+            &["tail", "--ws"],
+            &["publish", "{}"],
+            &["stream"],
+            &["stream", "--read", "r1"],
+        ] {
             let daemon = scripted(vec![refusal(status, code, "")]).await;
             let run =
                 nervewire(arguments).env("NERVEWIRE_URL", &daemon.url).env("NERVEWIRE_KEY", "nwk_a_hidden");

@@ -22,8 +22,9 @@ use crate::sync::lock;
 
 /// Maximum size of a response, in bytes: 1,000 events of the largest size.
 const RESPONSE_BYTES_MAX: usize = 80 << 20;
-/// Maximum number of idle connections. Beyond it, a connection is closed after its request.
-pub(crate) const IDLE_CONNECTIONS_MAX: usize = 8;
+/// Maximum number of idle connections. Beyond it, a connection is closed after its request. Programs that
+/// write many streams at once need about as many connections.
+pub(crate) const IDLE_CONNECTIONS_MAX: usize = 128;
 
 impl Client {
     /// Sends a request over an idle connection, or over a new one, and reads the whole response. If the

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use http::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::part::StreamPart;
 use crate::event::Metadata;
 use crate::macros::protocol_struct;
 use crate::resources::{ListFilter, Resource};
@@ -49,8 +50,19 @@ protocol_struct! {
         text: String,
         /// The byte of the stream's text at which `text` begins.
         offset: u64,
-        /// The texts of all parts, with [`GetStream::all_parts`].
-        parts: Vec<Value>,
+        /// All text in order, by part, from the beginning. Only with [`GetStream::all_parts`].
+        parts: Vec<StreamText>,
+    }
+}
+
+protocol_struct! {
+    /// A piece of a stream's text.
+    StreamText {
+        /// The text.
+        text: String,
+    } optional {
+        /// The part that it belongs to; absent for plain text.
+        part: StreamPart,
     }
 }
 
@@ -87,7 +99,7 @@ pub struct GetStream {
     pub without_text: bool,
     /// Leave out this many bytes of the text. An offset inside a character moves back to its start.
     pub offset: Option<u64>,
-    /// Return the texts of all parts, in [`StreamInfo::parts`].
+    /// Return the text of all parts, in [`StreamInfo::parts`].
     pub all_parts: bool,
     /// Wait up to this long (at most 60 s, in whole seconds) for another `next_index` than this one, or for
     /// the end of the stream.

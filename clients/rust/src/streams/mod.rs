@@ -18,7 +18,7 @@ mod tests;
 mod writer;
 
 pub use error::StreamError;
-pub use info::{GetStream, StreamFilter, StreamInfo};
+pub use info::{GetStream, StreamFilter, StreamInfo, StreamText};
 pub use part::{PartType, StreamPart};
-pub use reader::{StreamItem, StreamReader, StreamText};
+pub use reader::{StreamItem, StreamReader};
 pub use writer::{OpenStream, StreamWriter};

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::info::GetStream;
+use super::info::{GetStream, StreamText};
 use super::part::StreamPart;
 use crate::event::ErrorEvent;
 use crate::stream_end::{StreamEnd, StreamFailure, StreamState};
@@ -20,21 +20,12 @@ use crate::{Client, ClientError, Event, Filter, Gap, Item, Position, ReceivedEve
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StreamItem {
-    /// The next piece of text.
+    /// The next piece of text; never empty. Pieces are cut anywhere between two characters.
     Text(StreamText),
     /// The end: nothing follows.
     End(StreamEnd),
     /// A change in the state of the connection.
     Status(Status),
-}
-
-/// A piece of a stream's text. Pieces are cut anywhere between two characters.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StreamText {
-    /// The text; never empty.
-    pub text: String,
-    /// The part that it belongs to; absent for plain text.
-    pub part: Option<StreamPart>,
 }
 
 /// Reads one stream; see [`Client::read_stream`].

@@ -4,7 +4,8 @@
 //! * It is a long poll of the stream's state. It begins after a pause, so a busy producer makes none.
 //! * A poll that is under way is kept when the producer becomes busy, because dropping it would close its
 //!   connection.
-//! * It is an extra: without the right to read the stream, the producer notices at its next request.
+//! * It is an extra: without the right to read the stream, or a place in the daemon's limits of connections,
+//!   the producer notices at its next request.
 
 use std::future::pending;
 use std::time::Duration;
