@@ -1,7 +1,8 @@
 /**
- * The client: one daemon, one credential, any number of subscriptions, publishing, and the resources.
+ * The client: one daemon, one credential, any number of subscriptions, streams, publishing, and the resources.
  *
- * - The client opens no connection by itself: a connection belongs to a subscription. `close` ends them all.
+ * - The client opens no connection by itself: a connection belongs to a subscription, to the reader of a
+ *   stream, or to the writers of streams together. `close` ends them all.
  */
 import { Backoff } from './backoff.js';
 import { Credential, type GetToken } from './credential.js';
@@ -10,9 +11,16 @@ import type { EventOf, EventType, NewEvent } from './events.js';
 import { positionOf, queryOf, type Filter, type Start } from './filter.js';
 import { baseOf, freshKey, Http, REQUEST_TIMEOUT_MS, type Answer, type Call } from './http.js';
 import type { TransportName } from './ladder.js';
+import { dataOf, queried } from './collection.js';
+import { List, type ListOptions } from './pages.js';
+import type { Host } from './reconnect.js';
 import { Resources } from './resources.js';
+import { StreamReader, type ReadStreamOptions } from './streams/reader.js';
+import type { PartsWanted, StreamInfo, StreamState, StreamWithText } from './streams/shapes.js';
+import { EndWatch } from './streams/watch.js';
+import { openStream, type OpenStreamOptions, type StreamWriter, type WriterHost } from './streams/writer.js';
 import { StreamText, type TextState } from './text.js';
-import { Subscription, type Callbacks, type Host, type Item } from './subscription.js';
+import { Subscription, type Callbacks, type Item } from './subscription.js';
 import { TIMING, type Timing, type WebSocketConstructor } from './transports/session.js';
 import { ticketIn } from './transports/ws.js';
 
@@ -57,6 +65,29 @@ export interface PublishOptions {
   signal?: AbortSignal;
 }
 
+export interface StreamFilter {
+  state?: StreamState | undefined;
+  agentId?: string | undefined;
+  userId?: string | undefined;
+}
+
+export interface GetStreamOptions {
+  /** `false`: without the text. */
+  text?: boolean | undefined;
+  /** Where the text begins, bytes of UTF-8. */
+  offset?: number | undefined;
+  /** `all`: also `parts`. */
+  parts?: PartsWanted | undefined;
+  /** How long to wait for a change, 0 to 60 seconds. Needs `known`. */
+  wait?: number | undefined;
+  /** The `next_index` that you know: the response comes when there is more, or when the stream has ended. */
+  known?: number | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/** Streams are read over SSE first: it takes one request to the first text, where a WebSocket takes three. */
+const STREAM_STEPS: readonly TransportName[] = ['sse', 'ws', 'poll'];
+
 const STEPS: Record<'auto' | TransportName, readonly TransportName[]> = {
   auto: ['ws', 'sse', 'poll'],
   ws: ['ws'],
@@ -66,7 +97,10 @@ const STEPS: Record<'auto' | TransportName, readonly TransportName[]> = {
 
 export class Nervewire extends Resources {
   readonly #host: Host;
-  readonly #subscriptions = new Set<{ close(): void }>();
+  readonly #streamHost: Host;
+  readonly #writerHost: WriterHost;
+  /** Subscriptions, readers and writers that are open. */
+  readonly #open = new Set<{ close(): void }>();
 
   constructor(options: Options) {
     const { transport = 'auto', timing = {}, backoff = {} } = options;
@@ -87,8 +121,11 @@ export class Nervewire extends Resources {
       timing: { ...TIMING, ...times },
       climbAfterMs,
       backoff: makeBackoff,
-      left: (subscription) => this.#subscriptions.delete(subscription as { close(): void }),
+      left: (reader) => this.#open.delete(reader),
     };
+    this.#streamHost = { ...this.#host, steps: STREAM_STEPS.filter((step) => this.#host.steps.includes(step)) };
+    const watch = new EndWatch((handlers) => this.subscribe({ types: ['error'], ...handlers }));
+    this.#writerHost = { http, backoff: makeBackoff, watch, left: (writer) => this.#open.delete(writer) };
   }
 
   /**
@@ -110,13 +147,14 @@ export class Nervewire extends Resources {
       signal,
       ...{ onEvent, onGap, onCaughtUp, onStatus, onError },
     });
-    if (subscription.status.state !== 'closed') this.#subscriptions.add(subscription);
+    if (subscription.status.state !== 'closed') this.#open.add(subscription);
     return subscription;
   }
 
   /**
-   * Yields the text of one stream, chunk by chunk, to its end. It starts with the first chunk unless a start
-   * is given. Throws if the stream ended with an error.
+   * Yields the text of `stream_chunk` events that were published without a stream, chunk by chunk, to the final
+   * one. It starts with the first chunk unless a start is given. Throws if an `error` ends them. For streams use
+   * `readStream`.
    */
   async *stream(requestId: string, options: Start & { signal?: AbortSignal } = {}): AsyncGenerator<string, TextState, undefined> {
     const { signal, lastEventId, since, earliest = true } = options;
@@ -141,9 +179,51 @@ export class Nervewire extends Resources {
     return (body as { data: { ids: string[] } }).data.ids;
   }
 
-  /** Requests the cancellation of a stream. */
-  async cancel(requestId: string): Promise<void> {
-    await this.http.call('POST', `/streams/${encodeURIComponent(requestId)}/cancel`);
+  /** Opens a stream for the text of a language model. The writer appends to it and ends it. */
+  async openStream(options: OpenStreamOptions = {}): Promise<StreamWriter> {
+    const writer = await openStream(this.#writerHost, options);
+    this.#open.add(writer);
+    return writer;
+  }
+
+  /**
+   * Reads a stream from its first chunk to its end, also if it is opened only within the next minute. Iterate
+   * over it with `for await`, or call `text()`; `finished` tells how it ended.
+   */
+  readStream(requestId: string, options: ReadStreamOptions = {}): StreamReader {
+    const reader = new StreamReader(this.#streamHost, requestId, options);
+    if (reader.status.state !== 'closed') this.#open.add(reader);
+    return reader;
+  }
+
+  /** Shows a stream and its text so far. */
+  async getStream(requestId: string, { signal, ...query }: GetStreamOptions = {}): Promise<StreamWithText> {
+    const call: Call = { query: { ...query }, signal };
+    if (query.wait !== undefined) call.timeoutMs = query.wait * 1000 + REQUEST_TIMEOUT_MS;
+    return dataOf(await this.http.call('GET', streamPath(requestId), call));
+  }
+
+  /** Lists streams, newest first, without their text. */
+  listStreams(options: Omit<ListOptions, 'order'> & StreamFilter = {}): List<StreamInfo> {
+    const { limit, cursor, signal, ...filter } = options;
+    return new List(this.http, '/streams', queried(filter), { limit, cursor, signal });
+  }
+
+  /**
+   * Cancels a stream. Its user may do it, and `publish:org` and `manage`. The producer's `signal` is aborted.
+   * Cancelling again changes nothing. Throws a `StreamStateError` if the stream has ended otherwise.
+   */
+  async cancelStream(
+    requestId: string,
+    { reason, signal }: { reason?: string | undefined; signal?: AbortSignal | undefined } = {},
+  ): Promise<StreamInfo> {
+    const call: Call = { body: reason === undefined ? {} : { reason }, signal, isRepeatable: true };
+    return dataOf(await this.http.call('POST', `${streamPath(requestId)}/cancel`, call));
+  }
+
+  /** Removes the text of a stream that has ended. Its state stays. */
+  async deleteStream(requestId: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    await this.http.call('DELETE', streamPath(requestId), { signal, isRepeatable: true });
   }
 
   /**
@@ -159,8 +239,12 @@ export class Nervewire extends Resources {
     return this.http.call(method, path, call);
   }
 
-  /** Ends every subscription. */
+  /** Ends every subscription, and stops every reader and writer. */
   close(): void {
-    for (const subscription of [...this.#subscriptions]) subscription.close();
+    for (const one of [...this.#open]) one.close();
   }
+}
+
+function streamPath(requestId: string): string {
+  return `/streams/${encodeURIComponent(requestId)}`;
 }

@@ -22,7 +22,7 @@ export interface ErrorParts {
 }
 
 export class NervewireError extends Error {
-  override readonly name = 'NervewireError';
+  override readonly name: string = 'NervewireError';
   readonly code: string;
   /** The HTTP status, if there was a response. */
   readonly status: number | undefined;
@@ -45,6 +45,24 @@ export class NervewireError extends Error {
   }
 }
 
+/** Codes of the refusals that end the work of a stream's producer. */
+export const STREAM_STATE_CODES = ['STREAM_FENCED', 'STREAM_CANCELLED', 'STREAM_ABANDONED', 'STREAM_ENDED'] as const;
+export type StreamStateCode = (typeof STREAM_STATE_CODES)[number];
+
+/**
+ * The producer may not write any more: another one has taken the stream over (`STREAM_FENCED`), somebody
+ * cancelled it (`STREAM_CANCELLED`), its producer was silent for too long (`STREAM_ABANDONED`), or it was
+ * finished (`STREAM_ENDED`). Stop the model.
+ */
+export class StreamStateError extends NervewireError {
+  override readonly name: string = 'StreamStateError';
+  declare readonly code: StreamStateCode;
+
+  constructor(code: StreamStateCode, message: string, parts: ErrorParts = {}) {
+    super(code, message, parts);
+  }
+}
+
 /**
  * Creates the error for a response that is not 2xx. `code` is `NOT_NERVEWIRE` if the body is not the
  * daemon's, so something in between responded.
@@ -58,7 +76,13 @@ export async function refusalOf(response: Response): Promise<NervewireError> {
   };
   const body = refusalIn(text);
   if (!body) return new NervewireError('NOT_NERVEWIRE', `${response.status} ${response.statusText}`.trim(), parts);
-  return new NervewireError(body.code, body.message, { ...parts, details: body.details });
+  const { code, message, details } = body;
+  if (isStreamState(code)) return new StreamStateError(code, message, { ...parts, details });
+  return new NervewireError(code, message, { ...parts, details });
+}
+
+function isStreamState(code: string): code is StreamStateCode {
+  return (STREAM_STATE_CODES as readonly string[]).includes(code);
 }
 
 function refusalIn(text: string): Refusal | undefined {

@@ -4,6 +4,7 @@
  * - Unknown control frames are ignored, so that a newer daemon may send more.
  */
 import type { GapFrame, NervewireEvent } from './events.js';
+import type { StreamEndFrame } from './streams/shapes.js';
 
 export type Frame =
   | { kind: 'event'; event: NervewireEvent }
@@ -13,6 +14,8 @@ export type Frame =
   /** Store this cursor. */
   | { kind: 'cursor'; cursor: string }
   | { kind: 'ack'; ref: Ref }
+  /** A stream has ended, and everything before its end was delivered. */
+  | { kind: 'done'; end: StreamEndFrame }
   | { kind: 'error'; code: string; message: string; ref: Ref }
   | { kind: 'other' };
 
@@ -33,6 +36,7 @@ export function frameOf(json: string): Frame {
     const { code, message } = frame as { code: string; message: string };
     return { kind: 'error', code, message, ref };
   }
+  if (type === 'done') return { kind: 'done', end: frame as StreamEndFrame };
   if (typeof cursor !== 'string') return { kind: 'other' };
   if (type === 'caught_up') return { kind: 'caught_up', cursor };
   if (type === 'ping' || type === 'heartbeat') return { kind: 'cursor', cursor };

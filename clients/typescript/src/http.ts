@@ -2,7 +2,7 @@
  * Requests to the daemon: credential, time limit, errors and retries.
  *
  * - A request is retried after a lost response or a temporary error (`repeatAfterMs`) only if that does no
- *   harm: a read, or a request with an `Idempotency-Key`.
+ *   harm: a read, a request with an `Idempotency-Key`, or one that the caller marked (`isRepeatable`).
  * - After a 401 there is one attempt with a new credential, if it can be renewed.
  */
 import { Backoff, sleep } from './backoff.js';
@@ -25,6 +25,8 @@ export interface Call {
   headers?: Record<string, string>;
   /** Makes a request safe to repeat, so it is retried if the response is lost. */
   idempotencyKey?: string | undefined;
+  /** The request does no harm when it is repeated, so it is retried if the response is lost. */
+  isRepeatable?: boolean;
   signal?: AbortSignal | undefined;
   /** Use this token, and make no second attempt: the caller decides. */
   token?: string;
@@ -60,7 +62,7 @@ export class Http {
   /** Sends a request. Returns the response if it is 2xx, and throws a `NervewireError` otherwise. */
   async call(method: string, path: string, call: Call = {}): Promise<Answer> {
     if (call.token !== undefined) return this.#once(method, path, call, call.token);
-    const repeats = method === 'GET' || call.idempotencyKey !== undefined;
+    const repeats = method === 'GET' || call.isRepeatable === true || call.idempotencyKey !== undefined;
     const backoff = this.backoff();
     let renewed = false;
     for (let tries = 1; ; tries += 1) {

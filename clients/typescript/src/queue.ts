@@ -22,6 +22,11 @@ export class Queue<T extends object> {
     return this.#items.length - this.#first;
   }
 
+  /** The last item that was not taken. */
+  get last(): T | undefined {
+    return this.size === 0 ? undefined : this.#items.at(-1);
+  }
+
   /** How many more may be pushed. */
   get room(): number {
     return Math.max(0, this.limit - this.size);

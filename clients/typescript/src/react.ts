@@ -1,17 +1,18 @@
 /**
  * React hooks: a client in a provider, `useNervewire` for events, `useStream` for the text of one stream.
  *
- * - A subscription belongs to a mounted component: an effect creates it and the clean-up closes it, so one is
- *   left after StrictMode's second mount. The data kept for rendering is bounded.
+ * - What reads belongs to a mounted component: an effect creates it and the clean-up closes it, so one is left
+ *   after StrictMode's second mount. The data kept for rendering is bounded.
  * - Updates are batched: everything that arrives in one turn of the event loop is one change.
  */
 import { createContext, createElement, useContext, useEffect, useMemo, useSyncExternalStore, type ReactNode } from 'react';
-import { asError, type NervewireError } from './errors.js';
+import { asError, StreamStateError, type NervewireError } from './errors.js';
 import type { Nervewire, SubscribeOptions } from './client.js';
 import type { EventOf, EventType, GapFrame, NervewireEvent } from './events.js';
 import { queryOf, type Filter, type Start } from './filter.js';
-import type { Status } from './subscription.js';
-import { StreamText, type TextState } from './text.js';
+import type { Status } from './reconnect.js';
+import { isText, keyOf, type StreamPiece } from './streams/progress.js';
+import type { PartsWanted, StreamPart, StreamState } from './streams/shapes.js';
 
 /** Events that `useNervewire` keeps by default. */
 export const KEEP = 100;
@@ -76,25 +77,46 @@ export function useNervewire<K extends EventType = EventType>(options: FeedOptio
   return useMemo(() => ({ client, ...state, clear: store.clear }), [client, state, store]);
 }
 
-/**
- * Returns the text of a stream as it grows; `undefined`: no stream yet. It starts with the first chunk unless
- * `start` says where to look. `since` with the time of the request is cheaper if many events are retained.
- * `start` is read when the stream begins to be followed.
- */
-export function useStream(requestId: string | undefined, start: Start = {}): StreamView {
-  const client = useClient();
-  const store = useMemo(() => new StreamStore(requestId), [client, requestId]);
-  useEffect(() => {
-    if (requestId === undefined) return undefined;
-    const request = { types: ['stream_chunk', 'error'] as const, requestId, earliest: true, ...start };
-    return store.follow((handlers) => client.subscribe<'stream_chunk' | 'error'>({ ...request, ...handlers }));
-  }, [store]);
-  return useSyncExternalStore(store.listen, store.read, store.read);
+export interface UseStreamOptions {
+  /** `text`: without reasoning, tool calls and other parts. */
+  parts?: PartsWanted;
 }
 
-export interface StreamView extends Omit<TextState, 'requestId' | 'error'> {
-  /** The error of the stream or of the subscription. */
+/** A part of an answer and its text so far. */
+export interface PartText extends StreamPart {
+  text: string;
+}
+
+export interface StreamView {
+  /** The text so far, without other parts. It stays when the stream ends with an error. */
+  text: string;
+  /** The parts that chunks named, in order of their first chunk. */
+  parts: readonly PartText[];
+  /**
+   * `idle`: there is no id. `connecting`: not read yet. `open`: more may come, also if the stream is not opened
+   * yet. `unreadable`: the stream cannot be read, and `error` says why. Else how the stream ended.
+   */
+  state: 'idle' | 'connecting' | 'unreadable' | StreamState;
+  /** Why the stream did not complete, or why it cannot be read. */
   error: { code: string; message: string } | undefined;
+  finishReason: string | undefined;
+  usage: Record<string, unknown> | undefined;
+  /** Whether the stream has ended so long ago that its text is gone. */
+  incomplete: boolean;
+  /** Cancels the stream for everybody. Without an id, or if the stream has ended, it does nothing. */
+  cancel(reason?: string): Promise<void>;
+}
+
+/**
+ * Reads a stream while the component is mounted, always from its first chunk: after a refresh the whole text is
+ * there again. Without an id it is idle.
+ */
+export function useStream(requestId: string | null | undefined, { parts = 'all' }: UseStreamOptions = {}): StreamView {
+  const client = useClient();
+  const store = useMemo(() => new StreamStore(client, requestId ?? undefined, parts), [client, requestId, parts]);
+  useEffect(() => store.follow(), [store]);
+  const state = useSyncExternalStore(store.listen, store.read, store.read);
+  return useMemo(() => ({ ...state, cancel: store.cancel }), [state, store]);
 }
 
 type Handlers<E extends NervewireEvent> = Pick<SubscribeOptions, 'onGap' | 'onStatus' | 'onError'> & { onEvent(event: E): void };
@@ -194,38 +216,87 @@ class FeedStore<E extends NervewireEvent> extends Store<FeedState<E>> {
   }
 }
 
-class StreamStore extends Store<StreamView> {
-  #stream: StreamText;
-  #failed: NervewireError | undefined;
-  #state: StreamView = { text: '', done: false, error: undefined, incomplete: false };
+type StreamStoreState = Omit<StreamView, 'cancel'>;
 
-  constructor(private readonly requestId: string | undefined) {
+class StreamStore extends Store<StreamStoreState> {
+  #text = '';
+  #parts = new Map<string, PartText>();
+  #next: Omit<StreamStoreState, 'text' | 'parts'>;
+  #state: StreamStoreState;
+
+  constructor(
+    private readonly client: Nervewire,
+    private readonly requestId: string | undefined,
+    private readonly parts: PartsWanted,
+  ) {
     super();
-    this.#stream = new StreamText(requestId ?? '');
+    const state = requestId === undefined ? 'idle' : 'connecting';
+    this.#next = { state, error: undefined, finishReason: undefined, usage: undefined, incomplete: false };
+    this.#state = { text: '', parts: [], ...this.#next };
   }
 
-  override read = (): StreamView => this.#state;
+  override read = (): StreamStoreState => this.#state;
 
-  follow(subscribe: (handlers: Handlers<EventOf<'stream_chunk' | 'error'>>) => Followed): () => void {
-    if (this.#stream.state.done) return () => {}; // it was already read to its end
-    this.#stream = new StreamText(this.requestId ?? '');
-    this.#failed = undefined;
-    const subscription = subscribe({
-      onError: (error) => {
-        this.#failed = asError(error);
-        this.changed();
-      },
-      onEvent: (event) => {
-        this.#stream.push(event);
-        this.changed();
-        if (this.#stream.state.done) subscription.close();
-      },
+  readonly cancel = async (reason?: string): Promise<void> => {
+    if (this.requestId === undefined) return;
+    await this.client.cancelStream(this.requestId, { reason }).catch((error: unknown) => {
+      if (!(error instanceof StreamStateError)) throw error; // it has just ended, as `state` shows
     });
-    return () => subscription.close();
+  };
+
+  /** Reads the stream from its start. An earlier mount has read it to its end, or its text is dropped. */
+  follow(): () => void {
+    if (this.requestId === undefined || this.#hasEnded) return () => {};
+    const closing = new AbortController();
+    void this.#follow(this.requestId, closing.signal);
+    return () => closing.abort();
+  }
+
+  get #hasEnded(): boolean {
+    return !['idle', 'connecting', 'open', 'unreadable'].includes(this.#next.state);
+  }
+
+  async #follow(requestId: string, signal: AbortSignal): Promise<void> {
+    this.#clear();
+    this.#set({ state: 'connecting', error: undefined });
+    const onStatus = (status: Status) => {
+      if (status.state === 'open') this.#set({ state: 'open' });
+    };
+    try {
+      const reader = this.client.readStream(requestId, { parts: this.parts, signal, onStatus });
+      for await (const piece of reader) {
+        if (signal.aborted) return;
+        this.#add(piece);
+      }
+      const end = await reader.finished;
+      if (!signal.aborted) this.#set(end);
+    } catch (thrown) {
+      if (!signal.aborted) this.#set({ state: 'unreadable', error: asError(thrown) });
+    }
+  }
+
+  #add({ text, part, reset }: StreamPiece): void {
+    if (reset) this.#clear();
+    if (isText(part)) this.#text += text;
+    if (part) {
+      const key = keyOf(part);
+      const known = this.#parts.get(key);
+      this.#parts.set(key, known ? { ...known, text: known.text + text } : { ...part, text });
+    }
+    this.changed();
+  }
+
+  #clear(): void {
+    this.#text = '';
+    this.#parts = new Map();
+  }
+
+  #set(change: Partial<StreamStoreState>): void {
+    this.#next = { ...this.#next, ...change };
+    this.changed();
   }
 
   protected override settle(): void {
-    const { text, done, error, incomplete } = this.#stream.state;
-    this.#state = { text, done, error: error ?? this.#failed, incomplete };
+    this.#state = { ...this.#next, text: this.#text, parts: [...this.#parts.values()] };
   }
 }

@@ -5,33 +5,18 @@
  * - `#received` is the start of the next session. It moves with every event that was taken over, and with
  *   nothing that the consumer could still miss. `cursor` is what the consumer has received, so it can be
  *   stored and used later.
- * - A session is ended before the next one starts, and its later output is ignored. So each event arrives
- *   exactly once.
+ * - A session is ended before the next one starts, and its later output is ignored (`reconnect.ts`). So each
+ *   event arrives exactly once.
  */
-import { Backoff, sleep } from './backoff.js';
-import { asError, NervewireError } from './errors.js';
+import { NervewireError } from './errors.js';
 import type { GapFrame, NervewireEvent } from './events.js';
-import type { Http } from './http.js';
-import { Ladder, SHORT_MS, type TransportName } from './ladder.js';
+import type { TransportName } from './ladder.js';
 import { Queue } from './queue.js';
-import { overPoll, POLL_LIMIT } from './transports/poll.js';
-import type { Ended, Position, Run, Sink, Timing, WebSocketConstructor } from './transports/session.js';
+import { keepReading, type Host, type Reader, type Status } from './reconnect.js';
+import { overPoll } from './transports/poll.js';
+import type { Position, Sink } from './transports/session.js';
 import { overSse } from './transports/sse.js';
 import { overWebSocket } from './transports/ws.js';
-
-/**
- * Credentials refused in a row before a subscription gives up: if a new one is refused as well, `getToken`
- * returns invalid ones.
- */
-export const REFUSED_MOST = 2;
-
-/** The state of a subscription. `waiting` is between two attempts. */
-export type Status =
-  | { state: 'connecting'; transport: TransportName; attempt: number }
-  | { state: 'open'; transport: TransportName; resumed: boolean }
-  | { state: 'waiting'; transport: TransportName; retryInMs: number; error: NervewireError }
-  | { state: 'behind'; transport: TransportName }
-  | { state: 'closed'; error?: NervewireError };
 
 /** Items of a subscription for consumers that need more than events (option `control`). */
 export type Item<E extends NervewireEvent = NervewireEvent> =
@@ -50,17 +35,6 @@ export interface Callbacks<E extends NervewireEvent = NervewireEvent> {
   onError?: ((error: unknown) => void) | undefined;
 }
 
-export interface Host {
-  http: Http;
-  WebSocket: WebSocketConstructor | undefined;
-  steps: readonly TransportName[];
-  timing: Timing;
-  climbAfterMs: number | undefined;
-  backoff: () => Backoff;
-  /** Called when it has ended. */
-  left(subscription: object): void;
-}
-
 export interface SubscriptionRequest<E extends NervewireEvent> extends Callbacks<E> {
   filter: URLSearchParams;
   position: Position;
@@ -74,7 +48,7 @@ interface Settle {
   reject(error: NervewireError): void;
 }
 
-const RUN: Record<TransportName, Run> = { ws: overWebSocket, sse: overSse, poll: overPoll };
+const RUN = { ws: overWebSocket, sse: overSse, poll: overPoll };
 
 export class Subscription<T, E extends NervewireEvent = NervewireEvent> implements AsyncIterableIterator<T, undefined> {
   /** Resolves when the subscription is ready for the first time. Rejects if that never happens. */
@@ -84,7 +58,6 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
   #isQueued: boolean;
   readonly #closing = new AbortController();
   #status: Status;
-  readonly #pace = { pollLimit: POLL_LIMIT };
   #received: Position;
   #delivered: string | undefined;
   readonly #settleReady: Settle;
@@ -105,7 +78,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     this.ready.catch(() => {}); // without a reader of `ready`, onError and the iterator report the error
     request.signal?.addEventListener('abort', this.#outerAborted);
     if (request.signal?.aborted) this.close();
-    else queueMicrotask(() => void this.#live()); // no callback runs before `subscribe` has returned
+    else queueMicrotask(() => void this.#read()); // no callback runs before `subscribe` has returned
   }
 
   get status(): Status {
@@ -152,48 +125,25 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     return this;
   }
 
-  async #live(): Promise<void> {
-    const { host } = this;
-    const ladder = new Ladder(host.steps, host.climbAfterMs);
-    const backoff = host.backoff();
-    let refused = 0;
-    let reached: string | undefined;
-    while (!this.#closing.signal.aborted) {
-      const transport = ladder.begin(Date.now());
-      this.#report({ state: 'connecting', transport, attempt: backoff.failures + 1 });
-      const began = Date.now();
-      const { ended, isReady } = await this.#attempt(transport, ladder.climbAt);
-      if (this.#closing.signal.aborted) return;
-      const livedMs = Date.now() - began;
-      if (isReady) refused = 0;
-      // A connection without progress makes the next wait longer, so that a daemon that accepts and closes at
-      // once is not flooded.
-      if (isReady && (this.#received.cursor !== reached || livedMs >= SHORT_MS)) backoff.reset();
-      reached = this.#received.cursor;
-      const { verdict, error } = ended;
-      if (verdict === 'again') {
-        await this.#caughtUp(transport);
-        continue;
-      }
-      if (verdict === 'stop') return this.#over(error);
-      if (verdict === 'renew') {
-        refused += 1;
-        if (!host.http.credential.renewable || refused >= REFUSED_MOST) return this.#over(error);
-        if (backoff.failures === 0) {
-          backoff.next(); // at once, but only one time
-          continue;
-        }
-      }
-      const now = Date.now();
-      const fell =
-        verdict === 'fall'
-          ? ladder.fall(now)
-          : ladder.ended({ ready: isReady, livedMs, heldBack: ended.heldBack ?? false, neutral: isNeutral(ended) }, now);
-      if (fell) continue;
-      const retryInMs = backoff.next(ended.afterMs);
-      this.#report({ state: 'waiting', transport, retryInMs, error });
-      await sleep(retryInMs, this.#closing.signal);
-    }
+  async #read(): Promise<void> {
+    const reader: Reader = {
+      closing: this.#closing.signal,
+      filter: this.request.filter,
+      run: RUN,
+      position: () => this.#received,
+      reached: () => this.#received.cursor,
+      sink: (end) => this.#sink(end.signal),
+      opened: (cursor) => {
+        if (cursor !== undefined) this.#moved(cursor);
+      },
+      report: (status) => {
+        this.#report(status);
+        if (status.state === 'open') this.#settleReady.resolve();
+      },
+      caughtUp: (transport) => this.#caughtUp(transport),
+    };
+    const end = await keepReading(this.host, reader);
+    if (end) this.#over(end.error);
   }
 
   /** Waits until the consumer has taken half of the received events. */
@@ -202,47 +152,7 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     return this.#queue.drained();
   }
 
-  /** Runs one session. It has its own abort signal. */
-  async #attempt(transport: TransportName, until: number): Promise<{ ended: Ended; isReady: boolean }> {
-    const { http, WebSocket, timing } = this.host;
-    const end = new AbortController();
-    const closed = () => end.abort();
-    this.#closing.signal.addEventListener('abort', closed);
-    let isReady = false;
-    const sink = this.#sink(end.signal, (cursor, resumed) => {
-      isReady = true;
-      if (cursor !== undefined) this.#moved(cursor);
-      this.#report({ state: 'open', transport, resumed });
-      this.#settleReady.resolve();
-    });
-    try {
-      const token = await http.credential.current();
-      const position = this.#received;
-      const session = {
-        http,
-        WebSocket,
-        token,
-        filter: this.request.filter,
-        position,
-        sink,
-        signal: end.signal,
-        timing,
-        until,
-        pace: this.#pace,
-      };
-      const ended = await RUN[transport](session);
-      if (ended.verdict === 'renew') http.credential.refused(session.token);
-      return { ended, isReady };
-    } catch (thrown) {
-      // getToken failed, or this client has a defect: in both cases it is retried and reported.
-      return { ended: { verdict: 'reconnect', error: asError(thrown), neutral: true }, isReady };
-    } finally {
-      this.#closing.signal.removeEventListener('abort', closed);
-      end.abort();
-    }
-  }
-
-  #sink(session: AbortSignal, opened: Sink['opened']): Sink {
+  #sink(session: AbortSignal): Omit<Sink, 'opened'> {
     const live =
       <A extends unknown[]>(call: (...values: A) => void) =>
       (...values: A) => {
@@ -250,7 +160,6 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
       };
     const { onEvent, onGap, onCaughtUp } = this.request;
     return {
-      opened: live(opened),
       event: live((event) => {
         // The filter requested only these types.
         this.#hand({ kind: 'event', event: event as E, cursor: event.id }, () => onEvent?.(event as E));
@@ -299,9 +208,4 @@ export class Subscription<T, E extends NervewireEvent = NervewireEvent> implemen
     this.host.left(this);
     if (error) this.request.onError?.(error);
   }
-}
-
-/** An end that the daemon announced proves nothing about the transport; a loss does. */
-function isNeutral(ended: Ended): boolean {
-  return ended.neutral ?? !['NETWORK', 'TIMEOUT', 'NOT_NERVEWIRE'].includes(ended.error.code);
 }

@@ -4,8 +4,10 @@
  * - The daemon may merge chunks for a reader that is behind (`first_index`…`index`), and a producer may
  *   repeat chunks. Text that exists is not added twice, and missing text is reported.
  * - A stream ends with `is_final`, or with an `error` that names its `request_id`.
+ * - Only text counts: reasoning and other parts add nothing, but their numbers do not count as missing.
  */
 import type { EventOf, NervewireEvent } from './events.js';
+import { isText, type ChunkEvent } from './streams/progress.js';
 
 /** Longest text kept of a stream, in UTF-16 units. The rest counts as missing. */
 export const TEXT_MOST = 8 << 20;
@@ -59,7 +61,8 @@ export class StreamText {
   #chunk(chunk: Chunk): string {
     const { text } = this.#state;
     let { incomplete } = this.#state;
-    let whole = text + chunk.chunk;
+    const added = isText((chunk as ChunkEvent).part) ? chunk.chunk : '';
+    let whole = text + added;
     const last = chunk.index;
     if (typeof last === 'number') {
       const first = typeof chunk.first_index === 'number' ? chunk.first_index : last;
@@ -72,7 +75,7 @@ export class StreamText {
         if (place === undefined) {
           whole = text;
           incomplete = true;
-        } else whole = text.slice(0, place) + chunk.chunk;
+        } else whole = text.slice(0, place) + added;
       } else {
         incomplete ||= first > (next ?? 0);
         this.#remember(first, text.length);

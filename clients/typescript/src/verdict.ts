@@ -11,8 +11,9 @@ import { NervewireError } from './errors.js';
  * - `renew`: reconnect with a new credential
  * - `fall`: this transport does not work here, another one may
  * - `stop`: do not reconnect
+ * - `done`: do not reconnect, because everything has arrived
  */
-export type Verdict = 'again' | 'reconnect' | 'renew' | 'fall' | 'stop';
+export type Verdict = 'again' | 'reconnect' | 'renew' | 'fall' | 'stop' | 'done';
 
 export interface End {
   verdict: Verdict;

@@ -6,6 +6,7 @@
 import type { NervewireEvent, GapFrame } from '../events.js';
 import { asError, NervewireError } from '../errors.js';
 import type { Http } from '../http.js';
+import type { PartsWanted, StreamEndFrame, StreamWithText } from '../streams/shapes.js';
 import type { End } from '../verdict.js';
 
 /** The start position; empty: now. */
@@ -30,6 +31,18 @@ export interface Sink {
   drained(): Promise<void>;
 }
 
+/** A stream that is read, and the receiver of what only streams have. */
+export interface StreamTarget {
+  requestId: string;
+  parts: PartsWanted;
+  /** The stream has ended and everything before its end was delivered. */
+  done(end: StreamEndFrame | undefined): void;
+  /** How much text long-poll leaves out, bytes of UTF-8. */
+  offset(): number;
+  /** Receives the stream as `GET` shows it. */
+  snapshot(stream: StreamWithText): void;
+}
+
 /** Times that tests and unusual networks change. */
 export interface Timing {
   /**
@@ -52,6 +65,8 @@ export interface Session {
   /** The token of this attempt. */
   token: string;
   filter: URLSearchParams;
+  /** The stream that is read from its first chunk, instead of events from a position. */
+  stream: StreamTarget | undefined;
   position: Position;
   sink: Sink;
   signal: AbortSignal;
@@ -106,4 +121,9 @@ export function lost(why: string, cause?: unknown): End {
 /** An end that this client chose. */
 export function again(why: string): End {
   return { verdict: 'again', error: new NervewireError('CLOSED', why) };
+}
+
+/** The end of a session that has delivered a whole stream. */
+export function complete(): End {
+  return { verdict: 'done', error: new NervewireError('CLOSED', 'the stream has ended') };
 }

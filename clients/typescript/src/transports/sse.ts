@@ -7,7 +7,7 @@ import { frameOf } from '../frames.js';
 import { Silence } from '../silence.js';
 import { SseParser, type Message } from '../sse.js';
 import { ofClosing, ofRefusal } from '../verdict.js';
-import { again, lost, positioned, SILENT_HEARTBEATS, type Ended, type Session } from './session.js';
+import { again, complete, lost, positioned, SILENT_HEARTBEATS, type Ended, type Session } from './session.js';
 
 export async function overSse(session: Session): Promise<Ended> {
   const end = new AbortController();
@@ -50,12 +50,17 @@ class Stream {
   }
 
   async read(): Promise<Ended> {
-    const { http, filter, position, token, timing } = this.session;
+    const { http, filter, stream, position, token, timing } = this.session;
+    const path = stream ? '/sse/llm' : '/sse';
     this.#silence.allow(timing.readyTimeoutMs);
     const headers: Record<string, string> = { accept: 'text/event-stream' };
     if (position.cursor !== undefined) headers['last-event-id'] = position.cursor;
-    const response = await http.open('/sse', positioned(filter, position, undefined), headers, token, this.end.signal);
+    const response = await http.open(path, positioned(filter, position, undefined), headers, token, this.end.signal);
     if (!response.ok) throw await refusalOf(response);
+    if (stream && response.status === 204) {
+      stream.done(undefined);
+      return complete();
+    }
     if (!response.headers.get('content-type')?.startsWith('text/event-stream') || !response.body) {
       return { verdict: 'fall', error: new NervewireError('NOT_NERVEWIRE', 'the response is not an event stream') };
     }
@@ -83,7 +88,7 @@ class Stream {
   }
 
   #message({ event: name, data, id }: Message): Ended | undefined {
-    const { sink } = this.session;
+    const { sink, stream } = this.session;
     const frame = frameOf(data);
     if (name === 'closing') {
       const { code, message } = frame.kind === 'error' ? frame : { code: 'UNAVAILABLE', message: 'closed' };
@@ -105,6 +110,9 @@ class Stream {
       case 'caught_up':
         sink.caughtUp(frame.cursor);
         break;
+      case 'done':
+        stream?.done(frame.end);
+        return stream ? complete() : undefined;
       default:
         if (id) sink.cursor(id);
     }

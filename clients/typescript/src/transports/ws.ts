@@ -6,16 +6,30 @@
  *   used.
  * - A browser cannot pause a WebSocket either: when the buffer is full it is closed, and the cursor brings
  *   back the events that were not taken.
+ * - A stream is requested with a frame, when the socket is ready for frames. Until the daemon has answered
+ *   it, nothing belongs to the stream.
  */
 import type { Credential } from '../credential.js';
 import { asError, NervewireError } from '../errors.js';
-import { frameOf } from '../frames.js';
+import { frameOf, type Frame } from '../frames.js';
 import { Silence } from '../silence.js';
-import { ofClose, ofRefusal } from '../verdict.js';
-import { again, lost, positioned, SILENT_HEARTBEATS, type Ended, type Session, type WebSocketLike } from './session.js';
+import { ofClose, ofClosing, ofRefusal } from '../verdict.js';
+import {
+  again,
+  complete,
+  lost,
+  positioned,
+  SILENT_HEARTBEATS,
+  type Ended,
+  type Session,
+  type StreamTarget,
+  type WebSocketLike,
+} from './session.js';
 
 /** Longest wait of a timer: browsers and Node fire at once beyond 2^31 ms. */
 const TIMER_MOST_MS = 2 ** 31 - 1;
+/** The `ref` of the frame that requests a stream. */
+const STREAM_REF = 'stream';
 
 export async function overWebSocket(session: Session): Promise<Ended> {
   const { http, WebSocket, signal } = session;
@@ -29,7 +43,9 @@ export async function overWebSocket(session: Session): Promise<Ended> {
     return { ...ofRefusal(asError(thrown)), neutral: true }; // this proves nothing about WebSockets yet
   }
   if (signal.aborted) return lost('closed');
-  const query = positioned(session.filter, session.position, 'last_event_id');
+  const query = session.stream
+    ? new URLSearchParams({ subscribe: 'none' })
+    : positioned(session.filter, session.position, 'last_event_id');
   query.set('ticket', ticket);
   return new Promise((done) => {
     const open = new OpenSocket(session, new WebSocket(http.url('/ws', query).replace(/^http/, 'ws')), done);
@@ -80,17 +96,15 @@ class OpenSocket {
     } catch (cause) {
       return this.#leave(lost('a frame that is no JSON object', cause));
     }
-    const { sink } = this.session;
+    const { sink, stream } = this.session;
+    if (stream && !this.#isReady) return this.#beforeStream(frame, stream);
     switch (frame.kind) {
       case 'event':
         sink.event(frame.event);
         if (sink.room() === 0) this.#leave(again('the consumer is behind'));
         break;
       case 'ready':
-        this.#isReady = true;
-        this.#silence.allow(frame.heartbeatMs * SILENT_HEARTBEATS);
-        sink.opened(frame.cursor, frame.resumed);
-        this.#renewLater();
+        this.#ready(frame);
         break;
       case 'gap':
         sink.gap(frame.gap);
@@ -101,8 +115,34 @@ class OpenSocket {
       case 'cursor':
         sink.cursor(frame.cursor);
         break;
+      case 'done':
+        if (!stream) break;
+        stream.done(frame.end);
+        this.#leave(complete());
+        break;
+      case 'error':
+        if (stream && frame.ref === STREAM_REF) this.#leave(ofClosing(frame.code, frame.message, undefined));
+        break;
       default: // responses to `auth`: a refused one leaves the old credential, whose end is a 4401
     }
+  }
+
+  #ready({ cursor, resumed, heartbeatMs }: Extract<Frame, { kind: 'ready' }>): void {
+    this.#isReady = true;
+    this.#silence.allow(heartbeatMs * SILENT_HEARTBEATS);
+    this.session.sink.opened(cursor, resumed);
+    this.#renewLater();
+  }
+
+  /** Handles a frame before the daemon has accepted the request for the stream. */
+  #beforeStream(frame: Frame, { requestId, parts }: StreamTarget): void {
+    if (frame.kind === 'ready' && frame.ref === STREAM_REF) return this.#ready(frame);
+    if (frame.kind === 'error') return this.#leave(ofClosing(frame.code, frame.message, undefined));
+    if (frame.kind !== 'ready') return;
+    this.#silence.allow(frame.heartbeatMs * SILENT_HEARTBEATS);
+    const { cursor } = this.session.position;
+    const wanted = { request_id: [requestId], from_start: true, parts, last_event_id: cursor };
+    this.socket.send(JSON.stringify({ type: 'subscribe', ref: STREAM_REF, ...wanted }));
   }
 
   /** Sends the next token before the current one expires. */

@@ -26,6 +26,14 @@ export async function within(promise, what, limitMs = LIMIT_MS) {
   }
 }
 
+/** Waits until `fits` returns true. */
+export function until(fits, what) {
+  const turns = async () => {
+    while (!fits()) await new Promise(setImmediate);
+  };
+  return within(turns(), what);
+}
+
 /** The next `count` items of an async iterator. */
 export async function take(iterator, count, what = 'items') {
   const items = [];
