@@ -12,7 +12,8 @@ import { BACKOFF_LEAST_MS, BACKOFF_MOST_MS } from '../dist/backoff.js';
 import { REQUEST_TRIES } from '../dist/http.js';
 import { CLIMB_AFTER_MS, CLIMB_MOST_MS, CUT_SHORT, NEVER_READY } from '../dist/ladder.js';
 import { BUFFER_ITEMS } from '../dist/queue.js';
-import { REFUSED_MOST } from '../dist/subscription.js';
+import { REFUSED_MOST } from '../dist/reconnect.js';
+import { RETRY_FOR_MS } from '../dist/streams/writer.js';
 import { TIMING } from '../dist/transports/session.js';
 import { Daemon } from './support/daemon.mjs';
 
@@ -50,6 +51,7 @@ describe('README', () => {
       `(${REQUEST_TRIES} attempts;`,
       `given up if the ${['', '', 'next'][REFUSED_MOST]} is refused too`,
       `It has ${GET_TOKEN_MOST_MS / 1000} s to answer`,
+      `for up to ${RETRY_FOR_MS / 60_000} minutes`,
       `not before ${LATER_MS / 1000} s, ${BUSY_MS / 1000} s unless`,
     ]) {
       assert.ok(text.includes(said), said);

@@ -88,10 +88,6 @@ describe('publishing', () => {
     await assert.rejects(request, NervewireError);
     await proxy.close();
   });
-
-  it('cancel calls the route of the contract', async () => {
-    await assert.rejects(client.cancel('r/1'), (error) => error.status === 404 || error.status === 501);
-  });
 });
 
 describe('resources', () => {

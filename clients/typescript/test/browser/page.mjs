@@ -38,26 +38,36 @@ function Feed({ channel }) {
 }
 
 function Text({ id }) {
-  const { text, done, error } = useStream(id);
+  const { text, parts, state, error, finishReason, usage, cancel } = useStream(id);
+  window.texts.push(text);
   return h(
     'div',
     null,
     h('output', { id: 'text' }, text),
-    h('output', { id: 'done' }, String(done)),
-    h('output', { id: 'error' }, error?.code),
+    h('output', { id: 'parts' }, parts.map(({ id, text }) => `${id}: ${text}`).join(' | ')),
+    h('output', { id: 'state' }, state),
+    h('output', { id: 'error' }, error && `${error.code}: ${error.message}`),
+    h('output', { id: 'end' }, finishReason && `${finishReason} ${JSON.stringify(usage)}`),
+    h('button', { id: 'stop', onClick: () => cancel('the user pressed stop') }),
   );
 }
 
 function App({ channel, stream }) {
   const [props, setProps] = useState({ channel, stream, isThere: true });
   window.setProps = (more) => setProps((now) => ({ ...now, ...more }));
-  return props.isThere && h('main', null, h(Feed, { channel: props.channel }), h(Text, { id: props.stream }));
+  const feed = props.channel && h(Feed, { channel: props.channel });
+  return props.isThere && h('main', null, feed, h(Text, { id: props.stream }));
 }
 
 window.mount = (url, channel, stream) => {
   window.heard = [];
+  window.texts = [];
   window.client = new Nervewire({ url, getToken, backoff });
   const root = createRoot(document.body.appendChild(document.createElement('div')));
   root.render(h(StrictMode, null, h(NervewireProvider, { client: window.client }, h(App, { channel, stream }))));
   window.unmount = () => root.unmount();
 };
+
+/** A page that is loaded with `#…` shows one stream, like a chat whose address has the id of the answer. */
+const [, url, stream] = /^#(.*) (.*)$/.exec(decodeURIComponent(location.hash)) ?? [];
+if (stream) window.mount(url, undefined, stream);

@@ -53,11 +53,20 @@ export class Browser {
     return browser;
   }
 
-  async page() {
+  /** Opens a page; `hash` goes behind its address. */
+  async page(hash = '') {
     const page = await this.context.newPage();
     page.errors = [];
     page.on('pageerror', (error) => page.errors.push(error.message));
-    await page.goto(`http://localhost:${this.server.address().port}/`, { waitUntil: 'load' });
+    await page.goto(`http://localhost:${this.server.address().port}/${hash}`, { waitUntil: 'load' });
+    /** Waits until the element with this id shows this text. */
+    page.shows = (id, text) =>
+      page
+        .until(([id, text]) => document.getElementById(id)?.textContent === text, [id, text])
+        .catch(async (failure) => {
+          const shown = await page.evaluate((id) => document.getElementById(id)?.textContent, id);
+          throw new Error(`${id} shows ${shown}, not ${text}`, { cause: failure });
+        });
     /** Waits until a function of the page returns a truthy value, and returns it. */
     page.until = async (fits, argument) => (await page.waitForFunction(fits, argument, WAIT)).jsonValue();
     return page;

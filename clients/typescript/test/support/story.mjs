@@ -51,6 +51,15 @@ export async function take(iterator, count, what = 'items') {
   return items;
 }
 
+/** Compares long texts, and shows where they begin to differ. */
+export function sameText(text, wanted) {
+  if (text === wanted) return;
+  let at = 0;
+  while (text[at] === wanted[at]) at += 1;
+  const around = (one) => JSON.stringify(one.slice(Math.max(0, at - 20), at + 60));
+  assert.fail(`at ${at} of ${wanted.length} (got ${text.length}): ${around(text)}, not ${around(wanted)}`);
+}
+
 /** A list to wait on. */
 export class Inbox {
   items = [];
