@@ -138,6 +138,7 @@ impl Simulation {
             transport: Transport::Ws,
             filter: Some(filter),
             start: ResolvedStart::NOW,
+            streams: None,
             no_echo: false,
             heartbeat_event: false,
             head: b"HTTP/1.1 101 Switching Protocols\r\n\r\n".to_vec(),

@@ -40,11 +40,15 @@ pub enum CloseReason {
     Late,
     /// The incomplete messages of the organization use up its share of memory.
     OverShare,
+    /// Every stream that the client asked for has ended and was sent.
+    Done,
+    /// A stream that the client asked for was not opened in time.
+    UnknownStream,
 }
 
 impl CloseReason {
     /// Every reason, in the order of their ordinals.
-    pub const ALL: [CloseReason; 16] = [
+    pub const ALL: [CloseReason; 18] = [
         CloseReason::Protocol,
         CloseReason::Binary,
         CloseReason::BadText,
@@ -61,6 +65,8 @@ impl CloseReason {
         CloseReason::Internal,
         CloseReason::Late,
         CloseReason::OverShare,
+        CloseReason::Done,
+        CloseReason::UnknownStream,
     ];
 
     /// Returns the close code (RFC 6455 §7.4, private codes 4400–4499), or `None` if no close frame is sent.
@@ -79,7 +85,7 @@ impl CloseReason {
             CloseReason::Stalled | CloseReason::Late => 4408,
             CloseReason::HeartbeatMissed => 4440,
             CloseReason::Internal => 1011,
-            CloseReason::Peer => return None,
+            CloseReason::Peer | CloseReason::Done | CloseReason::UnknownStream => return None,
         })
     }
 
@@ -104,6 +110,8 @@ impl CloseReason {
             CloseReason::Internal => ("INTERNAL_ERROR", "internal error: reconnect with your cursor"),
             CloseReason::Late => ("UNAVAILABLE", "a message was not complete in time"),
             CloseReason::OverShare => ("QUOTA_EXCEEDED", "the organization has too many incomplete messages"),
+            CloseReason::Done => ("UNAVAILABLE", "the streams have ended"),
+            CloseReason::UnknownStream => ("NOT_FOUND", "no stream with this request_id was opened in time"),
         }
     }
 
@@ -127,6 +135,8 @@ impl CloseReason {
             CloseReason::Internal => "internal",
             CloseReason::Late => "late",
             CloseReason::OverShare => "over_share",
+            CloseReason::Done => "done",
+            CloseReason::UnknownStream => "unknown_stream",
         }
     }
 }

@@ -118,8 +118,20 @@ pub struct Flags {
     pub paused: bool,
     /// Input was left in the socket; no further edge will report it.
     pub unread: bool,
-    /// The connection returns each message to its sender (the diagnostic echo).
-    pub diagnostic_echo: bool,
+    /// Where events come from that the ring has not, and whether more come.
+    pub source: EventSource,
+}
+
+/// Where a connection reads events that the ring has not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EventSource {
+    /// The log.
+    #[default]
+    Log,
+    /// The text of the streams that it reads.
+    Streams,
+    /// Everything was sent: it ends when the transport has taken it.
+    Finished,
 }
 
 /// An ack that is still to be sent to a publisher. It is encoded when the connection takes bytes.
@@ -305,6 +317,12 @@ impl Connection {
             self.outbox().control.extend_from_slice(&bytes[wrote.bytes..]);
         }
         wrote
+    }
+
+    /// Returns true for the diagnostic echo: it returns each message to its sender.
+    #[must_use]
+    pub fn is_echo(&self) -> bool {
+        self.admitted.is_none()
     }
 
     /// Returns true if input may be read: not while too much is waiting to be written or an asynchronous step

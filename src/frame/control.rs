@@ -8,6 +8,7 @@ use std::io::Write as _;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use super::ws;
 use crate::cursor::Cursor;
@@ -152,6 +153,17 @@ pub enum Control<'a> {
         /// The stream.
         request_id: &'a str,
     },
+    /// A stream that was read from its start has ended, and all of it was sent.
+    Done {
+        /// The stream.
+        request_id: &'a str,
+        /// Its terminal state.
+        state: &'a str,
+        /// Why the model stopped, if that is known.
+        finish_reason: Option<&'a str>,
+        /// What it cost, if that is known.
+        usage: Option<&'a RawValue>,
+    },
     /// An error, or the last message before the end (`event: closing`).
     Error {
         /// The error code, for programs.
@@ -178,6 +190,7 @@ impl<'a> Control<'a> {
             Control::Gap { .. } => "gap",
             Control::Ack { .. } => "ack",
             Control::Cancel { .. } => "cancel",
+            Control::Done { .. } => "done",
             Control::Error { .. } => "error",
         }
     }
@@ -224,6 +237,16 @@ impl<'a> Control<'a> {
                 object.ids(ids);
             }
             Control::Cancel { request_id } => object.text("request_id", request_id),
+            Control::Done { request_id, state, finish_reason, usage } => {
+                object.text("request_id", request_id);
+                object.text("state", state);
+                if let Some(reason) = finish_reason {
+                    object.text("finish_reason", reason);
+                }
+                if let Some(usage) = usage {
+                    object.value("usage", usage);
+                }
+            }
             Control::Error { code, message, details, reference } => {
                 object.text("code", code);
                 object.text("message", message);

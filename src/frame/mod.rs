@@ -235,6 +235,11 @@ impl Frame {
     pub fn kind(&self) -> EventKind {
         self.kind
     }
+    /// Returns true for the last chunk of a stream.
+    #[must_use]
+    pub fn is_final_chunk(&self) -> bool {
+        self.chunk.as_ref().is_some_and(|chunk| chunk.is_final)
+    }
     /// Returns the value of a routing field, or `None` if the event does not have it.
     #[must_use]
     pub fn key(&self, key: RoutingKey) -> Option<&str> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close::CloseReason;
-use crate::connection::{ReadMode, Tick, WriteOutcome, WriteState};
+use crate::connection::{EventSource, ReadMode, Tick, WriteOutcome, WriteState};
 use crate::event_ring::RingRead;
 use crate::frame::control::{Control, GapReason};
 use crate::frame::frame_page::FramePage;
@@ -76,6 +76,18 @@ impl WorkerLoop<'_> {
         if owes {
             return;
         }
+        if let Some(connection) = self.state.connection(token)
+            && connection.flags.source == EventSource::Finished
+            && connection.out.is_none()
+        {
+            return self.drop_connection(token, CloseReason::Done);
+        }
+        self.serve_behind(token);
+        self.end_if_read(token);
+    }
+
+    /// Sends what a connection that is behind has not read, up to its share of a turn.
+    fn serve_behind(&mut self, token: Token) {
         let mut sent = 0;
         while let Some(connection) = self.state.connection(token) {
             let flags = connection.flags;
@@ -132,6 +144,12 @@ impl WorkerLoop<'_> {
             return None;
         }
         let join_position = tenant_view.join_position;
+        if self.wants_stream_page(token, join_position) {
+            self.ask_streams(token);
+            return None;
+        }
+        let has_stream_source = self.has_stream_source(token);
+        let tenant_view = self.state.views.get(view as usize)?;
         let mut frames = std::mem::take(&mut self.state.frames);
         let read = tenant_view.tenant.ring().read(
             &mut self.state.reader,
@@ -142,7 +160,14 @@ impl WorkerLoop<'_> {
         let sent = match read {
             RingRead::Frames => {
                 frames.retain(|frame| frame.sequence() <= join_position);
+                if self.is_stream_reader(token) && frames.iter().any(|frame| frame.is_final_chunk()) {
+                    self.look_up_streams(token, false);
+                }
                 self.deliver(token, &frames)
+            }
+            RingRead::Behind { .. } if has_stream_source => {
+                self.ask_streams(token);
+                None
             }
             RingRead::Behind { .. } => {
                 match self.worker.shared.tenants.store().page_in_memory(tenant_view.tenant.log(), position) {
@@ -176,7 +201,7 @@ impl WorkerLoop<'_> {
 
     /// Sends those of consecutive `frames` that the connection may see, merged where possible. Returns the
     /// bytes sent, or `None` if the transport took no more.
-    fn deliver<F: SharedFrame>(&mut self, token: Token, frames: &[F]) -> Option<usize> {
+    pub(super) fn deliver<F: SharedFrame>(&mut self, token: Token, frames: &[F]) -> Option<usize> {
         let last = frames.last()?.frame().sequence();
         let mut bytes = std::mem::take(&mut self.state.bytes);
         let now = self.state.wheel.now();

@@ -27,6 +27,7 @@ use crate::transport::Transport;
 
 use super::connection_index::Owner;
 use super::sockets::Token;
+use super::stream_readers::StreamSubscription;
 use super::{Worker, WorkerLoop, WorkerState};
 
 /// A connection that is handed over to the worker.
@@ -41,6 +42,8 @@ pub struct ConnectionHandoff {
     pub filter: Option<Filter>,
     /// Where the subscription starts.
     pub start: ResolvedStart,
+    /// The streams that are read from their start.
+    pub streams: Option<StreamSubscription>,
     /// `echo=false`.
     pub no_echo: bool,
     /// `heartbeat=event`.
@@ -117,7 +120,6 @@ impl WorkerLoop<'_> {
             flags: Flags {
                 no_echo: handoff.no_echo,
                 heartbeat_event: handoff.heartbeat_event,
-                diagnostic_echo: is_echo,
                 unread: !handoff.leftover.is_empty(),
                 ..Flags::default()
             },
@@ -165,7 +167,12 @@ impl WorkerLoop<'_> {
         }
         if !is_echo {
             match handoff.filter {
-                Some(filter) => self.subscribe(token, filter, Some(handoff.start), None),
+                Some(filter) => {
+                    self.subscribe(token, filter, Some(handoff.start), None);
+                    if let Some(streams) = handoff.streams {
+                        self.read_streams(token, streams);
+                    }
+                }
                 None => self.write_ready(token, &ResolvedStart::NOW, None),
             }
         }

@@ -7,7 +7,7 @@
 //!   frame on its way.
 
 use crate::close::CloseReason;
-use crate::connection::{ReadMode, Sink, Tick};
+use crate::connection::{EventSource, ReadMode, Sink, Tick};
 use crate::frame::control::Control;
 use crate::frame::{chunked, ws};
 use crate::transport::WireFormat;
@@ -40,6 +40,23 @@ impl WorkerLoop<'_> {
         self.control(token, &Control::Error { code, message, details: None, reference: None });
         self.raw_control(token, end_of_body);
         self.drop_connection(token, reason);
+    }
+
+    /// Ends an SSE response after everything that is still to be written.
+    pub(super) fn finish(&mut self, token: Token, reason: CloseReason) {
+        let Some(connection) = self.state.connection(token) else { return };
+        if connection.transport.wire_format() == WireFormat::SseChunked {
+            self.raw_control(token, chunked::END);
+        }
+        self.leave_tenant(token);
+        let Some(connection) = self.state.connection(token) else { return };
+        connection.flags.source = EventSource::Finished;
+        connection.close_reason = reason;
+        if connection.out.is_none() {
+            self.drop_connection(token, reason);
+        } else {
+            self.state.run(token);
+        }
     }
 
     /// Sends a last frame, leaves the tenant, and lingers until the peer closes.
@@ -99,10 +116,12 @@ impl WorkerLoop<'_> {
             return;
         }
         self.leave_tenant(token);
+        self.state.stream_readers.remove(token.slot);
         let Some(connection) = self.state.connections.remove(token.slot as usize) else { return };
         self.state.churned = true;
         self.state.wheel.on_entry_dead();
-        let reason = if connection.flags.closing { connection.close_reason } else { reason };
+        let is_finished = connection.flags.source == EventSource::Finished;
+        let reason = if connection.flags.closing || is_finished { connection.close_reason } else { reason };
         if reason == CloseReason::Stalled
             && let Some(fd) = connection.sink.socket()
         {

@@ -67,6 +67,7 @@ impl WorkerLoop<'_> {
         if done {
             tenant_view.live_position = tenant_view.join_position;
             tenant_view.new_events.notify_waiters();
+            self.on_final_chunks(view, &batch.frames);
             self.state.frames = batch.recycle();
         } else {
             tenant_view.batch = Some(batch);

@@ -111,7 +111,7 @@ impl WorkerLoop<'_> {
 
     fn feed(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(connection) = self.state.connection(token) else { return };
-        let echo = connection.flags.diagnostic_echo;
+        let echo = connection.is_echo();
         let limits = if echo { Limits::ECHO } else { self.worker.shared.ws_limits };
         let mut decoder =
             connection.inbound.as_mut().map(|it| std::mem::take(&mut it.decoder)).unwrap_or_default();
@@ -171,7 +171,7 @@ impl WorkerLoop<'_> {
             (true, false) => {}
         }
         // The diagnostic echo takes whatever conformance suites send, and is not open to strangers.
-        if held == 0 || connection.flags.diagnostic_echo {
+        if held == 0 || tenant.is_none() {
             inbound.claim = None;
             return;
         }

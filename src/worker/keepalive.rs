@@ -152,7 +152,7 @@ impl WorkerLoop<'_> {
         }
         if connection.heartbeat_at <= now {
             connection.heartbeat_at = now + interval;
-            if !connection.flags.write_state.is_blocked() && !connection.flags.diagnostic_echo {
+            if !connection.flags.write_state.is_blocked() && !connection.is_echo() {
                 self.heartbeat(token);
             }
         }

@@ -29,6 +29,7 @@ pub mod slab;
 mod slot_set;
 pub mod sockets;
 mod state;
+pub mod stream_readers;
 mod submit;
 pub mod subscribe;
 #[cfg(test)]

@@ -18,6 +18,7 @@ use super::mail::{CommittedPublish, Mail};
 use super::scan::Scans;
 use super::slab::Slab;
 use super::sockets::{Ready, Token};
+use super::stream_readers::StreamReaders;
 use super::submit::{PendingWrite, Submission};
 use super::view::View;
 use super::wheel::Wheel;
@@ -42,6 +43,8 @@ pub(crate) struct WorkerState {
     /// Connections with work left that no edge will announce.
     pub(super) run: FairQueue<Token>,
     pub(super) scans: Scans,
+    /// Connections that read streams from their start.
+    pub(super) stream_readers: StreamReaders,
     /// Publishes over WebSocket whose commit is over and whose publisher was not answered yet.
     pub(super) acks: FairQueue<CommittedPublish>,
     /// Number of turns so far.
@@ -87,6 +90,7 @@ impl WorkerState {
             due: VecDeque::new(),
             run: FairQueue::default(),
             scans: Scans::default(),
+            stream_readers: StreamReaders::default(),
             acks: FairQueue::default(),
             turn: 1,
             fresh_views: VecDeque::new(),

@@ -37,6 +37,7 @@ impl WorkerLoop<'_> {
                 self.state.release_tenant(tenant.id()); // the view keeps it from here on
             }
         }
+        self.forget_streams(token);
         let kept = self.detach_row(token);
         let head = tenant.last_visible(); // read after the worker's bit was set, so later events wake us
         let start = match start {

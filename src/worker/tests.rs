@@ -133,6 +133,7 @@ impl Bench {
             transport,
             filter,
             start,
+            streams: None,
             no_echo: false,
             heartbeat_event: false,
             head: Vec::new(),

@@ -12,15 +12,16 @@ use crate::http::schemas::{self, event_name, filter_fields};
 use super::frames::{self, Frame};
 
 /// The control frames that SSE carries, each as a named event. `closing` carries an `ErrorFrame`.
-const OF_SSE: [(&str, &str); 5] = [
+const OF_SSE: [(&str, &str); 6] = [
     ("ReadyFrame", "ready"),
     ("GapFrame", "gap"),
     ("CaughtUpFrame", "caught_up"),
     ("HeartbeatFrame", "heartbeat"),
+    ("DoneFrame", "done"),
     ("ErrorFrame", "closing"),
 ];
 /// The control frames that a WebSocket carries.
-const OF_WEBSOCKET: [&str; 8] = [
+const OF_WEBSOCKET: [&str; 9] = [
     "ReadyFrame",
     "GapFrame",
     "CaughtUpFrame",
@@ -28,6 +29,7 @@ const OF_WEBSOCKET: [&str; 8] = [
     "PongFrame",
     "AckFrame",
     "CancelFrame",
+    "DoneFrame",
     "ErrorFrame",
 ];
 

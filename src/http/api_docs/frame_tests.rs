@@ -43,6 +43,7 @@ fn name_of(control: &Control<'_>) -> &'static str {
         Control::Gap { .. } => "GapFrame",
         Control::Ack { .. } => "AckFrame",
         Control::Cancel { .. } => "CancelFrame",
+        Control::Done { .. } => "DoneFrame",
         Control::Error { .. } => "ErrorFrame",
     }
 }
@@ -53,6 +54,7 @@ fn control_frames_match_their_schemas() {
     let reference = Ref::Text("r".into());
     let number = Ref::Number(u64::MAX);
     let (some, details) = (Some(&reference), json!({"a": 1}));
+    let usage = serde_json::value::RawValue::from_string("{}".into()).unwrap();
     // Each control frame with all of its fields, and with as few as possible.
     let pairs = [
         [Control::Ping { timestamp_ms: 0, cursor }; 2],
@@ -74,6 +76,12 @@ fn control_frames_match_their_schemas() {
         }),
         [Control::Ack { reference: some, ids: &[cursor] }, Control::Ack { reference: None, ids: &[] }],
         [Control::Cancel { request_id: "r" }; 2],
+        [(Some("stop"), Some(&*usage)), (None, None)].map(|(finish_reason, usage)| Control::Done {
+            request_id: "r",
+            state: "completed",
+            finish_reason,
+            usage,
+        }),
         [
             Control::Error { code: "C", message: "m", details: Some(&details), reference: some },
             Control::Error { code: "C", message: "m", details: None, reference: None },

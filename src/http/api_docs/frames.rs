@@ -10,6 +10,7 @@ use crate::connection::client_frame::{PUBLISH_EVENTS, TOKEN_BYTES};
 use crate::filter::FILTER_VALUES;
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
 use crate::http::schemas::{CURSOR, TIME, cursor, filter_fields, of, tagged};
+use crate::tenant::streams::StreamState;
 
 /// A frame: the name of its schema, its `type`, and the schema.
 pub(super) struct Frame {
@@ -142,6 +143,24 @@ pub(super) fn of_daemon() -> Vec<Frame> {
             fields([("request_id", text("The stream."))]),
             Map::new(),
             json!({"type": "cancel", "request_id": "r-1"}),
+        ),
+        frame(
+            "DoneFrame",
+            "done",
+            "A stream that was read from its start has ended, and all of it was sent.",
+            fields([
+                ("request_id", text("The stream.")),
+                (
+                    "state",
+                    json!({"type": "string", "enum": StreamState::TERMINAL.map(StreamState::name),
+                    "description": "How it ended."}),
+                ),
+            ]),
+            fields([
+                ("finish_reason", text("Why the model stopped.")),
+                ("usage", json!({"type": "object", "description": "What the stream cost."})),
+            ]),
+            json!({"type": "done", "request_id": "r-1", "state": "completed", "finish_reason": "stop"}),
         ),
         frame(
             "ErrorFrame",

@@ -24,8 +24,10 @@ use crate::http::schemas::parameters::{
 };
 use crate::tenant::Tenant;
 use crate::tenant::start::{self, StartPosition};
+use crate::tenant::streams::{StreamStart, start_streams};
 use crate::transport::Transport;
 use crate::worker::connect::ConnectionHandoff;
+use crate::worker::stream_readers::StreamSubscription;
 
 use super::stream_query::StreamQuery;
 
@@ -133,7 +135,8 @@ pub async fn sse(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorRespon
     events(request, false).await
 }
 
-/// Subscribes to LLM streams over SSE: `stream_chunk`, and `error` with a `request_id`.
+/// Subscribes to LLM streams over SSE: `stream_chunk`, and `error` with a `request_id`. With `request_id` these
+/// streams are sent from their first chunk; when the last of them has ended, the response ends after `done`.
 ///
 /// # Errors
 /// The same as [`sse()`].
@@ -143,7 +146,8 @@ pub async fn sse(request: &mut ApiRequest, _: ()) -> Result<Handled, ErrorRespon
     tag = "subscriptions",
     params(SubscriptionParameters, SseParameters, LastEventId),
     responses(
-        (status = 200, description = "An endless stream of events.", content((String = "text/event-stream"))),
+        (status = 200, description = "A stream of events, which ends with the streams that were named.", content((String = "text/event-stream"))),
+        (status = 204, description = "Every stream that was named has ended, and the cursor is past its end."),
         (status = 406),
     )
 )]
@@ -190,10 +194,25 @@ async fn sse_granted(
         .admission
         .admit(principal, request.peer)
         .inspect_err(|_| request.shared().metrics.refused.add(1))?;
-    let start = start::resolve(request.shared().tenants.store(), &tenant, &query.from).await?;
+    let ids = query.filter.as_ref().map(Filter::requests).filter(|ids| llm && !ids.is_empty());
+    let (start, streams) = match ids {
+        None => (start::resolve(request.shared().tenants.store(), &tenant, &query.from).await?, None),
+        Some(ids) => {
+            let ids: Vec<Arc<str>> = ids.iter().map(Arc::from).collect();
+            let names: Vec<&str> = ids.iter().map(|id| &**id).collect();
+            let (tenants, rights) =
+                (&request.shared().tenants, request.shared().auth.still_valid(admitted.principal())?);
+            let StreamStart { start, streams, is_over } =
+                start_streams(tenants, &tenant, &names, &rights, &query.from).await?;
+            if is_over {
+                return Ok(ApiResponse::empty().into()); // an `EventSource` stops on 204
+            }
+            (start, Some(StreamSubscription { ids, streams, reference: None }))
+        }
+    };
     let mut preface = Vec::new();
     sse::retry(RETRY_MS, &mut preface);
-    let handoff = handoff(transport, Some((admitted, tenant)), query, start);
+    let handoff = ConnectionHandoff { streams, ..handoff(transport, Some((admitted, tenant)), query, start) };
     let headers = event_stream_headers();
     Ok(Handled::Subscribed(Box::new(GrantedSubscription {
         status: StatusCode::OK,
@@ -216,6 +235,7 @@ fn handoff(
         transport,
         filter: query.filter,
         start,
+        streams: None,
         no_echo: query.options.no_echo,
         heartbeat_event: query.options.heartbeat_event,
         head: Vec::new(),

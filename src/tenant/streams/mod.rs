@@ -15,13 +15,15 @@ pub mod error;
 pub(super) mod leases;
 pub(super) mod load;
 pub mod page;
+pub mod start;
 pub mod state;
 pub(super) mod table;
 pub(super) mod token;
 pub mod view;
 
 pub use self::error::StreamError;
-pub use self::page::{StreamEndSeen, StreamPage};
+pub use self::page::StreamPage;
+pub use self::start::{StreamStart, start_streams};
 pub use self::state::{Stream, StreamFailure, StreamState};
 pub use self::table::{Producer, ProducerNotice};
 pub use self::view::StreamView;

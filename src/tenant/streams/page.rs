@@ -9,8 +9,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::state::{Stream, StreamFailure, StreamState};
-use super::view::StreamView;
+use super::state::{Stream, StreamFailure};
 use crate::event::{Event, EventKind};
 use crate::frame::Frame;
 use crate::frame::merge::MERGED_BYTES;
@@ -28,24 +27,8 @@ pub struct StreamPage {
     pub frames: Vec<Arc<Frame>>,
     /// No event of the streams is between the last frame and this position.
     pub through: Sequence,
-    /// What is known of each stream, in the order of the request.
-    pub ends: Vec<StreamEndSeen>,
-}
-
-/// What a reader must know of a stream's end.
-#[derive(Clone, Debug)]
-pub enum StreamEndSeen {
-    /// There is no such stream.
-    Unknown,
-    /// It is open.
-    Open {
-        /// The user who may read it.
-        user_id: Option<Box<str>>,
-        /// The agent that speaks.
-        agent_id: Option<Box<str>>,
-    },
-    /// It has ended.
-    Ended(Box<Stream>),
+    /// Each stream in the order of the request; `None` if there is none.
+    pub streams: Vec<Option<Stream>>,
 }
 
 /// A stream's events that are ready to be sent.
@@ -61,19 +44,6 @@ struct Source<'a> {
 }
 
 impl Tenants {
-    /// Returns what streams are, and the position after which new events of theirs come.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub async fn stream_ends(
-        &self,
-        tenant: &Arc<Tenant>,
-        ids: &[&str],
-    ) -> Result<(Vec<StreamEndSeen>, Sequence), ReadError> {
-        let (views, visible) = self.streams(tenant, ids).await?;
-        Ok((views.iter().map(|view| seen(view.as_ref())).collect(), visible))
-    }
-
     /// Returns events of streams after `position`, as many as make up about [`PAGE_TEXT`] bytes of text.
     ///
     /// # Errors
@@ -93,10 +63,11 @@ impl Tenants {
         }
         let mut frames = Vec::new();
         let through = self.interleave(tenant, &mut sources, &mut frames);
+        drop(sources);
         Ok(StreamPage {
             frames,
             through: through.unwrap_or(visible.max(position)),
-            ends: views.iter().map(|view| seen(view.as_ref())).collect(),
+            streams: views.into_iter().map(|view| view.map(|view| view.stream)).collect(),
         })
     }
 
@@ -182,17 +153,6 @@ impl Source<'_> {
     fn next(&self) -> Option<Sequence> {
         let chunk = self.text.chunks_from(self.at).next().map(|chunk| chunk.sequence);
         chunk.or_else(|| self.end.front().map(|(sequence, _)| *sequence))
-    }
-}
-
-fn seen(view: Option<&StreamView>) -> StreamEndSeen {
-    match view.map(|view| &view.stream) {
-        None => StreamEndSeen::Unknown,
-        Some(stream) if stream.state == StreamState::Open => StreamEndSeen::Open {
-            user_id: stream.user_id.as_deref().map(Into::into),
-            agent_id: stream.agent_id.as_deref().map(Into::into),
-        },
-        Some(stream) => StreamEndSeen::Ended(Box::new(stream.clone())),
     }
 }
 
