@@ -1,7 +1,7 @@
 //! Merges runs of `stream_chunk`s for a reader that is behind: fewer, longer chunks with the same text.
 //!
-//! Two frames are merged if they are neighbours in what the reader sees, agree in everything but text, index
-//! and time, and the earlier one is not final. The escaped texts are joined as they are, so nothing is
+//! Two frames are merged if they are neighbours in what the reader sees and by their indices, agree in everything
+//! but text, index and time, and the earlier one is not final. The escaped texts are joined as they are, so nothing is
 //! decoded again.
 
 use std::sync::Arc;
@@ -34,7 +34,13 @@ impl Frame {
     #[must_use]
     pub fn continues_in(&self, next: &Frame) -> bool {
         let (Some(a), Some(b)) = (&self.chunk, &next.chunk) else { return false };
-        !a.is_final && self.chunk_same(a) == next.chunk_same(b)
+        // A reader may not see a chunk in between, because it is of another part.
+        let is_neighbour = match (a.index, b.first_index.or(b.index)) {
+            (Some(index), Some(next)) => index.checked_add(1) == Some(next),
+            (None, None) => true,
+            _ => false,
+        };
+        !a.is_final && is_neighbour && self.chunk_same(a) == next.chunk_same(b)
     }
 
     /// Returns the bytes of escaped text; 0 for other kinds.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::close::CloseReason;
-use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot};
+use crate::metrics::{LOG_LINES_DROPPED, Process, Snapshot, StreamMetrics};
 use crate::store::{LATENCY_BOUNDS_US, StoreState};
 use crate::transport::Transport;
 use crate::worker::SharedState;
@@ -17,6 +17,7 @@ pub(super) fn page(shared: &SharedState, format: Format) -> String {
     process(&mut out);
     connections(shared, &mut out);
     delivery(shared, &mut out);
+    streams(shared, &mut out);
     store(shared, &mut out);
     out.end()
 }
@@ -128,19 +129,45 @@ fn delivery(shared: &SharedState, out: &mut Exposition) {
     out.counter("nervewire_writes", "System calls that wrote events", metrics.sum(|w| w.writes.get()));
     let mut times = Snapshot::default();
     metrics.workers.iter().for_each(|worker| times.add(&worker.times.snapshot()));
-    let buckets: Vec<(f64, u64)> = times
-        .octaves()
-        .into_iter()
-        .map(|(bound, count)| (bound.map_or(f64::INFINITY, |us| us as f64 / 1e6), count))
-        .collect();
     let help = "Seconds from publishing to the write, per live delivery";
-    out.histogram("nervewire_publish_to_send_seconds", help, times.sum_us, &buckets);
+    out.histogram("nervewire_publish_to_send_seconds", help, times.sum_us, &octaves(&times));
     out.gauge(
         "nervewire_ring_bytes",
         "Bytes of frames in all rings, approximately",
         shared.tenants.ring_bytes() as i64,
     );
     out.gauge("nervewire_tenants", "Organizations in memory", shared.tenants.len() as i64);
+}
+
+/// The buckets of a histogram, one for each octave, with their bounds in seconds.
+fn octaves(times: &Snapshot) -> Vec<(f64, u64)> {
+    let buckets = times.octaves().into_iter();
+    buckets.map(|(bound, count)| (bound.map_or(f64::INFINITY, |us| us as f64 / 1e6), count)).collect()
+}
+
+/// LLM streams.
+fn streams(shared: &SharedState, out: &mut Exposition) {
+    let streams = &shared.metrics.streams;
+    out.gauge("nervewire_streams_open", "Open LLM streams", shared.tenants.open_streams());
+    out.counter("nervewire_streams_opened", "LLM streams opened", streams.opened.get());
+    let mut ended = StreamMetrics::STATES.iter().zip(&streams.ended);
+    let ended: [(&str, u64); StreamMetrics::STATES.len()] =
+        std::array::from_fn(|_| ended.next().map_or(("", 0), |(state, count)| (*state, count.get())));
+    out.counters("nervewire_streams_ended", "LLM streams ended, by state", "state", &ended);
+    out.counter("nervewire_stream_chunks", "Chunks appended to LLM streams", streams.chunks.get());
+    out.counter(
+        "nervewire_stream_text_bytes",
+        "Bytes of text appended to LLM streams",
+        streams.text_bytes.get(),
+    );
+    out.counter(
+        "nervewire_stream_leases_expired",
+        "LLM streams whose producers fell silent",
+        streams.leases_expired.get(),
+    );
+    let help = "Time from the opening of an LLM stream to its first chunk, seconds";
+    let times = streams.first_chunk.snapshot();
+    out.histogram("nervewire_stream_first_chunk_seconds", help, times.sum_us, &octaves(&times));
 }
 
 fn store(shared: &SharedState, out: &mut Exposition) {
