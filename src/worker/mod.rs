@@ -22,6 +22,7 @@ pub mod fanout;
 pub mod inbound;
 pub mod keepalive;
 pub mod mail;
+mod read_streams;
 mod recheck;
 mod scan;
 mod shared;
