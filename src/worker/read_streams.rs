@@ -23,7 +23,7 @@ use crate::tenant::streams::{Stream, StreamPage};
 use crate::transport::WireFormat;
 
 use super::sockets::Token;
-use super::stream_readers::StreamSubscription;
+use super::stream_readers::{StreamIds, StreamSubscription};
 use super::view::BATCH_FRAMES;
 use super::{WorkerLoop, WorkerState};
 
@@ -162,6 +162,7 @@ impl WorkerLoop<'_> {
         let Some((tenant, ids)) = self.streams_of(token) else { return };
         let Some(reader) = self.state.stream_readers.get_mut(token.slot) else { return };
         if std::mem::replace(&mut reader.is_looked_up, true) && !is_late {
+            reader.has_news = true;
             return;
         }
         let serial = reader.serial;
@@ -179,14 +180,19 @@ impl WorkerLoop<'_> {
                 if !it.state.is_reader(token, serial) {
                     return;
                 }
+                let mut has_news = false;
                 if let Some(reader) = it.state.stream_readers.get_mut(token.slot) {
                     reader.is_looked_up = false;
+                    has_news = std::mem::take(&mut reader.has_news);
                 }
                 let is_unknown = found.iter().any(Option::is_none);
                 it.note_streams(token, found);
                 match is_late && is_unknown {
                     true => it.end_unknown(token),
                     false => it.end_if_read(token),
+                }
+                if has_news {
+                    it.look_up_streams(token, false);
                 }
             });
             worker.nudge();
@@ -245,7 +251,7 @@ impl WorkerLoop<'_> {
     }
 
     /// The tenant of a reader of streams, and the streams.
-    fn streams_of(&mut self, token: Token) -> Option<(Arc<Tenant>, Arc<[Arc<str>]>)> {
+    fn streams_of(&mut self, token: Token) -> Option<(Arc<Tenant>, StreamIds)> {
         let view = self.state.connection(token)?.view;
         let tenant = self.state.views.get(view as usize)?.tenant.clone();
         Some((tenant, self.state.stream_readers.get(token.slot)?.ids.clone()))

@@ -20,6 +20,9 @@ pub struct StreamSubscription {
     pub reference: Option<Ref>,
 }
 
+/// The ids of the streams of one reader.
+pub(super) type StreamIds = Arc<[Arc<str>]>;
+
 /// The readers of streams on one worker.
 #[derive(Debug, Default)]
 pub(super) struct StreamReaders {
@@ -34,7 +37,7 @@ pub(super) struct StreamReaders {
 /// A connection that reads streams.
 #[derive(Debug)]
 pub(super) struct StreamReader {
-    pub(super) ids: Arc<[Arc<str>]>,
+    pub(super) ids: StreamIds,
     /// The streams that have ended, in the order of `ids`.
     pub(super) ended: Vec<Option<Box<Stream>>>,
     pub(super) reference: Option<Ref>,
@@ -42,6 +45,8 @@ pub(super) struct StreamReader {
     pub(super) serial: u64,
     /// True while its streams are being looked up.
     pub(super) is_looked_up: bool,
+    /// True if one of them ended meanwhile, so that they are looked up again.
+    pub(super) has_news: bool,
 }
 
 impl StreamReaders {
@@ -59,6 +64,7 @@ impl StreamReaders {
             view,
             serial: self.serial,
             is_looked_up: false,
+            has_news: false,
         };
         reader.note(subscription.streams);
         self.readers.insert(slot, reader);

@@ -29,6 +29,8 @@ use crate::store::quota::Quotas;
 
 /// Values removed in one batch. It bounds how long a commit waits for a trim.
 pub(crate) const VALUES_AT_ONCE: usize = 64;
+/// When a trim that ended at events that streams still need is tried again, in milliseconds.
+const KEPT_RETRY_MS: u64 = 1_000;
 /// When all tenants together exceed their limit, they are trimmed to this part (as a divisor) below it,
 /// because finding the tenant to trim visits all of them.
 const SLACK: u64 = 128;
@@ -222,7 +224,12 @@ impl RetentionTracker {
         // If the receive time is ahead of the clock, it is checked again after the whole age.
         let since_ms = state.seen.map_or(oldest_ms.min(self.now_ms), |seen| seen.at_ms);
         let due_ms = self.retention.age_ms().filter(|_| events > 0);
-        let due_ms = due_ms.map(|age| since_ms.saturating_add(age).saturating_add(1));
+        self.set_due(tenant, due_ms.map(|age| since_ms.saturating_add(age).saturating_add(1)));
+    }
+
+    /// Replaces the time when a tenant is looked at again.
+    fn set_due(&mut self, tenant: TenantId, due_ms: Option<u64>) {
+        let Some(state) = self.tenants.get_mut(&tenant) else { return };
         if let Some(before) = std::mem::replace(&mut state.due_ms, due_ms) {
             self.due.remove(&(before, tenant));
         }
@@ -333,6 +340,7 @@ impl RetentionTracker {
             all.saturating_sub(most - most / SLACK).min((state.row.bytes + rows).saturating_sub(share))
         });
         state.oldest = None;
+        let mut waits = false;
         let seen = state.seen.take();
         let (from, to) = (keys::log(tenant, state.row.oldest.next()), keys::after(KeyKind::Log, tenant));
         for row in engine.range(&from, &to) {
@@ -353,6 +361,7 @@ impl RetentionTracker {
             if goes && is_kept {
                 // Streams write their text to segments soon. Until then this tenant keeps more than its limit.
                 log.trim_waits.store(true, Release);
+                waits = true;
             }
             let goes = goes && !is_kept;
             if !goes || trimmed.values as usize == VALUES_AT_ONCE {
@@ -393,7 +402,10 @@ impl RetentionTracker {
                 log.bytes.store(bytes, Release);
             })?;
         }
-        self.age(tenant, row.oldest_ms, if empty { 0 } else { row.events });
+        match waits {
+            true => self.set_due(tenant, Some(now_ms.saturating_add(KEPT_RETRY_MS))),
+            false => self.age(tenant, row.oldest_ms, if empty { 0 } else { row.events }),
+        }
         Ok(trimmed)
     }
 

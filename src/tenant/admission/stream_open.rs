@@ -211,7 +211,7 @@ impl Tenants {
                 }
                 let mut stream = OpenStream::new(row, self.now_s());
                 stream.awaits_first_us = Some(self.clock.monotonic_us());
-                self.leases.add(stream.lease_ends_s(), tenant.id(), id.clone());
+                stream.wheel_s = self.leases.add(stream.lease_ends_s(), tenant.id(), id.clone());
                 streams.insert(id.clone(), stream);
                 self.count_open(1);
                 Ok((rows, StreamEffect::Open(id.clone()), ()))
@@ -306,7 +306,9 @@ impl Tenants {
                 stream.heard_s = self.now_s();
                 let before = stream.producer.take();
                 // A shorter lease may end before the wheel looks at the old one.
-                self.leases.add(stream.lease_ends_s(), tenant.id(), id.clone());
+                if stream.lease_ends_s() < stream.wheel_s {
+                    stream.wheel_s = self.leases.add(stream.lease_ends_s(), tenant.id(), id.clone());
+                }
                 let opened = OpenedStream {
                     request_id: id.to_string(),
                     producer_token: token.text,

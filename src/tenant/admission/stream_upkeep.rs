@@ -1,6 +1,9 @@
 //! What happens to streams without a request: leases end, text goes into segments, old text is removed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use futures_util::future::{join, join_all};
 
 use crate::auth::Actor;
 use crate::frame::batch::Batch;
@@ -8,6 +11,7 @@ use crate::ids::TenantId;
 use crate::store::{CommitCallback, Rows, StreamExpiry};
 use crate::tenant::publish::{ChannelWaiter, PublishError};
 use crate::tenant::streams::StreamError;
+use crate::tenant::streams::leases::Lease;
 use crate::tenant::streams::state::{Stream, StreamEnd, StreamState};
 use crate::tenant::streams::table::{CHECKPOINT_SECONDS, ProducerNotice, StreamTable};
 use crate::tenant::{STATE_KEPT, Tenant, Tenants};
@@ -39,36 +43,58 @@ impl Tenants {
 
     /// Ends streams whose leases have ended and writes text to segments. Call it once a second.
     pub async fn maintain_streams(self: &Arc<Self>) {
+        // Organizations do not wait for each other: one whose commits are slow delays its own streams only.
         let streaming: Vec<TenantId> = self.streaming.lock().iter().copied().collect();
-        for id in streaming {
+        let mut leases: BTreeMap<TenantId, Vec<Lease>> = BTreeMap::new();
+        for lease in self.leases.take_due(self.now_s()) {
+            leases.entry(lease.tenant).or_default().push(lease);
+        }
+        let ends = leases.into_iter().map(|(tenant, leases)| self.end_leases(tenant, leases));
+        let texts = streaming.into_iter().map(async |id| {
             let Some(tenant) = self.get(id) else {
                 self.streaming.lock().remove(&id);
-                continue;
+                return;
             };
             if let Err(error) = self.maintain_tenant(&tenant).await {
                 tracing::warn!(%error, tenant = id.0, "text of streams could not be stored; retrying");
             }
-        }
-        for (tenant, id) in self.leases.take_due(self.now_s()) {
-            if let Err(error) = self.end_lease(tenant, &id).await {
-                tracing::debug!(%error, "a lease could not be ended; retrying");
-                self.leases.add(self.now_s() + 1, tenant, id);
+        });
+        join(join_all(texts), join_all(ends)).await;
+    }
+
+    async fn end_leases(self: &Arc<Self>, tenant: TenantId, leases: Vec<Lease>) {
+        for lease in leases {
+            if let Err(error) = self.end_lease(&lease).await {
+                tracing::debug!(%error, tenant = tenant.0, "a lease could not be ended; retrying");
+                self.look_later(&lease, self.now_s() + 1).await;
             }
         }
     }
 
+    /// Looks at a stream again in the second `due_s`.
+    async fn look_later(self: &Arc<Self>, lease: &Lease, due_s: u64) {
+        let due_s = self.leases.add(due_s, lease.tenant, lease.id.clone());
+        if let Some(tenant) = self.get(lease.tenant)
+            && let Ok(stream) = tenant.write.lock().streams.open(&lease.id)
+        {
+            stream.wheel_s = due_s;
+        }
+    }
+
     /// Ends a stream if its producer has been silent for its lease.
-    async fn end_lease(self: &Arc<Self>, tenant: TenantId, id: &Arc<str>) -> Result<(), StreamError> {
-        let tenant = self.open(tenant).await?;
+    async fn end_lease(self: &Arc<Self>, lease: &Lease) -> Result<(), StreamError> {
+        let id = &lease.id;
+        let tenant = self.open(lease.tenant).await?;
         self.load_streams(&tenant).await?;
         let now_s = self.now_s();
         let due_s = match tenant.write.lock().streams.open(id) {
-            Ok(stream) if stream.ending.is_none() => stream.lease_ends_s(),
-            Ok(_) | Err(StreamError::NotOpen) => return Ok(()),
+            Ok(stream) if stream.ending.is_some() || stream.wheel_s != lease.due_s => return Ok(()),
+            Ok(stream) => stream.lease_ends_s(),
+            Err(StreamError::NotOpen) => return Ok(()),
             Err(error) => return Err(error),
         };
         if due_s > now_s {
-            self.leases.add(due_s, tenant.id, id.clone());
+            self.look_later(lease, due_s).await;
             return Ok(());
         }
         let word = StreamWord {
@@ -82,8 +108,8 @@ impl Tenants {
         };
         match self.stream_word(&tenant, word, None::<&ChannelWaiter>).await {
             Ok(_) => self.metrics.streams.leases_expired.add(1),
-            // It was renewed or ended in this moment.
-            Err(StreamError::InUse) => self.leases.add(now_s + 1, tenant.id, id.clone()),
+            // It was renewed in this moment.
+            Err(StreamError::InUse) => self.look_later(lease, now_s + 1).await,
             Err(StreamError::Ended(_) | StreamError::NotFound) => {}
             // Its user or organization was deleted.
             Err(StreamError::Publish(PublishError::Commit(crate::store::CommitError::Deleted))) => {

@@ -15,7 +15,13 @@ const SLOTS: usize = 1_024;
 const _: () = assert!((LEASE_SECONDS.1 as usize) < SLOTS);
 
 /// A stream whose lease may end.
-pub(in crate::tenant) type Lease = (TenantId, Arc<str>);
+#[derive(Clone, Debug)]
+pub(in crate::tenant) struct Lease {
+    pub(in crate::tenant) tenant: TenantId,
+    pub(in crate::tenant) id: Arc<str>,
+    /// The second in which it is looked at. An entry with another second than the stream has is out of date.
+    pub(in crate::tenant) due_s: u64,
+}
 
 /// The leases of all streams.
 pub(in crate::tenant) struct LeaseWheel(Mutex<Wheel>);
@@ -31,11 +37,13 @@ impl LeaseWheel {
         LeaseWheel(Mutex::new(Wheel { slots: vec![Vec::new(); SLOTS], next_s: now_s }))
     }
 
-    /// Adds a stream that is to be looked at in the second `due_s`.
-    pub(in crate::tenant) fn add(&self, due_s: u64, tenant: TenantId, id: Arc<str>) {
+    /// Adds a stream that is to be looked at in the second `due_s`. Returns the second in which it will be.
+    #[must_use]
+    pub(in crate::tenant) fn add(&self, due_s: u64, tenant: TenantId, id: Arc<str>) -> u64 {
         let wheel = &mut *self.0.lock();
         let due_s = due_s.clamp(wheel.next_s, wheel.next_s + SLOTS as u64 - 1);
-        wheel.slots[due_s as usize % SLOTS].push((tenant, id));
+        wheel.slots[due_s as usize % SLOTS].push(Lease { tenant, id, due_s });
+        due_s
     }
 
     /// Takes the streams that are due up to `now_s`.
@@ -59,9 +67,9 @@ mod tests {
     #[test]
     fn leases_come_due_in_their_second_and_once() {
         let wheel = LeaseWheel::new(1_000);
-        let add = |due_s: u64, id: &str| wheel.add(due_s, TenantId(1), id.into());
+        let add = |due_s: u64, id: &str| drop(wheel.add(due_s, TenantId(1), id.into()));
         let due = |now_s: u64| -> Vec<String> {
-            wheel.take_due(now_s).into_iter().map(|(_, id)| id.to_string()).collect()
+            wheel.take_due(now_s).into_iter().map(|lease| lease.id.to_string()).collect()
         };
         add(1_005, "a");
         add(1_006, "b");

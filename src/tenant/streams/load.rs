@@ -51,8 +51,8 @@ impl Tenants {
                 continue; // the store was opened again meanwhile
             }
             side.streams.has_any |= has_any;
-            for (id, stream) in streams {
-                self.leases.add(stream.lease_ends_s(), tenant.id, id.clone());
+            for (id, mut stream) in streams {
+                stream.wheel_s = self.leases.add(stream.lease_ends_s(), tenant.id, id.clone());
                 side.streams.insert(id, stream);
             }
             side.streams.is_loaded = true;

@@ -35,8 +35,11 @@ pub struct Producer {
     /// Distinguishes producers, such as the id of a connection.
     pub origin: u64,
     /// Is called with the stream's id. It must not wait.
-    pub notify: Arc<dyn Fn(&str, ProducerNotice) + Send + Sync>,
+    pub notify: Arc<NotifyProducer>,
 }
+
+/// Tells a producer what has become of the stream with an id.
+pub(crate) type NotifyProducer = dyn Fn(&str, ProducerNotice) + Send + Sync;
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -61,6 +64,8 @@ pub(in crate::tenant) struct OpenStream {
     pub(in crate::tenant) tail_since_s: u64,
     /// When the producer was last heard, in monotonic seconds.
     pub(in crate::tenant) heard_s: u64,
+    /// The second of its one valid entry in the wheel of leases.
+    pub(in crate::tenant) wheel_s: u64,
     /// When it was opened, in monotonic microseconds; `None` after its first chunk.
     pub(in crate::tenant) awaits_first_us: Option<u64>,
     /// The terminal state, from the moment in which its commit is queued.
@@ -81,6 +86,7 @@ impl OpenStream {
             in_flight: None,
             tail_since_s: now_s,
             heard_s: now_s,
+            wheel_s: 0,
             awaits_first_us: None,
             ending: None,
             producer: None,
