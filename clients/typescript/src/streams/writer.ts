@@ -204,6 +204,7 @@ export class StreamWriter {
 
   /** Stops writing without ending the stream: its lease ends, unless another producer takes it over. */
   close(): void {
+    if (this.#hasLeft) return;
     this.#lost(new NervewireError('CLOSED', 'the writer was closed'));
     this.#closing.abort();
     this.#leave();
