@@ -19,9 +19,13 @@ pub(crate) mod table;
 pub(crate) use compact::compact;
 pub use kind::EventKind;
 pub use presence::presence_channel;
-pub use table::{CHANNEL_BYTES, CODE_BYTES, ID_BYTES, METADATA_BYTES};
+pub use table::{CHANNEL_BYTES, CODE_BYTES, ID_BYTES, METADATA_BYTES, PART_ID_BYTES, PART_NAME_BYTES};
 
-use table::{field_value, with_event_fields};
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use table::{PART, field_value, with_event_fields};
 
 /// Why an event was refused: which field, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +55,8 @@ impl EventError {
 
 macro_rules! define_event {
     ($($part:ident { $($name:ident: $type:ident($($limit:expr)?) $(routed $key:ident)?, $description:literal, $example:literal;)* })*) => {
-        /// A valid event. The kind decides which fields are present. Texts are unescaped, `metadata` and `data` are
-        /// compact JSON, `timestamp` is in Unix milliseconds. All fields may be read; the publish path later sets
+        /// A valid event. The kind decides which fields are present. Texts are unescaped, `metadata`, `data` and `part`
+        /// are compact JSON, `timestamp` is in Unix milliseconds. All fields may be read; the publish path later sets
         /// only `user_id`, `message_id` and `timestamp`.
         #[derive(Debug, Clone)]
         #[non_exhaustive]
@@ -83,6 +87,20 @@ impl<'a> Event<'a> {
             None => careful_parse::event(json),
         }
     }
+}
+
+/// Parses the part of a chunk (`{type, id, name?}`) and returns it as [`Event::part`] has it.
+///
+/// # Errors
+/// [`EventError`] names the first field that is unknown, repeated, missing, of a wrong type or out of range.
+pub fn parse_part(json: &RawValue) -> Result<Cow<'_, str>, EventError> {
+    careful_parse::composite("part", json, &PART)
+}
+
+/// Returns true if a part, as [`Event::part`] has it, is of type `text`.
+#[must_use]
+pub fn is_text_part(part: &str) -> bool {
+    part.starts_with(r#"{"type":"text","#)
 }
 
 /// Checks an id: 1 to [`ID_BYTES`] bytes, no control character.

@@ -12,9 +12,10 @@ use nervewire::index::Index;
 use nervewire::query;
 
 const KEY: CursorKey = CursorKey { store_id: *b"fuzz", key: [9; 16] };
-const EVENTS: [&str; 4] = [
+const EVENTS: [&str; 5] = [
     r#"{"type":"custom","channel":"a/b","data":1,"user_id":"u","agent_id":"a"}"#,
     r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":true}"#,
+    r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"part":{"type":"data","id":"p"}}"#,
     r#"{"type":"message","agent_id":"a","user_id":"v","content":""}"#,
     r#"{"type":"agent_update","agent_id":"b","status":"idle"}"#,
 ];
@@ -39,7 +40,8 @@ fuzz_target!(|data: &[u8]| {
         Rights { sub: Some("u".into()), ..Rights::default() },
         Rights { sees_all_users: true, ..Rights::default() },
     ] {
-        let bare = Selection { filter: Filter::default(), rights: rights.clone() };
+        let everything = Filter::from_query(&[(Filter::PARTS, "all")]).expect("a filter");
+        let bare = Selection { filter: everything, rights: rights.clone() };
         let narrowed =
             Selection { filter: filter.clone(), rights: Rights { narrowing: narrowing.clone(), ..rights } };
         let mut index = Index::new();

@@ -30,7 +30,17 @@ pub const FRAMES: [(&str, &[&str]); 6] = [
     ("pong", &["timestamp", "cursor"]),
     (
         "subscribe",
-        &["last_event_id", "since", "earliest", "types", "agent_id", "user_id", "request_id", "channel"],
+        &[
+            "last_event_id",
+            "since",
+            "earliest",
+            "types",
+            "agent_id",
+            "user_id",
+            "request_id",
+            "channel",
+            "parts",
+        ],
     ),
     ("auth", &["token"]),
     ("publish", &["event", "events", "ack"]),
@@ -204,6 +214,10 @@ impl<'a> Fields<'a> {
                         .map_err(|_| format!("{field}: must be a comma list or an array of strings"))?;
                     filter.values(field, &values).map_err(|error| error.to_string())?;
                 }
+                Filter::PARTS => {
+                    let parts = present(name, raw)?.unwrap_or_default();
+                    filter.parts(&parts).map_err(|error| error.to_string())?;
+                }
                 other => return Err(unknown(other, "subscribe")),
             }
         }
@@ -339,7 +353,7 @@ mod tests {
         let parse = |text| ClientFrame::parse(text).expect(text);
         assert!(matches!(parse(r#"{"type":"ping","timestamp":"x"}"#), ClientFrame::Ping));
         assert!(matches!(parse(r#"{"type":"pong"}"#), ClientFrame::Pong));
-        let subscribe = |text| match parse(text) {
+        let subscribe = |text: &str| match ClientFrame::parse(text).expect(text) {
             ClientFrame::Subscribe(subscribe) => subscribe,
             other => panic!("{other:?}"),
         };
@@ -361,6 +375,10 @@ mod tests {
             (r#"{"type":"subscribe","earliest":true}"#, Some(StartPosition::Earliest)),
         ] {
             assert_eq!(subscribe(json).from, from, "{json}");
+        }
+        for (parts, all) in [(r#""all""#, true), (r#""text""#, false), ("null", false), (r#""""#, false)] {
+            let json = format!(r#"{{"type":"subscribe","parts":{parts}}}"#);
+            assert_eq!(subscribe(&json).filter.all_parts(), all, "{parts}");
         }
         let auth = parse(r#"{"type":"auth","token":"se\u0063ret","ref":"r"}"#);
         assert!(!format!("{auth:?}").contains("secret"));
@@ -396,6 +414,8 @@ mod tests {
             (r#"{"type":"subscribe","types":"nope"}"#, "types: unknown type \"nope\""),
             (r#"{"type":"subscribe","agent_id":7}"#, "agent_id: must be"),
             (r#"{"type":"subscribe","since":"now"}"#, "since: must be RFC 3339"),
+            (r#"{"type":"subscribe","parts":"source"}"#, "parts: must be text or all"),
+            (r#"{"type":"subscribe","parts":["all"]}"#, "parts: must be a string"),
             (r#"{"type":"subscribe","earliest":"yes"}"#, "earliest: must be"),
             (r#"{"type":"ping","type":"pong"}"#, "type: is given twice"),
             (r#"{"type":"publish"}"#, "publish: takes either"),

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::field::{Choices, Requirement};
+use super::field::{Choices, Composite, CompositeValues, FieldType, Requirement};
 use super::table::*; // what the rows of the table name
 use super::{Event, EventError, EventKind, check_channel, check_id, compact};
 use crate::{json_integer, time};
@@ -114,8 +114,11 @@ fn text<'a>(name: &str, raw: &'a RawValue) -> Result<Cow<'a, str>, EventError> {
 
 fn id<'a>(name: &str, raw: &'a RawValue, most: usize) -> Result<Cow<'a, str>, EventError> {
     let id = text(name, raw)?;
+    if id.is_empty() || id.len() > most {
+        return Err(EventError::new(name, format!("must be 1 to {most} bytes")));
+    }
     check_id(&id).map_err(|reason| EventError::new(name, reason))?;
-    at_most(most, name, id)
+    Ok(id)
 }
 
 fn at_most<'a>(most: usize, name: &str, value: Cow<'a, str>) -> Result<Cow<'a, str>, EventError> {
@@ -162,6 +165,36 @@ fn object<'a>(name: &str, raw: &'a RawValue, most: usize) -> Result<Cow<'a, str>
     match object.starts_with('{') {
         true => at_most(most, name, object),
         false => Err(EventError::new(name, "must be an object")),
+    }
+}
+
+/// Reads an object with the fields of `composite`. An error names the field as `name.field`.
+pub(super) fn composite<'a>(
+    name: &str,
+    raw: &'a RawValue,
+    composite: &Composite,
+) -> Result<Cow<'a, str>, EventError> {
+    let mut reader = serde_json::Deserializer::from_str(raw.get());
+    let given =
+        reader.deserialize_map(FieldsVisitor).map_err(|_| EventError::new(name, "must be an object"))?;
+    let mut values = CompositeValues::default();
+    for (field, raw) in given.0 {
+        let inner = format!("{name}.{field}");
+        let Some(place) = composite.place(&field) else {
+            return Err(EventError::new(inner, format!("is not a field of {name}")));
+        };
+        if values[place].is_some() {
+            return Err(EventError::new(inner, "is given twice"));
+        }
+        values[place] = Some(match composite.fields[place].field_type {
+            FieldType::Choice(choices) => choice(&inner, raw, choices)?,
+            FieldType::Id(most) => id(&inner, raw, most)?,
+            _ => text(&inner, raw)?,
+        });
+    }
+    match composite.missing(&values) {
+        Some(field) => Err(EventError::new(format!("{name}.{}", field.name), "is required")),
+        None => Ok(composite.to_json(&values).into()),
     }
 }
 

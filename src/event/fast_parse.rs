@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 
 use super::careful_parse::{free_json, text_value};
-use super::field::Choices;
+use super::field::{Choices, Composite, CompositeValues, FieldType};
 use super::json_text::{has_controls, ordinary, plain};
 use super::table::*; // what the rows of the table name
 use super::{Event, EventKind, check_channel, compact};
@@ -244,6 +244,46 @@ impl<'a> Scan<'a> {
     fn object(&mut self, slot: &mut Option<Cow<'a, str>>, most: usize) -> Option<()> {
         *slot = self.free().filter(|object| object.starts_with('{') && object.len() <= most);
         slot.is_some().then_some(())
+    }
+
+    /// Reads an object with the fields of `composite`.
+    fn composite(&mut self, slot: &mut Option<Cow<'a, str>>, composite: &Composite) -> Option<()> {
+        let from = self.at;
+        self.eat(b'{')?;
+        let mut values = CompositeValues::default();
+        let (mut spaced, mut in_order, mut before) = (self.space(), true, None);
+        loop {
+            let place = composite.place(self.plain()?)?;
+            spaced |= self.space();
+            self.eat(b':')?;
+            spaced |= self.space();
+            let value = &mut values[place];
+            if value.is_some() {
+                return None;
+            }
+            match composite.fields[place].field_type {
+                FieldType::Choice(choices) => self.choice(value, choices)?,
+                FieldType::Id(most) => self.id(value, most)?,
+                _ => *value = Some(Cow::Borrowed(self.plain()?)),
+            }
+            in_order &= before < Some(place);
+            before = Some(place);
+            spaced |= self.space();
+            match self.next()? {
+                b',' => spaced |= self.space(),
+                b'}' => break,
+                _ => return None,
+            }
+        }
+        if composite.missing(&values).is_some() {
+            return None;
+        }
+        // No value has escapes, so what is in order and without space is already as `to_json` writes it.
+        *slot = Some(match in_order && !spaced {
+            true => Cow::Borrowed(&self.text[from..self.at]),
+            false => Cow::Owned(composite.to_json(&values)),
+        });
+        Some(())
     }
 
     /// Skips one value.

@@ -2,6 +2,11 @@
 //!
 //! The fields themselves are in [`super::table`].
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
 /// The values that a field takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldType {
@@ -23,6 +28,8 @@ pub enum FieldType {
     Json,
     /// A JSON object of at most this many bytes.
     Object(usize),
+    /// A JSON object with fields of its own.
+    Composite(&'static Composite),
 }
 
 /// The texts of which a field takes one.
@@ -46,6 +53,53 @@ impl Choices {
     /// Returns true if `text` is one of the texts.
     pub(super) fn contains(&self, text: &str) -> bool {
         self.texts.iter().any(|(known, _)| *known == text)
+    }
+}
+
+/// An object with fields of its own, all of which are texts. An event has it as compact JSON with the fields in
+/// this order, so that equal objects have equal bytes.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Composite {
+    /// The name of the type in the Rust client.
+    pub name: &'static str,
+    /// What the object is.
+    pub description: &'static str,
+    /// The fields, at most [`COMPOSITE_FIELDS`].
+    pub fields: &'static [Field],
+}
+
+/// The most fields of a [`Composite`].
+pub const COMPOSITE_FIELDS: usize = 4;
+
+/// The values of a composite's fields, in their order.
+pub(super) type CompositeValues<'a> = [Option<Cow<'a, str>>; COMPOSITE_FIELDS];
+
+impl Composite {
+    /// Returns the position of the field `name`.
+    pub(super) fn place(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+
+    /// Returns the first required field that has no value.
+    pub(super) fn missing(&self, values: &CompositeValues<'_>) -> Option<&'static Field> {
+        let is_missing = |(field, value): &(&'static Field, &Option<_>)| {
+            field.requirement == Requirement::Required && value.is_none()
+        };
+        self.fields.iter().zip(values).find(is_missing).map(|(field, _)| field)
+    }
+
+    /// Returns the object as compact JSON.
+    pub(super) fn to_json(&self, values: &CompositeValues<'_>) -> String {
+        let mut json = String::from("{");
+        for (field, value) in self.fields.iter().zip(values) {
+            let Some(value) = value else { continue };
+            if json.len() > 1 {
+                json.push(',');
+            }
+            let _ = write!(json, "\"{}\":{}", field.name, Value::from(value.as_ref())); // a String takes every write
+        }
+        json.push('}');
+        json
     }
 }
 

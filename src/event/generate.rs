@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::EventKind;
-use super::field::{Choices, Field, FieldType, Requirement};
+use super::field::{Choices, Composite, Field, FieldType, Requirement};
 
 /// Compares the part of a file between two lines, or writes it if `UPDATE_DOCS=1`.
 fn is_written(file: &str, start: &str, end: &str, part: &str) {
@@ -36,7 +36,17 @@ fn values(field: &Field) -> String {
         FieldType::Channel(bytes) => format!("channel, at most {bytes} bytes"),
         FieldType::Json => "JSON".into(),
         FieldType::Object(bytes) => format!("JSON object, at most {bytes} bytes"),
+        FieldType::Composite(composite) => format!("object: {}", composite_values(composite)),
     }
+}
+
+/// The fields of a composite, in a few words.
+fn composite_values(composite: &Composite) -> String {
+    let field = |field: &Field| {
+        let optional = if field.requirement == Requirement::Optional { ", optional" } else { "" };
+        format!("`{}` ({}{optional})", field.name, values(field))
+    };
+    composite.fields.iter().map(field).collect::<Vec<_>>().join("; ")
 }
 
 #[test]
@@ -74,6 +84,7 @@ fn client_type(field: &Field) -> &'static str {
         FieldType::Count => "u64",
         FieldType::Json => "Value",
         FieldType::Object(_) => "Metadata",
+        FieldType::Composite(composite) => composite.name,
     }
 }
 
@@ -105,17 +116,37 @@ fn client_variant(kind: EventKind) -> String {
 }
 
 fn client_field(field: &&Field) -> String {
-    format!("        /// {}\n        {}: {},\n", field.description, field.name, client_type(field))
+    let (about, of_type) = (field.description, client_type(field));
+    match field.name {
+        // `type` is a keyword of Rust.
+        "type" => {
+            format!("        /// {about}\n        #[serde(rename = \"type\")]\n        kind: {of_type},\n")
+        }
+        name => format!("        /// {about}\n        {name}: {of_type},\n"),
+    }
+}
+
+/// The fields of a struct of the client: those that are required, and the others.
+fn client_fields(fields: &'static [Field]) -> (String, String) {
+    let (required, optional): (Vec<&Field>, Vec<&Field>) =
+        fields.iter().partition(|field| field.requirement == Requirement::Required);
+    let lines = |fields: Vec<&Field>| fields.iter().map(client_field).collect::<String>();
+    (lines(required), lines(optional))
 }
 
 fn client_struct(kind: EventKind) -> String {
-    let (required, optional): (Vec<&Field>, Vec<&Field>) =
-        kind.fields().iter().partition(|field| field.requirement == Requirement::Required);
-    let lines = |fields: Vec<&Field>| fields.iter().map(client_field).collect::<String>();
+    let (required, optional) = client_fields(kind.fields());
     let (name, kind) = (client_name(kind), kind.name());
-    let (required, optional) = (lines(required), lines(optional));
     format!(
         "\nprotocol_struct! {{\n    /// Event of type `{kind}`.\n    {name} {{\n{required}    }} optional {{\n{CLIENT_ID}{optional}    }}\n}}\n"
+    )
+}
+
+fn client_composite(composite: &Composite) -> String {
+    let (required, optional) = client_fields(composite.fields);
+    let (name, description) = (composite.name, composite.description);
+    format!(
+        "\nprotocol_struct! {{\n    /// {description}\n    {name} {{\n{required}    }} optional {{\n{optional}    }}\n}}\n"
     )
 }
 
@@ -131,8 +162,16 @@ fn client_choices(choices: &Choices) -> String {
 
 #[test]
 fn the_rust_client_has_every_type_and_field() {
+    let fields = || EventKind::ALL.into_iter().flat_map(EventKind::fields);
+    let mut composites: Vec<&Composite> = Vec::new();
+    for field in fields() {
+        match field.field_type {
+            FieldType::Composite(of_field) if !composites.contains(&of_field) => composites.push(of_field),
+            _ => {}
+        }
+    }
     let mut choices: Vec<&Choices> = Vec::new();
-    for field in EventKind::ALL.into_iter().flat_map(EventKind::fields) {
+    for field in fields().chain(composites.iter().flat_map(|composite| composite.fields)) {
         match field.field_type {
             FieldType::Choice(of_field) if !choices.contains(&of_field) => choices.push(of_field),
             _ => {}
@@ -143,6 +182,7 @@ fn the_rust_client_has_every_type_and_field() {
         EventKind::ALL.map(client_variant).concat(),
         CLIENT_ENUM_END.into(),
         EventKind::ALL.map(client_struct).concat(),
+        composites.into_iter().map(client_composite).collect(),
         choices.into_iter().map(client_choices).collect(),
     ];
     let start = "// Generated from src/event/table.rs of the daemon.\n";

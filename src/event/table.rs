@@ -6,7 +6,7 @@
 //! * A field has one name, one type of value and one position in the encoded event, whichever events have it.
 //! * The log stores the ordinal of a type. An ordinal is never used again for another type.
 
-use super::field::{Choices, Field, FieldType, Requirement};
+use super::field::{COMPOSITE_FIELDS, Choices, Composite, Field, FieldType, Requirement};
 
 /// The most bytes of an id field (`agent_id`, `user_id`, `request_id`, `message_id`, `memory_id`). Ids are
 /// index keys.
@@ -17,6 +17,10 @@ pub const CHANNEL_BYTES: usize = 200;
 pub const METADATA_BYTES: usize = 8 * 1024;
 /// The most bytes of an `error` event's `code`.
 pub const CODE_BYTES: usize = 64;
+/// The most bytes of the `id` of a chunk's `part`.
+pub const PART_ID_BYTES: usize = 64;
+/// The most bytes of the `name` of a chunk's `part`.
+pub const PART_NAME_BYTES: usize = 256;
 
 pub(super) const ROLES: Choices = Choices {
     name: "MessageRole",
@@ -47,6 +51,47 @@ pub(super) const OPERATIONS: Choices = Choices {
     texts: &[("created", "It was created."), ("updated", "It was changed."), ("deleted", "It was deleted.")],
 };
 
+pub(super) const PART_TYPES: Choices = Choices {
+    name: "PartType",
+    description: "The type of a part of an answer.",
+    texts: &[
+        ("text", "The answer."),
+        ("reasoning", "The model's reasoning."),
+        ("tool_input", "The arguments of a tool call, usually pieces of JSON."),
+        ("tool_output", "The result of a tool call."),
+        ("source", "A source that the answer cites."),
+        ("data", "Any other data."),
+    ],
+};
+pub(super) const PART: Composite = Composite {
+    name: "StreamPart",
+    description: "The part of an answer that a chunk belongs to. A chunk without a part is text.",
+    fields: &[
+        Field {
+            name: "type",
+            field_type: FieldType::Choice(&PART_TYPES),
+            requirement: Requirement::Required,
+            description: "The type of the part.",
+            example: r#""text""#,
+        },
+        Field {
+            name: "id",
+            field_type: FieldType::Id(PART_ID_BYTES),
+            requirement: Requirement::Required,
+            description: "The id within the stream. Chunks with the same id belong together.",
+            example: r#""answer""#,
+        },
+        Field {
+            name: "name",
+            field_type: FieldType::Id(PART_NAME_BYTES),
+            requirement: Requirement::Optional,
+            description: "A name, such as that of a tool.",
+            example: r#""timetable""#,
+        },
+    ],
+};
+const _: () = assert!(PART.fields.len() <= COMPOSITE_FIELDS);
+
 /// Calls `$callback!` with the fields, in the order in which the encoder writes them.
 ///
 /// A row has the name, the type of the values with its limit, the routing key if events are routed by the field,
@@ -72,6 +117,7 @@ macro_rules! with_event_fields {
                 code: id(CODE_BYTES), "A code for programs.", r#""TOOL_FAILED""#;
                 message: text(), "A message for people.", r#""the timetable does not answer""#;
                 data: json(), "Any JSON.", r#"{"n":17,"of":[1,2,3]}"#;
+                part: composite(&PART), "The part of the answer that the chunk belongs to. A chunk without it is text.", r#"{"type":"text","id":"answer","name":"timetable"}"#;
                 metadata: object(METADATA_BYTES), "Any JSON object.", r#"{"lang":"en"}"#;
             }
             progress {
@@ -136,6 +182,7 @@ macro_rules! with_event_types {
                 optional first_index;
                 optional agent_id;
                 optional user_id;
+                optional part;
                 optional metadata;
                 generated timestamp;
             }
@@ -192,6 +239,9 @@ macro_rules! field_type {
     };
     (object($most:expr)) => {
         FieldType::Object($most)
+    };
+    (composite($composite:expr)) => {
+        FieldType::Composite($composite)
     };
 }
 

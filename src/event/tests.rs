@@ -53,6 +53,66 @@ fn what_is_wrong_is_named() {
     assert_eq!(refused("{").at(3).field, "[3]");
 }
 
+fn with_part(part: &str) -> String {
+    format!(r#"{{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"part":{part}}}"#)
+}
+
+/// Chunks are merged only if their parts have equal bytes.
+#[test]
+fn equal_parts_have_equal_bytes() {
+    let named = r#"{"type":"tool_input","id":"ü-1","name":"a b"}"#;
+    let quoted = r#"{"type":"text","id":"a\"\\"}"#;
+    for (given, kept) in [
+        (named, named),
+        (r#"{"name":"a b","type":"tool_input","id":"ü-1"}"#, named),
+        (r#" { "type" : "tool_input" , "id" : "ü-1" , "name" : "a b" } "#, named),
+        (r#"{"type":"tool\u005finput","id":"\u00fc-1","name":"a\u0020b"}"#, named),
+        (r#"{"\u0069d":"a\u0022\u005c","type":"text"}"#, quoted),
+        (quoted, quoted),
+    ] {
+        let json = with_part(given);
+        let event = Event::parse(&json).expect(given);
+        assert_eq!(event.part.as_deref(), Some(kept), "{given}");
+        assert_eq!(is_text_part(kept), kept == quoted);
+        let raw: &RawValue = serde_json::from_str(given).expect(given);
+        assert_eq!(parse_part(raw).expect(given), kept);
+    }
+    assert!(matches!(
+        Event::parse(&with_part(named)).expect("valid").part,
+        Some(std::borrow::Cow::Borrowed(_))
+    ));
+}
+
+#[test]
+fn what_is_wrong_with_a_part_is_named() {
+    let id = |len: usize| format!(r#"{{"type":"data","id":"{}"}}"#, "x".repeat(len));
+    let name = |len: usize| format!(r#"{{"type":"data","id":"i","name":"{}"}}"#, "x".repeat(len));
+    for (part, error) in [
+        ("7", "part: must be an object"),
+        ("null", "part: must be an object"),
+        (r#"["text"]"#, "part: must be an object"),
+        ("{}", "part.type: is required"),
+        (r#"{"id":"i"}"#, "part.type: is required"),
+        (r#"{"type":"text"}"#, "part.id: is required"),
+        (r#"{"type":"text","id":"i","colour":1}"#, "part.colour: is not a field of part"),
+        (r#"{"type":"text","id":"i","id":"i"}"#, "part.id: is given twice"),
+        (
+            r#"{"type":"image","id":"i"}"#,
+            "part.type: must be one of text, reasoning, tool_input, tool_output, source, data",
+        ),
+        (r#"{"type":"text","id":7}"#, "part.id: must be a string"),
+        (r#"{"type":"text","id":"a\nb"}"#, "part.id: must not hold control characters"),
+        (r#"{"type":"text","id":"i","name":null}"#, "part.name: must be a string"),
+        (&id(0), "part.id: must be 1 to 64 bytes"),
+        (&id(65), "part.id: must be 1 to 64 bytes"),
+        (&name(257), "part.name: must be 1 to 256 bytes"),
+    ] {
+        assert_eq!(refused(&with_part(part)).to_string(), error, "{part}");
+    }
+    Event::parse(&with_part(&id(64))).expect("the longest id");
+    Event::parse(&with_part(&name(256))).expect("the longest name");
+}
+
 #[test]
 fn deep_json_is_an_error_not_a_stack_overflow() {
     let deep =
@@ -75,6 +135,7 @@ fn what_publishers_send_is_read_quickly() {
         r#" {"agent_id":"a","status":"thinking","type":"agent_update", "timestamp":"2026-01-02T03:04:05.678Z"} "#,
         r#"{"type":"memory_update","memory_id":"m","agent_id":"a","operation":"created","user_id":"u"}"#,
         r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"index":3,"first_index":0}"#,
+        r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"part":{"id" : "ü","type":"data"}}"#,
         r#"{"type":"error","code":"X","message":"","request_id":"r"}"#,
         r#"{"type":"custom","channel":"a/b","data":[1, -2.50,{"x": "a \" b", "ü":[]},null,true,false,{}, 1234567890123456789012]}"#,
     ] {
@@ -188,6 +249,9 @@ mod quick_reader {
             "\"agent_id\":\"a\"",
             "\"index\":1",
             "\"message\"",
+            "\"id\":",
+            "\"name\":",
+            "\"text\"",
         ]);
         prop::collection::vec(pieces, 0..24).prop_map(|pieces| pieces.concat())
     }
@@ -199,6 +263,8 @@ mod quick_reader {
             super::agree(&format!(r#"{{"type":"custom","channel":"c","data":{soup}}}"#));
             super::agree(&format!(r#"{{"type":"message","agent_id":"a",{soup},"content":"b"}}"#));
             super::agree(&format!(r#"{{"type":"message","agent_id":"a","content":"{soup}"}}"#));
+            super::agree(&super::with_part(&soup));
+            super::agree(&super::with_part(&format!(r#"{{"type":"text",{soup}"id":"a"}}"#)));
         }
 
         #[test]

@@ -2,6 +2,8 @@
 //! ([`Rights`]), joined in a [`Selection`].
 //!
 //! * A filter narrows, never widens: rights are checked for every event, whatever the filter says.
+//! * Chunks of parts that are not text are for those alone who ask for all parts. Only `parts=all` adds to what
+//!   an empty filter matches.
 //! * Fields are combined by AND, values of one field by OR. An event that lacks a named field does not match.
 //! * Values are compared byte for byte. Nothing here knows organizations: rings, logs and indexes are per
 //!   tenant, so an event never reaches a selection of another organization.
@@ -36,7 +38,8 @@ pub struct FilterError {
     pub reason: String,
 }
 
-/// What a subscriber asks for. The default asks for everything and owns no memory.
+/// What a subscriber asks for. The default asks for everything but chunks of parts that are not text, and owns
+/// no memory.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Filter(Option<Box<Fields>>);
 
@@ -50,14 +53,19 @@ struct Fields {
     channel: Names,
     /// Only events of a stream: `stream_chunk`, and `error` with a `request_id`.
     streams: bool,
+    /// Also chunks of parts that are not text.
+    all_parts: bool,
 }
 
 /// The value of an absent field.
 static NO_NAMES: Names = Names::EMPTY;
 
 impl Filter {
-    /// The query parameters, and the fields of `subscribe`, that form a filter.
+    /// The query parameters, and the fields of `subscribe`, that form a filter together with
+    /// [`Filter::PARTS`]. Each is a list.
     pub const PARAMETERS: [&'static str; 5] = ["types", "agent_id", "user_id", "request_id", "channel"];
+    /// The parameter that says which parts of streams are asked for: `text` (the default) or `all`.
+    pub const PARTS: &'static str = "parts";
 
     /// Reads the filter from a query's unescaped pairs. Values are comma lists; a repeated name continues its
     /// list. Other names are ignored. An empty value counts as absent.
@@ -71,7 +79,7 @@ impl Filter {
     {
         let mut builder = FilterBuilder::default();
         for (name, value) in pairs {
-            builder.list(name.as_ref(), value.as_ref())?;
+            builder.parameter(name.as_ref(), value.as_ref())?;
         }
         builder.build()
     }
@@ -81,10 +89,19 @@ impl Filter {
         let fields = Fields { streams: true, ..self.0.map_or_else(Fields::default, |fields| *fields) };
         Filter(Some(Box::new(fields)))
     }
-    /// Returns true if the filter asks for everything.
+    /// Returns true if [`Filter::matches`] is true of every frame. `has_other_parts` says whether some frames
+    /// are chunks of parts that are not text.
     #[must_use]
-    pub fn is_none(&self) -> bool {
-        self.0.is_none()
+    pub fn matches_all(&self, has_other_parts: bool) -> bool {
+        match &self.0 {
+            None => !has_other_parts,
+            Some(fields) => **fields == Fields { all_parts: true, ..Fields::default() },
+        }
+    }
+    /// Returns true if chunks of parts that are not text are asked for.
+    #[must_use]
+    pub fn all_parts(&self) -> bool {
+        self.0.as_ref().is_some_and(|fields| fields.all_parts)
     }
     /// Returns the kinds asked for; empty means all.
     #[must_use]
@@ -114,12 +131,13 @@ impl Filter {
     /// Returns true if `frame` is asked for.
     #[must_use]
     pub fn matches(&self, frame: &Frame) -> bool {
-        let Some(fields) = &self.0 else { return true };
+        let Some(fields) = &self.0 else { return !frame.is_of_other_part() };
         let has = |names: &Names, key| {
             names.is_empty() || frame.key_bytes(key).is_some_and(|value| names.has(value))
         };
-        // Only those two kinds have a `request_id` (protocol §2).
-        (!fields.streams || frame.key_bytes(RoutingKey::Request).is_some())
+        // Only `stream_chunk` and `error` have a `request_id`.
+        (fields.all_parts || !frame.is_of_other_part())
+            && (!fields.streams || frame.key_bytes(RoutingKey::Request).is_some())
             && (fields.types.is_empty() || fields.types.contains(frame.kind()))
             && has(&fields.request_id, RoutingKey::Request)
             && has(&fields.agent_id, RoutingKey::Agent)
@@ -129,7 +147,7 @@ impl Filter {
     }
 }
 
-/// Writes the filter as query parameters, for listings; writes nothing for a filter that asks for everything.
+/// Writes the filter as query parameters, for listings; writes nothing for the default.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let types: Vec<&str> = self.types().iter().map(EventKind::name).collect();
@@ -141,6 +159,9 @@ impl fmt::Display for Filter {
             self.channels(),
         ]) {
             fields.push((name, names.iter().collect()));
+        }
+        if self.all_parts() {
+            fields.push((Filter::PARTS, vec![ALL_PARTS]));
         }
         let shown: Vec<String> = fields
             .into_iter()
@@ -156,26 +177,50 @@ impl fmt::Display for Filter {
 pub struct FilterBuilder {
     /// In the order of [`Filter::PARAMETERS`].
     values: [Vec<Box<str>>; 5],
+    all_parts: bool,
 }
 
+/// The values of [`Filter::PARTS`].
+const TEXT_PARTS: &str = "text";
+const ALL_PARTS: &str = "all";
+
 impl FilterBuilder {
-    /// Adds a comma list. Returns true if `name` is a field of a filter.
+    /// Sets [`Filter::PARTS`]. An empty value counts as absent.
+    ///
+    /// # Errors
+    /// [`FilterError`] on an unknown value.
+    pub fn parts(&mut self, value: &str) -> Result<(), FilterError> {
+        self.all_parts = match value {
+            "" | TEXT_PARTS => false,
+            ALL_PARTS => true,
+            _ => {
+                let reason = format!("must be {TEXT_PARTS} or {ALL_PARTS}");
+                return Err(FilterError { field: Filter::PARTS, reason });
+            }
+        };
+        Ok(())
+    }
+    /// Adds a query parameter: a comma list, or [`Filter::PARTS`]. Returns true if `name` is a field of a
+    /// filter.
     ///
     /// # Errors
     /// [`FilterError`] on a bad value, or more than [`FILTER_VALUES`] of them.
-    pub fn list(&mut self, name: &str, list: &str) -> Result<bool, FilterError> {
+    pub fn parameter(&mut self, name: &str, value: &str) -> Result<bool, FilterError> {
+        if name == Filter::PARTS {
+            return self.parts(value).map(|()| true);
+        }
         let Some(at) = Self::place(name) else { return Ok(false) };
-        list.split(',').try_for_each(|value| self.push(at, value))?;
+        value.split(',').try_for_each(|value| self.push(at, value))?;
         Ok(true)
     }
     /// Adds values as they are, commas included. Returns true if `name` is a field of a filter.
     ///
     /// # Errors
-    /// As [`FilterBuilder::list`].
+    /// As [`FilterBuilder::parameter`].
     pub fn values(&mut self, name: &str, values: &Values<'_>) -> Result<bool, FilterError> {
         let Some(at) = Self::place(name) else { return Ok(false) };
         match values {
-            Values::List(list) => return self.list(name, list),
+            Values::List(list) => return self.parameter(name, list),
             Values::Each(each) => each.iter().try_for_each(|value| self.push(at, value))?,
         }
         Ok(true)
@@ -214,6 +259,7 @@ impl FilterBuilder {
             request_id: Names::new(request_id),
             channel: Names::new(channel),
             streams: false,
+            all_parts: self.all_parts,
         };
         Ok(Filter((fields != Fields::default()).then(|| Box::new(fields))))
     }
@@ -343,7 +389,8 @@ mod tests {
 
     #[test]
     fn empty_counts_as_absent_and_equal_filters_are_equal() {
-        assert!(filter("types=&agent_id=,&channel").is_none());
+        assert_eq!(filter("types=&agent_id=,&channel&parts="), Filter::default());
+        assert_eq!(filter("parts=all&parts=text"), Filter::default());
         assert_eq!(filter("agent_id=b,a,b"), filter("agent_id=a&agent_id=b"));
         assert_ne!(filter("agent_id=a"), filter("user_id=a"));
         assert_eq!(size_of::<Selection>(), 40, "one per audience");
@@ -356,6 +403,7 @@ mod tests {
         let error = refused("types=message,nope");
         assert_eq!(error.field, "types");
         assert!(error.reason.contains("\"nope\""), "{error}");
+        assert_eq!(refused("parts=reasoning").to_string(), "parts: must be text or all");
         assert_eq!(refused("channel=a/*/b").field, "channel");
         assert_eq!(refused("channel=*").field, "channel");
         assert_eq!(refused(&format!("agent_id={}", "x".repeat(257))).field, "agent_id");
@@ -375,7 +423,7 @@ mod tests {
         assert_eq!(build(r#"{"agent_id":["b","a"],"types":"message,error"}"#), {
             filter("types=error,message&agent_id=a,b")
         });
-        assert!(build(r#"{"agent_id":"","user_id":null,"channel":[]}"#).is_none());
+        assert_eq!(build(r#"{"agent_id":"","user_id":null,"channel":[]}"#), Filter::default());
         assert!(build(r#"{"agent_id":["a,\u0062"]}"#).agents().contains("a,b"), "an item is not split");
         for bad in ["7", r#"{"a":1}"#, "[1]", "[[]]", "true"] {
             assert!(serde_json::from_str::<Values<'_>>(bad).is_err(), "{bad}");
@@ -395,6 +443,31 @@ mod tests {
             let asks_for_v = Selection { filter: filter("user_id=v"), rights: sub(Some("u")) };
             assert!(!asks_for_v.matches(&event), "silence, whatever is asked");
         }
+    }
+
+    #[test]
+    fn chunks_of_other_parts_match_only_if_all_parts_are_asked_for() {
+        let chunk = |part: &str| {
+            let json = r#"{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false"#;
+            frame(&format!("{json}{part}}}"), 1)
+        };
+        let reasoning = chunk(r#","part":{"type":"reasoning","id":"p"}"#);
+        let texts = [chunk(""), chunk(r#","part":{"id":"p","type":"text"}"#)];
+        for query in ["", "parts=text", "request_id=r", "types=stream_chunk&parts=text"] {
+            for filter in [filter(query), filter(query).streams_only()] {
+                assert!(texts.iter().all(|chunk| filter.matches(chunk)), "{query}");
+                assert!(!filter.matches(&reasoning), "{query}");
+            }
+        }
+        for query in ["parts=all", "parts=all&request_id=r", "types=stream_chunk&parts=all"] {
+            for filter in [filter(query), filter(query).streams_only()] {
+                assert!(texts.iter().chain([&reasoning]).all(|chunk| filter.matches(chunk)), "{query}");
+            }
+        }
+        assert!(!filter("parts=all&request_id=s").matches(&reasoning));
+        assert_eq!(filter("parts=all&agent_id=a").to_string(), "agent_id=a&parts=all");
+        assert!(filter("parts=all").matches_all(true) && filter("").matches_all(false));
+        assert!(!filter("").matches_all(true) && !filter("parts=all&agent_id=a").matches_all(false));
     }
 
     const FIELDS: [&str; 9] = [

@@ -5,6 +5,7 @@
 //!   are permitted.
 
 use super::{Filter, Narrowing};
+use crate::frame::frame_page::PageContents;
 use crate::frame::{Frame, RoutingKey};
 
 /// What a principal may see within its organization. The default sees only events without `user_id`.
@@ -65,11 +66,11 @@ impl Selection {
     pub fn matches(&self, frame: &Frame) -> bool {
         self.rights.permit(frame) && self.filter.matches(frame)
     }
-    /// Returns true if [`Selection::matches`] is true of every frame. `has_users` says whether some frames
-    /// have a `user_id`. Returns false if the answer needs a check of each frame.
+    /// Returns true if [`Selection::matches`] is true of every frame of a page with these contents. Returns
+    /// false if the answer needs a check of each frame.
     #[must_use]
-    pub fn matches_all(&self, has_users: bool) -> bool {
-        self.rights.permit_all(has_users) && self.filter.is_none()
+    pub fn matches_all(&self, contents: PageContents) -> bool {
+        self.rights.permit_all(contents.has_users) && self.filter.matches_all(contents.has_other_parts)
     }
 }
 
@@ -86,6 +87,8 @@ mod tests {
         let ours = frame(r#"{"type":"message","agent_id":"a","user_id":"ann","content":"x"}"#, 1);
         let theirs = frame(r#"{"type":"message","agent_id":"b","user_id":"bob","content":"x"}"#, 2);
         let public = frame(r#"{"type":"custom","channel":"c","data":1}"#, 3);
+        let thought = r#"{"type":"stream_chunk","request_id":"r","chunk":"x","is_final":false,"part":{"type":"reasoning","id":"a"}}"#;
+        let thought = frame(thought, 4);
         let narrow = |agents: &[&str], channels: &[&str], types: &[&str]| {
             let list =
                 |names: &[&str]| (!names.is_empty()).then(|| names.iter().copied().map(Box::from).collect());
@@ -97,7 +100,8 @@ mod tests {
             narrow(&[], &["c"], &[]),
             narrow(&[], &[], &[EventKind::Message.name()]),
         ];
-        let filters = ["", "types=custom", "user_id=ann", "channel=c"];
+        let filters =
+            ["", "types=custom", "user_id=ann", "channel=c", "parts=all", "parts=all&types=stream_chunk"];
         let mut matched = 0;
         for sees_all_users in [false, true] {
             for sub in [None, Some("ann".into())] {
@@ -108,9 +112,14 @@ mod tests {
                         let rights =
                             Rights { sub: sub.clone(), sees_all_users, narrowing: narrowing.clone() };
                         let selection = Selection { filter, rights };
-                        for frames in [&[&ours, &theirs, &public][..], &[&ours], &[&public]] {
-                            let has_users = frames.iter().any(|frame| frame.key(RoutingKey::User).is_some());
-                            if selection.matches_all(has_users) {
+                        for frames in
+                            [&[&ours, &theirs, &public][..], &[&ours], &[&public], &[&public, &thought]]
+                        {
+                            let contents = PageContents {
+                                has_users: frames.iter().any(|frame| frame.key(RoutingKey::User).is_some()),
+                                has_other_parts: frames.iter().any(|frame| frame.is_of_other_part()),
+                            };
+                            if selection.matches_all(contents) {
                                 matched += 1;
                                 assert!(frames.iter().all(|frame| selection.matches(frame)), "{selection:?}");
                             }
@@ -119,8 +128,8 @@ mod tests {
                 }
             }
         }
-        // Without filter and narrowing: three sets for a principal that sees all users, and the public set
-        // for the others, with and without a `sub`.
-        assert_eq!(matched, 2 * (3 + 1));
+        // Without narrowing, and with no filter: three sets for a principal that sees all users, and the public
+        // set for the others, with and without a `sub`. With `parts=all` one set more for each of them.
+        assert_eq!(matched, 2 * (3 + 1) + 2 * (4 + 2));
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::event::json_text::is_ordinary;
 use crate::event::table::with_event_fields;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, is_text_part};
 use crate::ids::Sequence;
 use crate::time;
 
@@ -58,6 +58,7 @@ trait HeadFields {
 macro_rules! head_field {
     ($to:ident, $name:ident, $value:ident: json) => { $to.json(start_of!($name), $value) };
     ($to:ident, $name:ident, $value:ident: object) => { $to.json(start_of!($name), $value) };
+    ($to:ident, $name:ident, $value:ident: composite) => { $to.json(start_of!($name), $value) };
     ($to:ident, $name:ident, $value:ident: count) => { $to.count(start_of!($name), *$value) };
     ($to:ident, $name:ident, $value:ident: flag) => { $to.flag(start_of!($name), *$value) };
     ($to:ident, $name:ident, $value:ident: $text:ident $($key:ident)?) => {
@@ -313,6 +314,7 @@ impl JsonObject<'_> {
             index: event.index,
             first_index: event.first_index,
             is_final: event.is_final.unwrap_or_default(),
+            is_text: event.part.as_deref().is_none_or(is_text_part),
         };
         self.chunk_progress(&chunk);
         self.timestamp(timestamp);

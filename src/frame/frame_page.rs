@@ -1,7 +1,7 @@
 //! A page of frames: consecutive events in one buffer as SSE carries them, and the position of each.
 //!
 //! * A reader that gets every event is sent slices of the buffer. Facts computed once per page say whether it
-//!   may be: whether an event has a user, and whether neighbouring chunks could be merged.
+//!   may be: what the events are ([`PageContents`]), and whether neighbouring chunks could be merged.
 //! * [`Frame`]s are created from the events when the first reader has to check each of them, and are shared
 //!   by all other readers.
 //! * A page does not know its readers; [`crate::filter`] decides what a reader may see.
@@ -47,6 +47,16 @@ impl event_index::Entry for Entry {
     }
 }
 
+/// What the events of a page are, as far as it decides who gets all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PageContents {
+    /// An event has a `user_id`, so that not every reader may see the whole page.
+    pub has_users: bool,
+    /// An event is a chunk of a part that is not text ([`Frame::is_of_other_part`]), for which not every reader
+    /// asks.
+    pub has_other_parts: bool,
+}
+
 /// Consecutive events in one buffer.
 #[derive(Debug)]
 pub struct FramePage {
@@ -54,7 +64,7 @@ pub struct FramePage {
     events: EventIndex<Entry>,
     chunks: Vec<Chunk>,
     frames: OnceLock<Box<[Frame]>>,
-    has_users: bool,
+    contents: PageContents,
     has_runs: bool,
     /// Whether there are routing keys between events in the buffer.
     has_keys_apart: bool,
@@ -62,6 +72,7 @@ pub struct FramePage {
 
 impl FramePage {
     pub(super) fn new(bytes: Bytes, entries: Vec<Entry>, chunks: Vec<Chunk>) -> FramePage {
+        let has_other_parts = chunks.iter().any(|chunk| !chunk.is_text);
         let has_users = entries.iter().any(|entry| entry.key_present & 1 << RoutingKey::User as u8 != 0);
         let has_keys_apart = entries.iter().any(|entry| entry.chunk_at > 0);
         let mut page = FramePage {
@@ -69,7 +80,7 @@ impl FramePage {
             events: EventIndex::new(entries),
             chunks,
             frames: OnceLock::new(),
-            has_users,
+            contents: PageContents { has_users, has_other_parts },
             has_runs: false,
             has_keys_apart,
         };
@@ -85,10 +96,10 @@ impl FramePage {
         &self.events
     }
 
-    /// Returns true if an event has a `user_id`, so that not every reader may see the whole page.
+    /// Returns what the events are.
     #[must_use]
-    pub fn has_users(&self) -> bool {
-        self.has_users
+    pub fn contents(&self) -> PageContents {
+        self.contents
     }
 
     /// Returns true if an event continues the text of the one before it ([`Frame::continues_in`]), so that
@@ -223,6 +234,8 @@ mod tests {
     const APART: &str = r#"{"type":"message","agent_id":"a\"","content":"x"}"#;
     const CHUNK: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"x","is_final":false}"#;
     const OTHER: &str = r#"{"type":"stream_chunk","request_id":"s","chunk":"y","is_final":false}"#;
+    const TEXT_PART: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"x","is_final":false,"part":{"type":"text","id":"a"}}"#;
+    const REASONING: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"x","is_final":false,"part":{"type":"reasoning","id":"a"}}"#;
     const FINAL: &str = r#"{"type":"stream_chunk","request_id":"r","chunk":"z","is_final":true}"#;
 
     /// A reader gets the same from a page without a check of each event as from its frames.
@@ -257,7 +270,8 @@ mod tests {
     fn a_page_knows_whether_it_has_addressed_events_and_runs() {
         let says = |events: &[&str]| {
             let (_, page) = page(events);
-            (page.has_users(), page.has_runs())
+            assert!(!page.contents().has_other_parts);
+            (page.contents().has_users, page.has_runs())
         };
         assert_eq!(says(&[PLAIN, APART, CHUNK]), (false, false));
         assert_eq!(says(&[PLAIN, PLAIN, USERS]), (true, false));
@@ -268,6 +282,13 @@ mod tests {
         );
         assert_eq!(says(&[FINAL, CHUNK]), (false, false), "what is final is not continued");
         assert_eq!(says(&[PLAIN, CHUNK, FINAL]), (false, true));
+    }
+
+    #[test]
+    fn a_page_knows_whether_it_has_chunks_of_other_parts() {
+        let says = |events: &[&str]| page(events).1.contents().has_other_parts;
+        assert!(!says(&[PLAIN, CHUNK, TEXT_PART, FINAL]));
+        assert!(says(&[PLAIN, CHUNK, REASONING]));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!   keys that had to be unescaped and the lines of SSE, is never created.
 //! * A comma precedes each event, so that consecutive events of a page are one slice.
 //! * A page does not say who may see its events. It is only for readers that may see every event of the
-//!   organization.
+//!   organization and ask for all of them, with or without the chunks of parts that are not text.
 
 use std::ops::Range;
 
@@ -62,6 +62,8 @@ impl event_index::Entry for Entry {
 pub struct JsonPage {
     bytes: Bytes,
     events: EventIndex<Entry>,
+    /// The indexes of the chunks of parts that are not text, in order. Most pages have none.
+    other_parts: Vec<u32>,
 }
 
 impl JsonPage {
@@ -69,6 +71,20 @@ impl JsonPage {
     #[must_use]
     pub fn events(&self) -> &EventIndex<Entry> {
         &self.events
+    }
+
+    /// Returns the next consecutive events from event `from` on that are no chunks of parts that are not text
+    /// ([`super::Frame::is_of_other_part`]). If there are none, the range is empty and at the end of the page.
+    #[must_use]
+    pub fn next_without_other_parts(&self, from: usize) -> Range<usize> {
+        let mut start = from;
+        for at in self.other_parts.iter().map(|at| *at as usize).skip_while(|at| *at < from) {
+            if at > start {
+                return start..at;
+            }
+            start = at + 1;
+        }
+        start..self.events.len().max(start)
     }
 
     /// Returns the bytes of the JSON of a range's events, without commas.
@@ -108,7 +124,7 @@ impl JsonPage {
     /// Returns the bytes of memory besides the buffer.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.events.size() + size_of::<JsonPage>()
+        self.events.size() + self.other_parts.capacity() * size_of::<u32>() + size_of::<JsonPage>()
     }
 }
 
@@ -117,6 +133,7 @@ pub struct JsonWriter {
     cursors: CursorWriter,
     buf: Vec<u8>,
     entries: Vec<Entry>,
+    other_parts: Vec<u32>,
     /// The last timestamp written, in Unix milliseconds, and its text with the name before it.
     timestamp: (u64, [u8; TIME_LEN]),
 }
@@ -127,7 +144,8 @@ impl JsonWriter {
     pub fn new(tenant: TenantId, cursors: &CursorKey, mut buf: Vec<u8>, events: usize) -> JsonWriter {
         buf.clear();
         let entries = Vec::with_capacity(events);
-        JsonWriter { cursors: cursors.writer(tenant), buf, entries, timestamp: (0, time_text(0)) }
+        let timestamp = (0, time_text(0));
+        JsonWriter { cursors: cursors.writer(tenant), buf, entries, other_parts: Vec::new(), timestamp }
     }
 
     /// Returns the bytes written so far, and the sequence of the last event.
@@ -167,13 +185,17 @@ impl JsonWriter {
                 self.buf.extend_from_slice(body);
             }
         }
+        if record.chunk.is_some_and(|chunk| !chunk.is_text) {
+            self.other_parts.push(self.entries.len() as u32); // a page has far fewer events
+        }
         self.entries.push(Entry { sequence, end: self.buf.len() });
         debug_assert!(self.buf.len() - start <= record.frame_len());
     }
 
     /// Returns the page; `share` turns the writer's buffer into the page's.
     pub fn finish(self, share: impl FnOnce(Vec<u8>) -> Bytes) -> JsonPage {
-        JsonPage { bytes: share(self.buf), events: EventIndex::new(self.entries) }
+        let (events, other_parts) = (EventIndex::new(self.entries), self.other_parts);
+        JsonPage { bytes: share(self.buf), events, other_parts }
     }
 }
 
@@ -225,6 +247,30 @@ mod tests {
         assert_eq!(all.len(), 2 * events.len());
         assert_eq!(page.json(1..3, true)[0], b',');
         assert!(page.json(3..3, true).is_empty() && page.json(0..page.events().len() + 1, false).is_empty());
+    }
+
+    #[test]
+    fn chunks_of_other_parts_are_passed_over() {
+        let chunk = |kind: &str| {
+            format!(
+                r#"{{"type":"stream_chunk","request_id":"r","chunk":"","is_final":false,"part":{{"type":"{kind}","id":"p"}}}}"#
+            )
+        };
+        let page = |kinds: &[&str]| {
+            let mut writer = JsonWriter::new(TenantId(1), &KEY, Vec::new(), 0);
+            for (kind, sequence) in kinds.iter().zip(1..) {
+                let (event, mut bytes) = (frame(&chunk(kind), sequence), Vec::new());
+                event.write_record(event.received_ms(), &mut bytes);
+                let record = Record::read(&mut &bytes[..], event.received_ms()).expect("written just now");
+                writer.push(&record, Sequence(sequence));
+            }
+            writer.finish(Bytes::from)
+        };
+        let mixed = page(&["data", "source", "text", "text", "reasoning", "text", "tool_input"]);
+        let next: Vec<_> = (0..=7).map(|from| mixed.next_without_other_parts(from)).collect();
+        assert_eq!(next, [2..4, 2..4, 2..4, 3..4, 5..6, 5..6, 7..7, 7..7]);
+        let text = page(&["text"; 3]);
+        assert_eq!([0, 2, 3].map(|from| text.next_without_other_parts(from)), [0..3, 2..3, 3..3]);
     }
 
     #[test]

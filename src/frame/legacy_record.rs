@@ -38,7 +38,8 @@ fn read_chunk(input: &mut &[u8]) -> Result<StoredChunk, BadRecord> {
     let flags = byte(input)?;
     let index = if flags & HAS_INDEX != 0 { Some(get(input)?) } else { None };
     let first_index = if flags & HAS_FIRST_INDEX != 0 { Some(get(input)?) } else { None };
-    Ok(StoredChunk { same_len, head_len, index, first_index, is_final: flags & IS_FINAL != 0 })
+    // The version that wrote this format knew no parts.
+    Ok(StoredChunk { same_len, head_len, index, first_index, is_final: flags & IS_FINAL != 0, is_text: true })
 }
 
 #[cfg(test)]

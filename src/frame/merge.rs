@@ -1,8 +1,9 @@
 //! Merges runs of `stream_chunk`s for a reader that is behind: fewer, longer chunks with the same text.
 //!
-//! Two frames are merged if they are neighbours in what the reader sees and by their indices, agree in everything
-//! but text, index and time, and the earlier one is not final. The escaped texts are joined as they are, so nothing is
-//! decoded again.
+//! Two frames are merged if they are neighbours in what the reader sees, agree in everything but text, index
+//! and time, their indices follow each other, and the earlier one is not final. So a merged chunk is of one
+//! part, and lacks no chunk between its first index and its last. The escaped texts are joined as they are, so
+//! nothing is decoded again.
 
 use std::sync::Arc;
 
@@ -12,6 +13,16 @@ use crate::event::EventKind;
 
 /// The most bytes of text in a merged chunk.
 pub const MERGED_BYTES: usize = 64 * 1024;
+
+impl Chunk {
+    /// Returns true if the index of `next` follows this chunk's, or neither has one.
+    fn precedes(&self, next: &Chunk) -> bool {
+        match (self.index, next.first_index.or(next.index)) {
+            (Some(last), Some(first)) => last.checked_add(1) == Some(first),
+            (last, first) => last == first,
+        }
+    }
+}
 
 impl Frame {
     fn chunk_same(&self, chunk: &Chunk) -> &[u8] {
@@ -34,13 +45,7 @@ impl Frame {
     #[must_use]
     pub fn continues_in(&self, next: &Frame) -> bool {
         let (Some(a), Some(b)) = (&self.chunk, &next.chunk) else { return false };
-        // A reader may not see a chunk in between, because it is of another part.
-        let is_neighbour = match (a.index, b.first_index.or(b.index)) {
-            (Some(index), Some(next)) => index.checked_add(1) == Some(next),
-            (None, None) => true,
-            _ => false,
-        };
-        !a.is_final && is_neighbour && self.chunk_same(a) == next.chunk_same(b)
+        !a.is_final && a.precedes(b) && self.chunk_same(a) == next.chunk_same(b)
     }
 
     /// Returns the bytes of escaped text; 0 for other kinds.
@@ -178,6 +183,51 @@ mod tests {
         ];
         assert_eq!(coalesce(&mut frames), [1; 4]);
         assert_eq!(frames.len(), 4);
+    }
+
+    fn of_part(sequence: u64, index: Option<u64>, text: &str, part: Option<&str>) -> Arc<Frame> {
+        let mut json =
+            serde_json::json!({"type":"stream_chunk","request_id":"r","chunk":text,"is_final":false});
+        if let Some(index) = index {
+            json["index"] = index.into();
+        }
+        if let Some(part) = part {
+            json["part"] = serde_json::from_str(part).expect("JSON");
+        }
+        Arc::new(frame(&json.to_string(), sequence))
+    }
+
+    #[test]
+    fn chunks_merge_within_one_part_only() {
+        let reasoning = Some(r#"{"type":"reasoning","id":"a"}"#);
+        let mut frames = vec![
+            of_part(1, Some(0), "a", reasoning),
+            // The order of the keys makes no difference.
+            of_part(2, Some(1), "b", Some(r#"{"id":"a","type":"reasoning"}"#)),
+            of_part(3, Some(2), "c", Some(r#"{"type":"reasoning","id":"b"}"#)),
+            of_part(4, Some(3), "d", Some(r#"{"type":"text","id":"b"}"#)),
+            of_part(5, Some(4), "e", Some(r#"{"type":"text","id":"b","name":"n"}"#)),
+            of_part(6, Some(5), "f", None),
+            of_part(7, Some(6), "g", None),
+        ];
+        assert_eq!(coalesce(&mut frames), [2, 1, 1, 1, 2]);
+        let texts: Vec<_> = frames.iter().map(|frame| shown(frame)["chunk"].clone()).collect();
+        assert_eq!(texts, ["ab", "c", "d", "e", "fg"]);
+        assert_eq!(shown(&frames[0])["part"], serde_json::json!({"type":"reasoning","id":"a"}));
+        let other: Vec<bool> = frames.iter().map(|frame| frame.is_of_other_part()).collect();
+        assert_eq!(other, [true, true, false, false, false]);
+    }
+
+    #[test]
+    fn chunks_merge_only_if_their_indices_follow_each_other() {
+        let indices =
+            [Some(0), Some(1), Some(3), Some(4), Some(4), None, None, Some(5), Some(u64::MAX), Some(0)];
+        let mut frames: Vec<_> = indices
+            .into_iter()
+            .zip(1..)
+            .map(|(index, sequence)| of_part(sequence, index, "x", None))
+            .collect();
+        assert_eq!(coalesce(&mut frames), [2, 2, 1, 2, 1, 1, 1]);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub struct Frame {
     chunk_at: u16,
     /// Start of the SSE id line in `buf`; the chunk's head ends there.
     sse_at: u16,
-    /// For a `stream_chunk`: what merging needs.
+    /// For a `stream_chunk`: what merging and filters need.
     chunk: Option<Chunk>,
     /// The encoded bytes. Until [`Frame::seal`] no other value shares them.
     buf: Bytes,
@@ -114,16 +114,18 @@ enum KeyText<'a> {
     Apart(&'a str),
 }
 
-/// What merging needs to know of a `stream_chunk`: offsets into the JSON.
+/// What merging and filters need to know of a `stream_chunk`; offsets are into the JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Chunk {
-    /// End of `"request_id":…,"agent_id":…,"user_id":…,"metadata":…,`, which starts at a fixed offset.
+    /// End of `"request_id":…,"agent_id":…,"user_id":…,"part":…,"metadata":…,`, which starts at a fixed offset.
     pub same_end: u32,
     /// Start of the chunk's escaped text, which ends 2 bytes before the JSON's end.
     pub text_at: u32,
     pub index: Option<u64>,
     pub first_index: Option<u64>,
     pub is_final: bool,
+    /// False for a chunk of a part that is not of type `text`.
+    pub is_text: bool,
 }
 
 impl Frame {
@@ -239,6 +241,11 @@ impl Frame {
     #[must_use]
     pub fn is_final_chunk(&self) -> bool {
         self.chunk.as_ref().is_some_and(|chunk| chunk.is_final)
+    }
+    /// Returns true for a `stream_chunk` of a part that is not of type `text`.
+    #[must_use]
+    pub fn is_of_other_part(&self) -> bool {
+        self.chunk.as_ref().is_some_and(|chunk| !chunk.is_text)
     }
     /// Returns the value of a routing field, or `None` if the event does not have it.
     #[must_use]

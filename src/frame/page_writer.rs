@@ -166,6 +166,7 @@ impl PageWriter {
                 index: chunk.index,
                 first_index: chunk.first_index,
                 is_final: chunk.is_final,
+                is_text: chunk.is_text,
             });
         }
         self.entries.push(Entry {

@@ -25,6 +25,8 @@ pub struct BadRecord(pub &'static str);
 pub(super) const HAS_INDEX: u8 = 1;
 pub(super) const HAS_FIRST_INDEX: u8 = 2;
 pub(super) const IS_FINAL: u8 = 4;
+/// The chunk belongs to a part that is not of type `text`. Records of older versions never have it.
+const OTHER_PART: u8 = 8;
 
 /// The bytes between the id and the kind's name.
 pub(super) const BEFORE_KIND: &[u8] = b"\",\"type\":\"";
@@ -75,6 +77,7 @@ pub(super) struct StoredChunk {
     pub(super) index: Option<u64>,
     pub(super) first_index: Option<u64>,
     pub(super) is_final: bool,
+    pub(super) is_text: bool,
 }
 
 /// The part of the JSON that is not in the body.
@@ -134,6 +137,7 @@ impl Frame {
         );
         if let Some(chunk) = &self.chunk {
             let mut flags = if chunk.is_final { IS_FINAL } else { 0 };
+            flags |= if chunk.is_text { 0 } else { OTHER_PART };
             flags |= if chunk.index.is_some() { HAS_INDEX } else { 0 };
             flags |= if chunk.first_index.is_some() { HAS_FIRST_INDEX } else { 0 };
             out.push(flags);
@@ -305,7 +309,8 @@ fn read_chunk(input: &mut &[u8]) -> Result<StoredChunk, BadRecord> {
     let (same_len, head_len) = (small(get(input)?)?, small(get(input)?)?);
     let index = if flags & HAS_INDEX != 0 { Some(get(input)?) } else { None };
     let first_index = if flags & HAS_FIRST_INDEX != 0 { Some(get(input)?) } else { None };
-    Ok(StoredChunk { same_len, head_len, index, first_index, is_final: flags & IS_FINAL != 0 })
+    let (is_final, is_text) = (flags & IS_FINAL != 0, flags & OTHER_PART == 0);
+    Ok(StoredChunk { same_len, head_len, index, first_index, is_final, is_text })
 }
 
 /// Encodes small numbers of either sign as small numbers.
@@ -374,10 +379,11 @@ mod tests {
     use crate::event::Event;
     use crate::ids::{Sequence, TenantId};
 
-    const EVENTS: [&str; 6] = [
+    const EVENTS: [&str; 7] = [
         r#"{"type":"message","agent_id":"a","user_id":"ü","content":"x"}"#,
         r#"{"type":"stream_chunk","request_id":"r","chunk":"a\"","is_final":true,"index":4,"metadata":{"a":1}}"#,
         r#"{"type":"stream_chunk","request_id":"r","agent_id":"\\","chunk":"","is_final":false,"timestamp":"2001-01-01T00:00:00Z"}"#,
+        r#"{"type":"stream_chunk","request_id":"r","chunk":"a","is_final":false,"index":4,"part":{"type":"reasoning","id":"p"}}"#,
         r#"{"type":"custom","channel":"a/b","data":null}"#,
         r#"{"type":"message","agent_id":"a\"","user_id":"u","content":"\n","timestamp":"2001-01-01T00:00:00.001Z"}"#,
         r#"{"type":"error","request_id":"r","code":"c","message":"m"}"#,

@@ -14,7 +14,7 @@ use crate::close::CloseReason;
 use crate::connection::{EventSource, ReadMode, Tick, WriteOutcome, WriteState};
 use crate::event_ring::RingRead;
 use crate::frame::control::{Control, GapReason};
-use crate::frame::frame_page::FramePage;
+use crate::frame::frame_page::{FramePage, PageContents};
 use crate::frame::{Frame, merge};
 use crate::ids::Sequence;
 use crate::store::{LogRead, Page, ReadError};
@@ -45,14 +45,14 @@ struct Delivery {
 }
 
 impl WorkerState {
-    /// Returns true if a connection sees every event. `has_users` says whether some events have a `user_id`.
-    /// Returns false if the answer needs a check of each event.
-    pub(super) fn sees_all(&mut self, token: Token, has_users: bool) -> bool {
+    /// Returns true if a connection sees every event of a page with these contents. Returns false if the
+    /// answer needs a check of each event.
+    pub(super) fn sees_all(&mut self, token: Token, contents: PageContents) -> bool {
         let WorkerState { connections, views, .. } = self;
         let Some(connection) = connections.get_mut(token.slot as usize) else { return false };
         let view = views.get(connection.view as usize);
         let selection = view.and_then(|view| view.index.selection(connection.row?));
-        !connection.flags.no_echo && selection.is_some_and(|selection| selection.matches_all(has_users))
+        !connection.flags.no_echo && selection.is_some_and(|selection| selection.matches_all(contents))
     }
 }
 
@@ -373,7 +373,7 @@ impl WorkerLoop<'_> {
             self.skip_to(token, join_position);
             return Some(0);
         }
-        if !whole.has_runs() && self.state.sees_all(token, whole.has_users()) {
+        if !whole.has_runs() && self.state.sees_all(token, whole.contents()) {
             return self.deliver_all(token, whole, part);
         }
         self.deliver(token, whole.frames().get(part)?)

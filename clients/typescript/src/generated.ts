@@ -836,6 +836,15 @@ export interface NewStreamChunkEvent {
   is_final: boolean;
   /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
+  /** The part of the answer that the chunk belongs to. A chunk without it is text. */
+  part?: {
+    /** The id within the stream. Chunks with the same id belong together. At most 64 bytes of UTF-8. */
+    id: string;
+    /** A name, such as that of a tool. At most 256 bytes of UTF-8. */
+    name?: string;
+    /** The type of the part. */
+    type: "text" | "reasoning" | "tool_input" | "tool_output" | "source" | "data";
+  };
   /** The stream. At most 256 bytes of UTF-8. */
   request_id: string;
   /** When it happened. Defaults to the time of receipt. */
@@ -1094,6 +1103,15 @@ export interface StreamChunkEvent {
   is_final: boolean;
   /** Any JSON object. At most 8192 bytes. */
   metadata?: Record<string, unknown>;
+  /** The part of the answer that the chunk belongs to. A chunk without it is text. */
+  part?: {
+    /** The id within the stream. Chunks with the same id belong together. At most 64 bytes of UTF-8. */
+    id: string;
+    /** A name, such as that of a tool. At most 256 bytes of UTF-8. */
+    name?: string;
+    /** The type of the part. */
+    type: "text" | "reasoning" | "tool_input" | "tool_output" | "source" | "data";
+  };
   /** The stream. At most 256 bytes of UTF-8. */
   request_id: string;
   /** When it happened. Defaults to the time of receipt. */
@@ -1113,6 +1131,8 @@ export interface SubscribeFrame {
   earliest?: boolean | null;
   /** Continues after this cursor. */
   last_event_id?: string | null;
+  /** Which parts of streams: `text`, the default, or `all`. With `text`, chunks whose `part` is of another type are left out. */
+  parts?: "text" | "all" | "" | null;
   ref?: Ref | null;
   /** Streams, comma-separated, at most 100. Selects events with one of them. Empty counts as absent. Or an array, whose items may contain commas. */
   request_id?: string | null | string[];

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::close::CloseReason;
 use crate::event::EventKind;
-use crate::http::schemas::{self, event_name, filter_fields};
+use crate::filter::Filter;
+use crate::http::schemas::{self, PARTS, event_name, filter_fields};
 
 use super::frames::{self, Frame};
 
@@ -107,6 +108,8 @@ fn query(more: &[(&str, Value)]) -> Value {
     let mut properties: Map<String, Value> = filter_fields()
         .map(|(name, says)| (name.to_owned(), json!({"type": "string", "description": says})))
         .collect();
+    properties
+        .insert(Filter::PARTS.into(), json!({"type": "string", "enum": PARTS.1, "description": PARTS.0}));
     properties.insert(
         "last_event_id".into(),
         json!({"type": "string", "description": "Continues after this cursor."}),

@@ -7,9 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::connection::client_frame::{PUBLISH_EVENTS, TOKEN_BYTES};
-use crate::filter::FILTER_VALUES;
+use crate::filter::{FILTER_VALUES, Filter};
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
-use crate::http::schemas::{CURSOR, TIME, cursor, filter_fields, of, tagged};
+use crate::http::schemas::{CURSOR, PARTS, TIME, cursor, filter_fields, of, tagged};
 use crate::tenant::streams::StreamState;
 
 /// A frame: the name of its schema, its `type`, and the schema.
@@ -198,7 +198,12 @@ pub(super) fn of_client() -> Vec<Frame> {
             (name.to_owned(), schema)
         })
         .collect();
+    let [text_alone, all, empty] = PARTS.1;
     subscription.extend(fields([
+        (
+            Filter::PARTS,
+            json!({"type": ["string", "null"], "enum": [text_alone, all, empty, null], "description": PARTS.0}),
+        ),
         ("last_event_id", nullable("Continues after this cursor.")),
         (
             "since",

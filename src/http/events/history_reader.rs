@@ -25,6 +25,8 @@ use crate::event_ring::RingRead;
 use crate::filter::Selection;
 use crate::frame::Frame;
 use crate::frame::control::{AFTER_BYTES, GapReason};
+use crate::frame::frame_page::PageContents;
+use crate::frame::json_page::JsonPage;
 use crate::http::response::body::{BodyParts, IncompleteBody};
 use crate::ids::Sequence;
 use crate::store::{JsonEvents, LogRead, Page};
@@ -199,7 +201,7 @@ impl Progress {
     /// Calls [`Progress::take`] for a whole page, without examining each event if all of them match.
     fn take_page(&mut self, reader: &HistoryReader, page: &Page) -> bool {
         let (whole, indexes) = page.whole();
-        if !reader.selection.matches_all(whole.has_users()) {
+        if !reader.selection.matches_all(whole.contents()) {
             return self.take_frames(reader, page.frames().iter(), usize::MAX);
         }
         let events =
@@ -212,21 +214,42 @@ impl Progress {
         self.take(reader.limit, events, usize::MAX)
     }
 
-    /// Calls [`Progress::take`] for a whole page, for a reader who may see every event and has no filter.
-    fn take_json(&mut self, limit: usize, JsonEvents { page, from }: &JsonEvents) -> bool {
-        let left = limit.saturating_sub(self.found);
-        let mut count = page.fitting(*from, left, ANSWER_BYTES.saturating_sub(self.bytes));
-        if self.bytes == 0 && left > 0 {
-            count = count.max(1);
+    /// Calls [`Progress::take`] for a whole page, for a reader who may see every event and has no filter, but
+    /// gets chunks of parts that are not text only with `all_parts`.
+    fn take_json(&mut self, limit: usize, events: &JsonEvents, all_parts: bool) -> bool {
+        let JsonEvents { page, from } = events;
+        let mut from = *from;
+        while from < page.events().len() {
+            let wanted = match all_parts {
+                true => from..page.events().len(),
+                false => page.next_without_other_parts(from),
+            };
+            self.examined(page, wanted.start);
+            let left = limit.saturating_sub(self.found).min(wanted.len());
+            let mut count = page.fitting(wanted.start, left, ANSWER_BYTES.saturating_sub(self.bytes));
+            if self.bytes == 0 {
+                count = count.max(left.min(1));
+            }
+            let taken = wanted.start..wanted.start + count;
+            if count > 0 {
+                self.part.push_slice(page.json(taken.clone(), self.found > 0));
+                self.bytes += page.json_len(taken.clone());
+                self.found += count;
+                self.examined(page, taken.end);
+            }
+            if taken.end < wanted.end {
+                return false;
+            }
+            from = wanted.end;
         }
-        let indexes = *from..from.saturating_add(count).min(page.events().len());
-        if let Some(last) = indexes.end.checked_sub(1).filter(|last| last >= from) {
-            self.part.push_slice(page.json(indexes.clone(), self.found > 0));
-            self.bytes += page.json_len(indexes.clone());
-            self.found += indexes.len();
-            self.position = page.events().sequence(last).unwrap_or(self.position);
+        true
+    }
+
+    /// Sets the position after the events of a page before event `end`.
+    fn examined(&mut self, page: &JsonPage, end: usize) {
+        if let Some(last) = end.checked_sub(1).and_then(|last| page.events().sequence(last)) {
+            self.position = self.position.max(last);
         }
-        indexes.end == page.events().len()
     }
 
     fn take_frames<'f>(
@@ -266,12 +289,13 @@ impl HistoryReader {
             batch.clear();
             let read = self.worker.read_ring(&self.tenant, progress.position, &mut batch);
             // A page is taken without examining each event only if the reader may see the events of all
-            // users.
+            // users. The page itself tells which chunks are of parts that are not text.
+            let contents = PageContents { has_users: true, has_other_parts: false };
             if matches!(read, RingRead::Behind { .. })
-                && self.selection.matches_all(true)
+                && self.selection.matches_all(contents)
                 && let Some(events) = store.read_json(log, progress.position).await?
             {
-                if !progress.take_json(self.limit, &events) {
+                if !progress.take_json(self.limit, &events, self.selection.filter.all_parts()) {
                     return Ok(ReadOutcome::Ended);
                 }
                 // Reading pages that are in memory never waits, so other tasks need this pause.

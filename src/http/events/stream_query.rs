@@ -54,7 +54,7 @@ impl StreamQuery {
                     Some(ms.ok_or_else(|| ErrorResponse::bad_request("since: must be RFC 3339"))?);
             }
             ("earliest", flag) => self.earliest = boolean(name, flag)?,
-            (name, list) => return Ok(self.filter.list(name, list)?),
+            (name, value) => return Ok(self.filter.parameter(name, value)?),
         }
         Ok(true)
     }

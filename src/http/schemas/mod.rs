@@ -74,7 +74,8 @@ pub(super) const fn event_name(kind: EventKind) -> &'static str {
     kind.schema_name()
 }
 
-fn shape(field: &Field) -> Value {
+/// The schema of a field's values. `open` means that later versions may add fields to objects.
+fn shape(field: &Field, open: bool) -> Value {
     let mut schema = match field.field_type {
         FieldType::Id(bytes) => {
             json!({"type": "string", "minLength": 1, "maxLength": bytes, "pattern": NO_CONTROLS})
@@ -91,6 +92,17 @@ fn shape(field: &Field) -> Value {
         }
         FieldType::Json => json!({}),
         FieldType::Object(_) => json!({"type": "object"}),
+        FieldType::Composite(composite) => {
+            let required = composite.fields.iter().filter(|field| field.requirement == Requirement::Required);
+            let required: Vec<&str> = required.map(|field| field.name).collect();
+            let properties: Map<String, Value> =
+                composite.fields.iter().map(|field| (field.name.into(), shape(field, open))).collect();
+            let mut object = json!({"type": "object", "required": required, "properties": properties});
+            if !open {
+                object["additionalProperties"] = json!(false);
+            }
+            object
+        }
     };
     let limit = match field.field_type {
         FieldType::Object(bytes) => format!(" At most {bytes} bytes."),
@@ -113,7 +125,7 @@ fn event(kind: EventKind, published: bool) -> Value {
             Requirement::Optional => false,
         };
         let into = if sure { &mut required } else { &mut optional };
-        into.insert(field.name.into(), shape(field));
+        into.insert(field.name.into(), shape(field, !published));
     }
     let mut schema = tagged(kind.name(), kind.description(), required, optional, !published);
     schema["examples"] = json!([example(kind, published)]);
@@ -157,7 +169,13 @@ pub(super) fn events() -> Map<String, Value> {
     schemas
 }
 
-/// The fields of a filter with their descriptions. Each is a comma-separated list.
+/// The description of [`Filter::PARTS`], and its values.
+pub(super) const PARTS: (&str, [&str; 3]) = (
+    "Which parts of streams: `text`, the default, or `all`. With `text`, chunks whose `part` is of another type are left out.",
+    ["text", "all", ""],
+);
+
+/// The lists of a filter with their descriptions. Each is comma-separated.
 pub(super) fn filter_fields() -> impl Iterator<Item = (&'static str, String)> {
     Filter::PARAMETERS.into_iter().map(|name| {
         let what = match name {

@@ -11,9 +11,10 @@ use utoipa::openapi::{RefOr, Required, Schema};
 use crate::domain::memories::MemoryType;
 use crate::domain::memories::search::{LIMIT as MEMORIES, OFFSET as PASSED, QUERY_CHARS};
 use crate::event::EventKind;
+use crate::filter::Filter;
 use crate::http::request::parameters::{HISTORY_EVENTS, HISTORY_WAIT_SECONDS, OFFSET_MOST, PAGE_MOST};
 
-use super::filter_fields;
+use super::{PARTS, filter_fields};
 
 /// Defines types that handlers name for the parameters they accept.
 macro_rules! parameters {
@@ -174,6 +175,7 @@ impl IntoParams for SubscriptionParameters {
             _ => any(),
         };
         let filter = filter_fields().map(|(name, says)| (name, says, list(name)));
+        let parts = (Filter::PARTS, PARTS.0.to_owned(), one_of(&PARTS.1));
         let position = [
             ("last_event_id", "Continue after this cursor.", any()),
             ("after", "Alias of `last_event_id`.", any()),
@@ -187,7 +189,7 @@ impl IntoParams for SubscriptionParameters {
         ];
         let position = position.into_iter().map(|(name, says, schema)| (name, says.to_owned(), schema));
         let one = |(name, says, schema)| parameter(ParameterIn::Query, Required::False, name, says, schema);
-        filter.chain(position).map(one).collect()
+        filter.chain([parts]).chain(position).map(one).collect()
     }
 }
 

@@ -114,6 +114,8 @@ protocol_struct! {
         agent_id: String,
         /// The user who may see the event. If absent, everyone in the organization may.
         user_id: String,
+        /// The part of the answer that the chunk belongs to. A chunk without it is text.
+        part: StreamPart,
         /// Any JSON object.
         metadata: Metadata,
         /// When it happened. Defaults to the time of receipt.
@@ -158,6 +160,20 @@ protocol_struct! {
         agent_id: String,
         /// When it happened. Defaults to the time of receipt.
         timestamp: String,
+    }
+}
+
+protocol_struct! {
+    /// The part of an answer that a chunk belongs to. A chunk without a part is text.
+    StreamPart {
+        /// The type of the part.
+        #[serde(rename = "type")]
+        kind: PartType,
+        /// The id within the stream. Chunks with the same id belong together.
+        id: String,
+    } optional {
+        /// A name, such as that of a tool.
+        name: String,
     }
 }
 
@@ -207,6 +223,25 @@ string_enum! {
         Updated,
         /// It was deleted.
         Deleted,
+    }
+}
+
+string_enum! {
+    "snake_case"
+    /// The type of a part of an answer.
+    PartType {
+        /// The answer.
+        Text,
+        /// The model's reasoning.
+        Reasoning,
+        /// The arguments of a tool call, usually pieces of JSON.
+        ToolInput,
+        /// The result of a tool call.
+        ToolOutput,
+        /// A source that the answer cites.
+        Source,
+        /// Any other data.
+        Data,
     }
 }
 // End.
