@@ -144,10 +144,6 @@ pub fn check_channel(channel: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// TEMPORARY until the field lands.
-pub fn part(json: &str) -> Result<std::borrow::Cow<'_, str>, EventError> {
-    Ok(json.into())
-}
 #[cfg(test)]
 mod generate;
 #[cfg(test)]

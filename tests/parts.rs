@@ -194,3 +194,79 @@ async fn an_unknown_choice_of_parts_is_refused_by_name() {
         "{reply:?}"
     );
 }
+
+/// Opens the stream `r`, appends the answer and finishes it.
+async fn produce(daemon: &Daemon) {
+    let opened = daemon.post("/api/v1/streams").json(&json!({"request_id": "r"})).send().await;
+    assert_eq!(opened.status, 201, "{opened:?}");
+    let opened = opened.json();
+    let token = opened["data"]["producer_token"].as_str().unwrap();
+    let answer = answer();
+    let chunks = answer.as_array().unwrap().iter().map(|chunk| {
+        let mut chunk = chunk.clone();
+        chunk
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| ["chunk", "part", "index", "is_final"].contains(&name.as_str()));
+        chunk
+    });
+    let mut chunks: Vec<Value> = chunks.collect();
+    let bad = json!({"chunk": "x", "part": {"type": "text", "id": "p", "colour": 1}});
+    let append = |body: Value| {
+        daemon.post("/api/v1/streams/r/chunks").header("x-producer-token", token).json(&body).send()
+    };
+    let reply = append(bad).await;
+    assert_eq!(
+        (reply.status.as_u16(), &reply.json()["details"]["field"]),
+        (400, &json!("part.colour")),
+        "{reply:?}"
+    );
+    // `null` is no part.
+    chunks[2]["part"] = Value::Null;
+    let reply = append(chunks.into()).await;
+    assert_eq!((reply.status.as_u16(), &reply.json()["data"]["next_index"]), (200, &json!(8)), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_reader_of_an_opened_stream_gets_other_parts_than_text_only_if_it_asks() {
+    let mut daemon = Daemon::start().await;
+    let mut live = Vec::new();
+    for (query, wanted) in [("", &TEXT[..]), ("?parts=all", &ALL)] {
+        live.push((daemon.live_sse(&format!("/api/v1/sse{query}")).await, wanted));
+    }
+    produce(&daemon).await;
+    for (mut sse, wanted) in live {
+        let mut got = up_to_the_end(async || sse.next_event().await).await;
+        assert_eq!(got.pop().unwrap(), "-:", "the end");
+        assert_eq!(got, wanted);
+    }
+    for restarted in [false, true] {
+        if restarted {
+            daemon.restart().await;
+        }
+        for (parts, wanted) in [("", TEXT_MERGED.concat()), ("&parts=all", ALL_MERGED.concat())] {
+            let mut sse = daemon.sse(&format!("/api/v1/sse/llm?request_id=r{parts}")).open().await;
+            sse.next().await.named("ready");
+            let got = up_to_the_end(async || sse.next_event().await).await;
+            // The empty final chunk may be merged into the last one.
+            assert_eq!(got.concat().trim_end_matches("-:"), wanted, "{parts}");
+        }
+        let shown = daemon.get("/api/v1/streams/r?parts=all").send().await.json();
+        assert_eq!(shown["data"]["text"], "Hello world!");
+        let parts = shown["data"]["parts"].as_array().unwrap();
+        let ids =
+            |part: &Value| (part["part"]["type"].clone(), part["part"]["id"].clone(), part["text"].clone());
+        let part = |kind: &str, id: &str, text: &str| (json!(kind), json!(id), json!(text));
+        let plain = |text: &str| (Value::Null, Value::Null, json!(text));
+        assert_eq!(
+            parts.iter().map(ids).collect::<Vec<_>>(),
+            [
+                part("reasoning", "p", "Hm, so"),
+                plain("Hello"),
+                part("tool_input", "p", "{}"),
+                part("text", "t", " world"),
+                plain("!"),
+            ]
+        );
+    }
+}

@@ -140,6 +140,16 @@ export interface ApiKey {
   types: string[] | null;
 }
 
+/** What was appended. */
+export interface AppendedChunks {
+  /** Always `true`: the chunks are on disk. */
+  durable: boolean;
+  /** Ids of the events, without ignored retries. */
+  ids: string[];
+  /** Index of the next chunk. */
+  next_index: number;
+}
+
 /** Renews the credential, for the same organization and `sub`; answered by `ack`. */
 export interface AuthFrame {
   ref?: Ref | null;
@@ -323,6 +333,19 @@ export interface CustomEvent {
   type: "custom";
   /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
+}
+
+/** A stream that was read from its start has ended, and all of it was sent. */
+export interface DoneFrame {
+  /** Why the model stopped. */
+  finish_reason?: string;
+  /** The stream. */
+  request_id: string;
+  /** How it ended. */
+  state: "completed" | "failed" | "cancelled" | "abandoned";
+  type: "done";
+  /** What the stream cost. */
+  usage?: Record<string, unknown>;
 }
 
 /** Body of every error response. */
@@ -689,6 +712,21 @@ export interface NewApiKey {
   types?: ("message" | "agent_update" | "memory_update" | "stream_chunk" | "error" | "custom")[] | null;
 }
 
+/** A chunk to append. */
+export interface NewChunk {
+  /** Text, at most 64 KiB. */
+  chunk: string;
+  /**
+   * Number of the chunk in the stream, from 0; the next one if left out. A lower one is a retry and is
+   * ignored, a higher one is refused.
+   */
+  index?: number | null;
+  /** True if the stream is complete with this chunk. */
+  is_final?: boolean | null;
+  /** Part that the chunk belongs to. Without it the chunk is text. */
+  part?: Record<string, unknown> | null;
+}
+
 /** Anything else, on a named channel. */
 export interface NewCustomEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
@@ -822,6 +860,27 @@ export interface NewOrganization {
   visibility?: Visibility | null;
 }
 
+/** A stream to open. */
+export interface NewStream {
+  /** Agent that speaks. */
+  agent_id?: string | null;
+  /** True if the agent's status is to follow the stream: `thinking` while it is open, then `idle`. */
+  agent_status?: boolean | null;
+  /** Seconds for which the producer may be silent, 5 to 600. 60 if left out. */
+  lease_seconds?: number | null;
+  /** Free data: a JSON object of at most 8 KiB. */
+  metadata?: Record<string, unknown> | null;
+  /** Id of the stream. Choose one that cannot be guessed. If left out, the daemon makes one. */
+  request_id?: string | null;
+  /** True to take the stream over if it is open: the earlier producer is refused from then on. */
+  takeover?: boolean | null;
+  /**
+   * User who may read the stream. If left out, it is the caller, or everyone in the organization for a
+   * credential with `publish:org`.
+   */
+  user_id?: string | null;
+}
+
 /** A chunk of an LLM's output. */
 export interface NewStreamChunkEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
@@ -911,6 +970,20 @@ export interface NewUser {
 
 /** Memories to delete together, by their ids. */
 export type OldMemories = string[] | MemoryIds;
+
+/** A stream that was opened. */
+export interface OpenedStream {
+  /** How often the stream was opened or taken over. */
+  generation: number;
+  /** Seconds for which the producer may be silent. */
+  lease_seconds: number;
+  /** Index of the next chunk. */
+  next_index: number;
+  /** Token for `X-Producer-Token`. It is shown only here. */
+  producer_token: string;
+  /** Id of the stream. */
+  request_id: string;
+}
 
 /** An organization. */
 export interface Organization {
@@ -1033,7 +1106,7 @@ export interface SentAgentMessage {
 }
 
 /** A control frame of the daemon for one connection. It is not logged. `type` says which one it is. */
-export type ServerFrame = ReadyFrame | GapFrame | CaughtUpFrame | HeartbeatFrame | PingFrame | PongFrame | AckFrame | CancelFrame | ErrorFrame;
+export type ServerFrame = ReadyFrame | GapFrame | CaughtUpFrame | HeartbeatFrame | PingFrame | PongFrame | AckFrame | CancelFrame | DoneFrame | ErrorFrame;
 
 /** A token and its user. */
 export interface Session {
@@ -1087,6 +1160,43 @@ export interface Stats {
   uncommitted_events: number;
 }
 
+/** A stream. */
+export interface Stream {
+  /** Agent that speaks. */
+  agent_id: string | null;
+  /** Time of the end. */
+  ended_at: string | null;
+  error: StreamFailure | null;
+  /** Why the model stopped. */
+  finish_reason: string | null;
+  /** How often the stream was opened or taken over. */
+  generation: number;
+  /** Seconds for which the producer may be silent. */
+  lease_seconds: number;
+  /** Free data. */
+  metadata: Record<string, unknown> | null;
+  /** Index of the next chunk; at the end, the number of chunks. */
+  next_index: number;
+  /** Time of the opening. */
+  opened_at: string;
+  /** Id of the stream. */
+  request_id: string;
+  /** State. All but `open` are for ever. */
+  state: StreamState;
+  /** Bytes of text. */
+  text_bytes: number;
+  /** What the stream cost. */
+  usage: Record<string, unknown> | null;
+  /** User who may read the stream. `null` means everyone in the organization. */
+  user_id: string | null;
+}
+
+/** Why a stream is cancelled. */
+export interface StreamCancel {
+  /** Reason for people, at most 1 KiB. */
+  reason?: string | null;
+}
+
 /** A chunk of an LLM's output. */
 export interface StreamChunkEvent {
   /** The agent that the event is about. At most 256 bytes of UTF-8. */
@@ -1120,6 +1230,51 @@ export interface StreamChunkEvent {
   /** The user who may see the event. If absent, everyone in the organization may. At most 256 bytes of UTF-8. */
   user_id?: string;
 }
+
+/** The end of a stream that failed. */
+export interface StreamFail {
+  /** Code for programs, at most 64 bytes. */
+  code: string;
+  /** Message for people, at most 8 KiB. */
+  message: string;
+}
+
+/** Why a stream did not complete. */
+export interface StreamFailure {
+  /** Code for programs: `CANCELLED`, `ABANDONED`, or what the producer said. */
+  code: string;
+  /** Message for people. */
+  message: string;
+}
+
+/** The end of a stream that is complete. */
+export interface StreamFinish {
+  /** Why the model stopped, such as `stop` or `length`. */
+  finish_reason?: string | null;
+  /** What the stream cost: a JSON object of at most 8 KiB. */
+  usage?: Record<string, unknown> | null;
+}
+
+/** Text of one part of a stream. */
+export interface StreamPart {
+  /** The part. `null` means plain text. */
+  part: Record<string, unknown> | null;
+  /** The text. */
+  text: string;
+}
+
+/** The state of a stream. */
+export type StreamState = "open" | "completed" | "failed" | "cancelled" | "abandoned";
+
+/** A stream and its text so far. */
+export type StreamWithText = Stream & {
+  /** The byte at which `text` begins: that of the request, or the start of the character there. */
+  offset: number;
+  /** With `parts=all`: all text in order, by part, from the beginning. Otherwise `null`. */
+  parts?: StreamPart[] | null;
+  /** The text from `offset` on. `null` if it was removed or not asked for. */
+  text?: string | null;
+};
 
 /** Replaces the filter, and the position if one is given; answered by `ready`. */
 export interface SubscribeFrame {

@@ -309,7 +309,7 @@ impl Tenants {
         for (place, chunk) in chunks.iter().enumerate() {
             event.index = Some(plan.first_index + place as u64);
             event.chunk = Some(Cow::Borrowed(&chunk.text));
-            // PART             event.part = chunk.part.as_deref().map(Cow::Borrowed);
+            event.part = chunk.part.as_deref().map(Cow::Borrowed);
             self.encode_stream_events(&mut batch, std::slice::from_ref(&event))?;
         }
         if let Some(end) = end {

@@ -115,7 +115,7 @@ impl Tenants {
         if let Some(first) = chunks.next() {
             text.push_str(first.text);
             (event.index, last, taken) = (Some(first.index), first.sequence, 1);
-            // PART             event.part = first.part.map(Cow::Borrowed);
+            event.part = first.part.map(Cow::Borrowed);
             let mut bytes = escaped_len(first.text);
             for chunk in chunks {
                 bytes += escaped_len(chunk.text);

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 use crate::auth::{Authorized, Publish};
 use crate::cursor::Cursor;
 use crate::error_response::ErrorResponse;
+use crate::event::parse_part;
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
 use crate::http::request::parameters::{no_parameters, unescaped};
@@ -240,13 +241,8 @@ impl<'a> ChunkBatch<'a> {
         if !follows || self.end.is_some() || self.chunks.len() == CHUNKS_AT_ONCE {
             return Ok(false);
         }
-        let part = match chunk.part.map(RawValue::get) {
-            None | Some("null") => None,
-            Some(part) => Some(
-                crate::event::part(part)
-                    .map_err(|error| BadChunk { field: error.field, reason: error.reason })?,
-            ),
-        };
+        let part = chunk.part.filter(|part| part.get() != "null").map(parse_part).transpose();
+        let part = part.map_err(|error| BadChunk { field: error.field, reason: error.reason })?;
         if self.chunks.is_empty() {
             self.index = chunk.index;
         }

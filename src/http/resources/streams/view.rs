@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::event::is_text_part;
 use crate::store::StreamText;
 use crate::tenant::streams::{Stream, StreamState};
 use crate::time::rfc3339;
@@ -146,7 +147,7 @@ impl PartTexts {
     /// Takes the next chunks. Returns true, because more is wanted.
     pub(super) fn take(&mut self, text: &StreamText) -> bool {
         for chunk in text.chunks() {
-            if chunk.part.is_none_or(is_text) {
+            if chunk.part.is_none_or(is_text_part) {
                 self.take_text(chunk.text);
             }
             if let Some(parts) = &mut self.parts {
@@ -167,11 +168,6 @@ impl PartTexts {
         self.skip = if at < skipped { 0 } else { self.skip - skipped as u64 };
         self.text.push_str(&text[at..]);
     }
-}
-
-/// Returns true if a part is of type `text`.
-fn is_text(part: &str) -> bool {
-    part.starts_with(r#"{"type":"text","#)
 }
 
 impl StreamBody {
