@@ -154,9 +154,9 @@ impl Client {
         self.resource::<StreamInfo>().list(list).await
     }
 
-    /// Cancels a stream, with a reason (at most 1 KiB) that its readers get. The producer is refused at its
-    /// next request. Cancelling a stream twice does no harm, so the request is sent again after a lost
-    /// connection.
+    /// Cancels a stream, with a reason (at most 1 KiB) that its readers get, and returns it. The producer is
+    /// refused at its next request. A stream that has ended stays as it is. Cancelling a stream twice does no
+    /// harm, so the request is sent again after a lost connection.
     ///
     /// ```no_run
     /// # async fn example(client: &nervewire_client::Client) -> Result<(), nervewire_client::ClientError> {
@@ -166,8 +166,7 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ClientError`]; 403 for a stream of another user, 404 also for one that the caller may not see, 409
-    /// for one that has ended otherwise.
+    /// [`ClientError`]; 403 for a stream of another user, 404 also for one that the caller may not see.
     pub async fn cancel_stream(
         &self,
         request_id: &str,

@@ -245,15 +245,17 @@ impl StreamWriter {
         self.call(|reply| Command::End(ending, reply)).await
     }
 
-    /// Cancels the stream at once. Text that is not stored yet is dropped. `reason` is at most 1 KiB.
+    /// Cancels the stream at once. Text that is not stored yet is dropped. `reason` is at most 1 KiB. A stream
+    /// that has ended stays as it is.
     ///
     /// # Errors
     /// [`ClientError`]; the same as [`Client::cancel_stream`].
     pub async fn cancel(&mut self, reason: Option<&str>) -> Result<(), ClientError> {
-        self.client.cancel_stream(&self.request_id, reason).await?;
+        let stream = self.client.cancel_stream(&self.request_id, reason).await?;
         self.task.abort();
         self.room.close();
-        self.ended.send_replace(Some(StreamError::Cancelled));
+        let end = StreamError::of_state(&stream.state).unwrap_or(StreamError::Cancelled);
+        self.ended.send_replace(Some(end));
         Ok(())
     }
 
