@@ -8,11 +8,8 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
 use super::info::{GetStream, StreamText};
-use super::part::StreamPart;
-use crate::event::ErrorEvent;
+use crate::event::{ErrorEvent, StreamChunkEvent};
 use crate::stream_end::{StreamEnd, StreamFailure, StreamState};
 use crate::{Client, ClientError, Event, Filter, Gap, Item, Position, ReceivedEvent, Status, Subscription};
 
@@ -141,7 +138,16 @@ impl StreamReader {
 
     fn handle(&mut self, item: Item) -> Option<Result<StreamItem, ClientError>> {
         match item {
-            Item::Event(ReceivedEvent { event: Event::StreamChunk(_), json, .. }) => piece(&json).transpose(),
+            // The event that ends a stream has no text.
+            Item::Event(ReceivedEvent { event: Event::StreamChunk(chunk), .. }) => {
+                let StreamChunkEvent { chunk: text, part, .. } = chunk;
+                (!text.is_empty()).then_some(Ok(StreamItem::Text(StreamText { text, part })))
+            }
+            Item::Event(ReceivedEvent { event: Event::Other(fields), .. })
+                if fields.get("type").is_some_and(|kind| kind == "stream_chunk") =>
+            {
+                Some(Err(ClientError::UnexpectedResponse("a chunk with another shape".into())))
+            }
             Item::Event(ReceivedEvent { event: Event::Error(ErrorEvent { code, message, .. }), .. }) => {
                 self.failure = Some(StreamFailure { code, message });
                 None
@@ -170,17 +176,4 @@ impl StreamReader {
         let (state, error) = (stream.state, stream.error);
         Ok(StreamEnd { state, finish_reason: stream.finish_reason, usage: stream.usage, error })
     }
-}
-
-/// Returns the text of a `stream_chunk` event; `None` if it has none, as the event that ends a stream.
-fn piece(json: &str) -> Result<Option<StreamItem>, ClientError> {
-    #[derive(Deserialize)]
-    struct Piece {
-        chunk: String,
-        part: Option<StreamPart>,
-    }
-    let piece: Piece = serde_json::from_str(json)
-        .map_err(|error| ClientError::UnexpectedResponse(format!("a chunk with another shape: {error}")))?;
-    let Piece { chunk: text, part } = piece;
-    Ok((!text.is_empty()).then_some(StreamItem::Text(StreamText { text, part })))
 }

@@ -723,4 +723,10 @@ data: {"type":"gap","after":"C1","resumes_at":"G","reason":"unknown_cursor"}
     daemon.change(|state| state.sse.push_back(sse(gap)));
     let error = read(&daemon).await.unwrap_err();
     assert!(matches!(&error, ClientError::TextMissing { reason } if reason == "unknown_cursor"), "{error}");
+
+    // A chunk that this version cannot read is not left out.
+    let other = "id: C1\ndata: {\"type\":\"stream_chunk\",\"request_id\":\"r/1\",\"chunk\":[\"x\"]}\n\n";
+    daemon.change(|state| state.sse.push_back(sse(other)));
+    let error = read(&daemon).await.unwrap_err();
+    assert!(matches!(error, ClientError::UnexpectedResponse(_)), "{error}");
 }
