@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use nervewire::connection::client_frame::{ClientFrame, Subscribe};
+use nervewire::connection::client_frame::{AppendFrame, ClientFrame, EndFrame, Subscribe};
 use nervewire::event::Event;
 use serde_json::Value;
 
@@ -24,6 +24,9 @@ fuzz_target!(|data: &[u8]| {
         ClientFrame::Auth { .. } => "auth",
         ClientFrame::Publish { .. } => "publish",
         ClientFrame::Cancel { .. } => "cancel",
+        ClientFrame::Append(_) => "append",
+        ClientFrame::End(EndFrame { end, .. }) if end.error.is_none() => "finish",
+        ClientFrame::End(_) => "fail",
     };
     // A plain parser refuses more than the daemon must (lone surrogates inside raw events, depth), never
     // less.
@@ -32,6 +35,8 @@ fuzz_target!(|data: &[u8]| {
         let reference = match &frame {
             ClientFrame::Ping | ClientFrame::Pong => &None,
             ClientFrame::Subscribe(Subscribe { reference, .. })
+            | ClientFrame::Append(AppendFrame { reference, .. })
+            | ClientFrame::End(EndFrame { reference, .. })
             | ClientFrame::Auth { reference, .. }
             | ClientFrame::Publish { reference, .. }
             | ClientFrame::Cancel { reference, .. } => reference,

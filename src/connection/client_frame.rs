@@ -15,6 +15,8 @@ use crate::cursor::StartPosition;
 use crate::filter::{Filter, FilterBuilder, Values};
 use crate::frame::control::Ref;
 use crate::tenant::admission::AckMode;
+use crate::tenant::admission::stream_word::ChunkInput;
+use crate::tenant::streams::state::{CHUNKS_AT_ONCE, StreamEnd};
 use crate::time;
 
 /// The most events of one `publish`.
@@ -25,7 +27,7 @@ pub const TOKEN_BYTES: usize = 8 * 1024;
 const MAX_FIELDS: usize = 16;
 
 /// The frames that a client may send, each with its fields besides `type` and `ref`.
-pub const FRAMES: [(&str, &[&str]); 6] = [
+pub const FRAMES: [(&str, &[&str]); 9] = [
     ("ping", &["timestamp", "cursor"]),
     ("pong", &["timestamp", "cursor"]),
     (
@@ -40,11 +42,15 @@ pub const FRAMES: [(&str, &[&str]); 6] = [
             "request_id",
             "channel",
             "parts",
+            "from_start",
         ],
     ),
     ("auth", &["token"]),
     ("publish", &["event", "events", "ack"]),
-    ("cancel", &["request_id"]),
+    ("append", &["request_id", "producer_token", "index", "chunk", "chunks", "part", "is_final"]),
+    ("finish", &["request_id", "producer_token", "finish_reason", "usage"]),
+    ("fail", &["request_id", "producer_token", "code", "message"]),
+    ("cancel", &["request_id", "reason"]),
 ];
 
 /// A frame from a client.
@@ -74,13 +80,49 @@ pub enum ClientFrame<'a> {
         /// Echoed in `ack` or `error`.
         reference: Option<Ref>,
     },
+    /// Appends chunks to a stream.
+    Append(AppendFrame<'a>),
+    /// Ends a stream on behalf of its producer.
+    End(EndFrame<'a>),
     /// Cancels a stream.
     Cancel {
         /// The stream to cancel.
         request_id: Cow<'a, str>,
+        /// The reason for people.
+        reason: Option<Cow<'a, str>>,
         /// Echoed in the response.
         reference: Option<Ref>,
     },
+}
+
+/// A client's `append`.
+#[derive(Debug)]
+pub struct AppendFrame<'a> {
+    /// The stream.
+    pub request_id: Cow<'a, str>,
+    /// The producer's token.
+    pub token: RawCredential<'a>,
+    /// The index of the first chunk; `None` for the next one.
+    pub index: Option<u64>,
+    /// The chunks, 1 to [`CHUNKS_AT_ONCE`].
+    pub chunks: Vec<ChunkInput<'a>>,
+    /// Whether the stream is complete after them.
+    pub is_final: bool,
+    /// Echoed in `ack` or `error`.
+    pub reference: Option<Ref>,
+}
+
+/// A client's `finish` or `fail`.
+#[derive(Debug)]
+pub struct EndFrame<'a> {
+    /// The stream.
+    pub request_id: Cow<'a, str>,
+    /// The producer's token.
+    pub token: RawCredential<'a>,
+    /// How the stream ends.
+    pub end: StreamEnd,
+    /// Echoed in `ack` or `error`.
+    pub reference: Option<Ref>,
 }
 
 /// A client's `subscribe`.
@@ -90,6 +132,8 @@ pub struct Subscribe {
     pub filter: Filter,
     /// Where the subscription starts; `None` keeps the present position.
     pub from: Option<StartPosition>,
+    /// Whether the streams that the filter names are read from their first chunk.
+    pub from_start: bool,
     /// Echoed in `ready`.
     pub reference: Option<Ref>,
 }
@@ -183,19 +227,31 @@ impl<'a> Fields<'a> {
                 }
             }
             "publish" => self.publish(),
+            "append" => self.append(),
+            "finish" => {
+                let usage = self.get("usage").filter(|usage| usage.get() != "null").map(RawValue::to_owned);
+                let reason = self.optional("finish_reason")?.map(Cow::into_owned);
+                self.end(StreamEnd::completed(reason, usage))
+            }
+            "fail" => {
+                let (code, message) = (self.required("code")?, self.required("message")?);
+                self.end(StreamEnd::failed(code.into_owned(), message.into_owned()))
+            }
             "cancel" => {
                 let request_id = self.required("request_id")?;
-                Ok(ClientFrame::Cancel { request_id, reference: self.reference.take() })
+                let reason = self.optional("reason")?;
+                Ok(ClientFrame::Cancel { request_id, reason, reference: self.reference.take() })
             }
             other => {
-                Err(format!("type: {} is none of ping, pong, subscribe, auth, publish, cancel", shown(other)))
+                let names = FRAMES.map(|(name, _)| name).join(", ");
+                Err(format!("type: {} is none of {names}", shown(other)))
             }
         }
     }
 
     fn subscribe(&mut self) -> Result<ClientFrame<'a>, Refused> {
         let mut filter = FilterBuilder::default();
-        let (mut cursor, mut since, mut earliest) = (None, None, false);
+        let (mut cursor, mut since, mut earliest, mut from_start) = (None, None, false, false);
         for (name, raw) in &self.fields {
             match name.as_ref() {
                 "type" | "ref" => {}
@@ -205,10 +261,8 @@ impl<'a> Fields<'a> {
                         since = Some(time::parse_rfc3339(&text).ok_or("since: must be RFC 3339")?);
                     }
                 }
-                "earliest" => {
-                    let value: Result<Option<bool>, _> = serde_json::from_str(raw.get());
-                    earliest = value.map_err(|_| "earliest: must be true or false")?.unwrap_or_default();
-                }
+                "earliest" => earliest = flag(name, raw)?,
+                "from_start" => from_start = flag(name, raw)?,
                 field if Filter::PARAMETERS.contains(&field) => {
                     let values: Values<'_> = serde_json::from_str(raw.get())
                         .map_err(|_| format!("{field}: must be a comma list or an array of strings"))?;
@@ -227,7 +281,56 @@ impl<'a> Fields<'a> {
             (None, Some(since_ms)) => Some(StartPosition::Since(since_ms)),
             (None, None) => earliest.then_some(StartPosition::Earliest),
         };
-        Ok(ClientFrame::Subscribe(Subscribe { filter, from, reference: self.reference.take() }))
+        if from_start && filter.requests().is_empty() {
+            return Err("request_id: is required with from_start".into());
+        }
+        let reference = self.reference.take();
+        Ok(ClientFrame::Subscribe(Subscribe { filter, from, from_start, reference }))
+    }
+
+    fn append(&mut self) -> Result<ClientFrame<'a>, Refused> {
+        let (request_id, token) = (self.required("request_id")?, self.producer_token()?);
+        let index = match self.get("index").map(RawValue::get) {
+            None | Some("null") => None,
+            Some(raw) => Some(serde_json::from_str(raw).map_err(|_| "index: must be a whole number")?),
+        };
+        let part = self.get("part").map(part_of).transpose()?.flatten();
+        let chunk = |text| ChunkInput { text, part: part.clone() };
+        let chunks = match (self.get("chunk"), self.get("chunks")) {
+            (Some(one), None) => vec![chunk(text("chunk", one)?)],
+            (None, Some(several)) => {
+                let RawEvents(items) = serde_json::from_str(several.get())
+                    .map_err(|_| format!("chunks: must be an array of 1 to {CHUNKS_AT_ONCE} chunks"))?;
+                let one = |raw: &'a RawValue| match raw.get().starts_with('{') {
+                    false => Ok(chunk(text("chunks", raw)?)),
+                    true => {
+                        let given: PartChunk<'a> =
+                            serde_json::from_str(raw.get()).map_err(|error| format!("chunks: {error}"))?;
+                        let own = given.part.map(part_of).transpose()?.flatten();
+                        Ok(ChunkInput { text: given.chunk, part: own.or_else(|| part.clone()) })
+                    }
+                };
+                items.into_iter().map(one).collect::<Result<Vec<_>, Refused>>()?
+            }
+            _ => return Err("append: takes either chunk or chunks".into()),
+        };
+        let is_final = self.get("is_final").map_or(Ok(false), |raw| flag("is_final", raw))?;
+        let reference = self.reference.take();
+        Ok(ClientFrame::Append(AppendFrame { request_id, token, index, chunks, is_final, reference }))
+    }
+
+    fn end(&mut self, end: StreamEnd) -> Result<ClientFrame<'a>, Refused> {
+        let (request_id, token) = (self.required("request_id")?, self.producer_token()?);
+        Ok(ClientFrame::End(EndFrame { request_id, token, end, reference: self.reference.take() }))
+    }
+
+    fn producer_token(&self) -> Result<RawCredential<'a>, Refused> {
+        self.required("producer_token").map(RawCredential)
+    }
+
+    /// The text of a field that may be absent or `null`.
+    fn optional(&self, name: &str) -> Result<Option<Cow<'a, str>>, Refused> {
+        Ok(self.get(name).map(|raw| present(name, raw)).transpose()?.flatten())
     }
 
     fn publish(&mut self) -> Result<ClientFrame<'a>, Refused> {
@@ -286,6 +389,29 @@ fn present<'a>(name: &str, raw: &'a RawValue) -> Result<Option<Cow<'a, str>>, Re
         "null" => Ok(None),
         _ => text(name, raw).map(|text| (!text.is_empty()).then_some(text)),
     }
+}
+
+fn flag(name: &str, raw: &RawValue) -> Result<bool, Refused> {
+    let value: Result<Option<bool>, _> = serde_json::from_str(raw.get());
+    Ok(value.map_err(|_| format!("{name}: must be true or false"))?.unwrap_or_default())
+}
+
+/// Reads the part of a chunk; `null` counts as absent.
+fn part_of(raw: &RawValue) -> Result<Option<Cow<'_, str>>, Refused> {
+    match raw.get() {
+        "null" => Ok(None),
+        json => crate::event::part(json).map(Some).map_err(|error| error.to_string()),
+    }
+}
+
+/// A chunk with its part.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PartChunk<'a> {
+    #[serde(borrow)]
+    chunk: Cow<'a, str>,
+    #[serde(borrow)]
+    part: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]

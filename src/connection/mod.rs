@@ -143,6 +143,8 @@ pub struct PendingAck {
     pub first: Sequence,
     /// Number of events.
     pub count: u32,
+    /// For chunks of a stream: the index of its next chunk.
+    pub next_index: Option<u64>,
 }
 
 /// What a blocked connection still has to write, in the order of the fields.

@@ -147,6 +147,8 @@ pub enum Control<'a> {
         reference: Option<&'a Ref>,
         /// Ids of the events, in the order they were given.
         ids: &'a [Cursor],
+        /// For chunks of a stream: the index of its next chunk.
+        next_index: Option<u64>,
     },
     /// Asks the producer of this stream to stop.
     Cancel {
@@ -231,10 +233,13 @@ impl<'a> Control<'a> {
                 object.text("resumes_at", resumes_at.as_str());
                 object.text("reason", reason.name());
             }
-            Control::Ack { reference, ids } => {
+            Control::Ack { reference, ids, next_index } => {
                 object.value("ref", &reference);
                 object.name("ids");
                 object.ids(ids);
+                if let Some(next_index) = next_index {
+                    object.value("next_index", &next_index);
+                }
             }
             Control::Cancel { request_id } => object.text("request_id", request_id),
             Control::Done { request_id, state, finish_reason, usage } => {
@@ -359,10 +364,13 @@ pub(crate) mod tests {
             ),
             (Control::CaughtUp { cursor: CURSOR }, json!({"type":"caught_up","cursor":id})),
             (
-                Control::Ack { reference: Some(&Ref::Number(7)), ids: &[CURSOR, CURSOR] },
+                Control::Ack { reference: Some(&Ref::Number(7)), ids: &[CURSOR, CURSOR], next_index: None },
                 json!({"type":"ack","ref":7,"ids":[id,id]}),
             ),
-            (Control::Ack { reference: None, ids: &[] }, json!({"type":"ack","ref":null,"ids":[]})),
+            (
+                Control::Ack { reference: None, ids: &[], next_index: Some(3) },
+                json!({"type":"ack","ref":null,"ids":[],"next_index":3}),
+            ),
             (Control::Cancel { request_id: "r" }, json!({"type":"cancel","request_id":"r"})),
             (
                 Control::Error {

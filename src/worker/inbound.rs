@@ -240,9 +240,10 @@ impl WorkerLoop<'_> {
             Ok(ClientFrame::Publish { reference, events, batch, ack }) => {
                 self.publish(token, PublishFrame { reference, events, batch, ack });
             }
-            Ok(ClientFrame::Cancel { reference, .. }) => {
-                let refusal = ErrorResponse::not_implemented("cancelling streams is not supported yet");
-                self.refuse(token, &refusal, reference);
+            Ok(ClientFrame::Append(frame)) => self.append_to_stream(token, frame),
+            Ok(ClientFrame::End(frame)) => self.end_stream(token, frame),
+            Ok(ClientFrame::Cancel { request_id, reason, reference }) => {
+                self.cancel_stream(token, request_id.into(), reason.map(Into::into), reference);
             }
             Err(error) => {
                 self.refuse(token, &ErrorResponse::bad_request(error.reason), error.reference);
@@ -254,7 +255,7 @@ impl WorkerLoop<'_> {
     }
 
     fn on_subscribe(&mut self, token: Token, subscribe: Subscribe) {
-        let Subscribe { reference, filter, from } = subscribe;
+        let Subscribe { reference, filter, from, from_start } = subscribe;
         let Some(connection) = self.state.connection(token) else { return };
         let Some(admitted) = &connection.admitted else { return };
         if let Err(missing) = admitted.principal().authorize::<crate::auth::Subscribe>() {
@@ -271,6 +272,9 @@ impl WorkerLoop<'_> {
             return self.refuse(token, &over.into(), reference);
         }
         let Some(tenant) = self.worker.shared.tenants.get(admitted.principal().tenant) else { return };
+        if from_start {
+            return self.subscribe_to_streams(token, tenant, filter, from, reference);
+        }
         let Some(from) = from else { return self.subscribe(token, filter, None, reference) };
         if let Some(start) = start::resolve_now(&self.worker.shared.tenants.cursors(), &tenant, &from) {
             return self.subscribe(token, filter, Some(start), reference);
@@ -317,7 +321,10 @@ impl WorkerLoop<'_> {
                     }
                 }
                 self.schedule(token); // the new expiry may come sooner
-                self.control(token, &Control::Ack { reference: reference.as_ref(), ids: &[] });
+                self.control(
+                    token,
+                    &Control::Ack { reference: reference.as_ref(), ids: &[], next_index: None },
+                );
             }
             Err(crate::auth::RenewError::ChangedIdentity) => self.close(token, CloseReason::Revoked),
             Err(crate::auth::RenewError::Refused(error)) => self.refuse(token, &error.into(), reference),

@@ -16,6 +16,8 @@ pub enum Mail {
     Accepted(Accepted),
     /// A publish over WebSocket was committed, or its commit failed.
     Committed(CommittedPublish),
+    /// A stream to which a connection appends was cancelled.
+    StreamCancelled(Token, Box<str>),
     /// A commit that a task waits for is over.
     CommitNotice(CommitNotice),
     /// Finds the connections with the lowest ids after `after`, about `most` of them.
@@ -57,9 +59,11 @@ pub struct CommitNotice {
     pub(super) outcome: Result<(), CommitError>,
 }
 
-/// A publish over WebSocket whose commit is over.
+/// A publish over WebSocket, of events or of chunks of a stream, whose commit is over.
 pub struct CommittedPublish {
     pub(super) token: Token,
     pub(super) reference: Option<Ref>,
     pub(super) receipt: Result<Receipt, CommitError>,
+    /// For chunks of a stream: the index of its next chunk.
+    pub(super) next_index: Option<u64>,
 }

@@ -40,6 +40,7 @@ pub mod view;
 pub mod wheel;
 mod written_event;
 pub mod ws_publish;
+mod ws_stream;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::VecDeque;

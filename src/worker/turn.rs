@@ -13,6 +13,8 @@ use crate::close::CloseReason;
 use crate::connection::{Sink, WriteState};
 use crate::time::Clock;
 
+use crate::frame::control::Control;
+
 use super::WorkerLoop;
 use super::mail::Mail;
 use super::sockets::{Ready, Token};
@@ -132,6 +134,7 @@ impl WorkerLoop<'_> {
                 Some(serve) => serve(accepted),
                 None => tracing::warn!("a socket was assigned to a worker that is not serving yet"),
             },
+            Mail::StreamCancelled(token, id) => self.control(token, &Control::Cancel { request_id: &id }),
             Mail::Committed(committed) => {
                 if let Some(tenant) = self.state.tenant_of(committed.token) {
                     self.state.acks.push(tenant, committed);

@@ -41,8 +41,9 @@ impl Worker {
     fn ack_by_mail(&self, token: Token, reference: Option<Ref>, receipt: Receipt) -> CommitCallback {
         let (shared, worker) = (self.shared.clone(), self.id);
         CommitCallback::call(move |result| {
-            let receipt = result.map(|()| receipt);
-            shared.mail[worker].push(Mail::Committed(CommittedPublish { token, reference, receipt }));
+            let (receipt, next_index) = (result.map(|()| receipt), None);
+            let committed = CommittedPublish { token, reference, receipt, next_index };
+            shared.mail[worker].push(Mail::Committed(committed));
         })
     }
 
@@ -109,7 +110,9 @@ impl WorkerLoop<'_> {
         let request = self.worker.publish_request(&right, draft, ack);
         let done = |receipt| self.worker.ack_by_mail(token, reference.clone(), receipt);
         match tenants.publish_now(request, done)? {
-            PublishedNow::Queued(receipt) if ack == AckMode::Memory => self.ack(token, reference, receipt),
+            PublishedNow::Queued(receipt) if ack == AckMode::Memory => {
+                self.ack(token, reference, receipt, None);
+            }
             PublishedNow::Queued(_) => {
                 if let Some(connection) = self.state.connection(token) {
                     connection.inflight += 1;
@@ -124,11 +127,11 @@ impl WorkerLoop<'_> {
     }
 
     pub(super) fn on_committed(&mut self, committed: CommittedPublish) {
-        let CommittedPublish { token, reference, receipt } = committed;
+        let CommittedPublish { token, reference, receipt, next_index } = committed;
         let Some(connection) = self.state.connection(token) else { return };
         connection.inflight = connection.inflight.saturating_sub(1);
         match receipt {
-            Ok(receipt) => self.ack(token, reference, receipt),
+            Ok(receipt) => self.ack(token, reference, receipt, next_index),
             Err(error) => self.refuse(token, &PublishError::Commit(error).into(), reference),
         }
         self.resume_reading(token);
@@ -153,7 +156,8 @@ impl WorkerLoop<'_> {
             worker.with_state(|it| {
                 match published {
                     Ok(Published { ids, .. }) => {
-                        it.control(token, &Control::Ack { reference: reference.as_ref(), ids: &ids });
+                        let reference = reference.as_ref();
+                        it.control(token, &Control::Ack { reference, ids: &ids, next_index: None });
                     }
                     Err(error) => {
                         it.refuse(token, &error.into(), reference);
@@ -170,22 +174,29 @@ impl WorkerLoop<'_> {
     }
 
     /// Sends an ack, or keeps it while the connection is blocked.
-    fn ack(&mut self, token: Token, reference: Option<Ref>, receipt: Receipt) {
+    fn ack(&mut self, token: Token, reference: Option<Ref>, receipt: Receipt, next_index: Option<u64>) {
         let Some(connection) = self.state.connection(token) else { return };
         let Some(tenant) = connection.admitted.as_ref().map(|it| it.principal().tenant) else { return };
         if connection.flags.write_state.is_blocked() {
             // At most `INFLIGHT_PUBLISHES` are in progress at once, and no more are read while blocked.
-            let owed = PendingAck { reference, first: receipt.first, count: receipt.count };
+            let owed = PendingAck { reference, first: receipt.first, count: receipt.count, next_index };
             connection.outbox().acks.push_back(owed);
             return;
         }
-        self.write_ack(token, tenant, reference.as_ref(), receipt);
+        self.write_ack(token, tenant, reference.as_ref(), receipt, next_index);
     }
 
-    fn write_ack(&mut self, token: Token, tenant: TenantId, reference: Option<&Ref>, receipt: Receipt) {
+    fn write_ack(
+        &mut self,
+        token: Token,
+        tenant: TenantId,
+        reference: Option<&Ref>,
+        receipt: Receipt,
+        next_index: Option<u64>,
+    ) {
         let cursors = self.worker.shared.tenants.cursors();
         let ids: Vec<Cursor> = receipt.sequences().map(|sequence| cursors.encode(tenant, sequence)).collect();
-        self.control(token, &Control::Ack { reference, ids: &ids });
+        self.control(token, &Control::Ack { reference, ids: &ids, next_index });
     }
 
     /// Sends acks that were kept; returns true if none is left.
@@ -204,7 +215,7 @@ impl WorkerLoop<'_> {
                 connection.out = None;
             }
             let receipt = Receipt { first: owed.first, count: owed.count };
-            self.write_ack(token, tenant, owed.reference.as_ref(), receipt);
+            self.write_ack(token, tenant, owed.reference.as_ref(), receipt, owed.next_index);
         }
         false
     }

@@ -218,6 +218,9 @@ fn operations() -> Value {
         "ping": answered("ClientPingFrame", "Requests a `pong`.", &["PongFrame"]),
         "pong": operation("receive", "websocket", "Answers the daemon's `ping`.", vec!["ClientPongFrame"]),
         "cancel": answered("ClientCancelFrame", "Cancels a stream.", &["AckFrame", "ErrorFrame"]),
+        "append": answered("AppendFrame", "Appends to a stream.", &["AckFrame", "ErrorFrame"]),
+        "finish": answered("FinishFrame", "Completes a stream.", &["AckFrame", "ErrorFrame"]),
+        "fail": answered("FailFrame", "Marks a stream as failed.", &["AckFrame", "ErrorFrame"]),
         "sendOverSse": over_sse("sse", "Events and control frames, in order.", events().chain(stream()).collect()),
         "sendOverLlmSse": over_sse(
             "sseLlm",

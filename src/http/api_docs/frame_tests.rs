@@ -74,7 +74,10 @@ fn control_frames_match_their_schemas() {
             resumes_at: cursor,
             reason,
         }),
-        [Control::Ack { reference: some, ids: &[cursor] }, Control::Ack { reference: None, ids: &[] }],
+        [
+            Control::Ack { reference: some, ids: &[cursor], next_index: Some(1) },
+            Control::Ack { reference: None, ids: &[], next_index: None },
+        ],
         [Control::Cancel { request_id: "r" }; 2],
         [(Some("stop"), Some(&*usage)), (None, None)].map(|(finish_reason, usage)| Control::Done {
             request_id: "r",

@@ -6,6 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::tenant::streams::state::CHUNKS_AT_ONCE;
 use crate::connection::client_frame::{PUBLISH_EVENTS, TOKEN_BYTES};
 use crate::filter::{FILTER_VALUES, Filter};
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
@@ -133,7 +134,10 @@ pub(super) fn of_daemon() -> Vec<Frame> {
                     "description": "Ids in the order of the events."}),
                 ),
             ]),
-            Map::new(),
+            fields([(
+                "next_index",
+                json!({"type": "integer", "minimum": 0, "description": "For chunks of a stream: the index of its next chunk."}),
+            )]),
             json!({"type": "ack", "ref": 7, "ids": [CURSOR]}),
         ),
         frame(
@@ -213,6 +217,10 @@ pub(super) fn of_client() -> Vec<Frame> {
             "earliest",
             json!({"type": ["boolean", "null"], "description": "Continues from the oldest retained event."}),
         ),
+        (
+            "from_start",
+            json!({"type": ["boolean", "null"], "description": "Sends the streams of `request_id` from their first chunk, then `done` for each."}),
+        ),
     ]));
     let mut publish = frame(
         "PublishFrame",
@@ -233,6 +241,31 @@ pub(super) fn of_client() -> Vec<Frame> {
         json!({"type": "publish", "ref": 7,
             "event": {"type": "agent_update", "agent_id": "planner", "status": "idle"}}),
     );
+    let producer = || {
+        fields([
+            ("request_id", text("The stream.")),
+            ("producer_token", text("The token from the answer that opened the stream.")),
+        ])
+    };
+    let part = json!({"type": ["object", "null"], "description": "The part of the chunks. Without it they are text."});
+    let mut append = frame(
+        "AppendFrame",
+        "append",
+        "Appends one chunk or several to a stream; answered by `ack` or `error`. Further frames need not wait for it.",
+        producer(),
+        fields([
+            ("index", json!({"type": ["integer", "null"], "minimum": 0, "description": "Number of the first chunk in the stream; the next one if left out."})),
+            ("chunk", text("The text.")),
+            ("chunks", json!({"type": "array", "minItems": 1, "maxItems": CHUNKS_AT_ONCE,
+                "items": {"oneOf": [{"type": "string"}, {"type": "object", "required": ["chunk"],
+                    "properties": {"chunk": {"type": "string"}, "part": part}}]},
+                "description": "Texts, each with a part of its own if needed."})),
+            ("part", part.clone()),
+            ("is_final", json!({"type": ["boolean", "null"], "description": "The stream is complete after these chunks."})),
+        ]),
+        json!({"type": "append", "ref": 8, "request_id": "r-1", "producer_token": "nws_1_token", "chunk": "Your train "}),
+    );
+    append.schema["oneOf"] = json!([{"required": ["chunk"]}, {"required": ["chunks"]}]);
     publish.schema["oneOf"] = json!([{"required": ["event"]}, {"required": ["events"]}]);
     vec![
         frame(
@@ -269,8 +302,32 @@ pub(super) fn of_client() -> Vec<Frame> {
             "cancel",
             "Cancels a stream.",
             fields([("request_id", text("The stream."))]),
-            Map::new(),
+            fields([("reason", nullable("The reason for people, at most 1 KiB."))]),
             json!({"type": "cancel", "request_id": "r-1"}),
+        ),
+        append,
+        frame(
+            "FinishFrame",
+            "finish",
+            "Completes a stream; answered by `ack` or `error`.",
+            producer(),
+            fields([
+                ("finish_reason", nullable("Why the model stopped.")),
+                ("usage", json!({"type": ["object", "null"], "description": "What the stream cost."})),
+            ]),
+            json!({"type": "finish", "request_id": "r-1", "producer_token": "nws_1_token", "finish_reason": "stop"}),
+        ),
+        frame(
+            "FailFrame",
+            "fail",
+            "Marks a stream as failed; answered by `ack` or `error`.",
+            {
+                let mut all = producer();
+                all.extend(fields([("code", text("For programs.")), ("message", text("For people."))]));
+                all
+            },
+            Map::new(),
+            json!({"type": "fail", "request_id": "r-1", "producer_token": "nws_1_token", "code": "MODEL_FAILED", "message": "the model is overloaded"}),
         ),
     ]
 }

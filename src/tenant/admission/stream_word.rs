@@ -35,6 +35,15 @@ pub struct ChunkInput<'a> {
     pub part: Option<Cow<'a, str>>,
 }
 
+impl ChunkInput<'_> {
+    /// Returns the chunk with texts of its own.
+    #[must_use]
+    pub fn into_owned(self) -> ChunkInput<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        ChunkInput { text: own(self.text), part: self.part.map(own) }
+    }
+}
+
 /// On whose authority a word is said.
 #[derive(Clone, Copy, Debug)]
 pub enum StreamAuthority<'a> {
@@ -220,6 +229,9 @@ impl Tenants {
         if let Some(at) = word.chunks.iter().position(|chunk| chunk.text.len() > CHUNK_BYTES) {
             let field = if word.chunks.len() == 1 { "chunk".to_owned() } else { format!("[{at}].chunk") };
             return Err(StreamError::invalid(field, format!("is longer than {CHUNK_BYTES} bytes")));
+        }
+        if let Some(end) = &word.end {
+            end.check()?;
         }
         if let Some(principal) = word.actor.principal() {
             let charge = self.rates.publish(principal, word.chunks.len().max(1), self.clock.now_ms());

@@ -4,7 +4,7 @@ use crate::auth::PublishDenied;
 use crate::store::{ReadError, TooLong};
 use crate::tenant::publish::PublishError;
 
-use super::state::StreamState;
+use super::state_name::StreamState;
 
 /// Why a stream was not opened, appended to or ended. Nothing was changed, unless the commit failed.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -17,6 +17,7 @@ pub(super) mod load;
 pub mod page;
 pub mod start;
 pub mod state;
+mod state_name;
 pub(super) mod table;
 pub(super) mod token;
 pub mod view;

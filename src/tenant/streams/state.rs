@@ -8,6 +8,9 @@ use crate::filter::Rights;
 use crate::ids::{Sequence, TenantId};
 use crate::store::{Group, List, ListEntry, Rows, Table, TooLong};
 
+use super::error::StreamError;
+pub use super::state_name::StreamState;
+
 /// The most bytes of one chunk's text.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 /// The most bytes of a line of NDJSON with a chunk.
@@ -24,53 +27,6 @@ pub const CANCEL_REASON_BYTES: usize = 1024;
 pub const JSON_BYTES: usize = 8 * 1024;
 /// How long a producer may be silent, in seconds: the least, the most, and the default.
 pub const LEASE_SECONDS: (u32, u32, u32) = (5, 600, 60);
-
-/// The state of a stream. All but `Open` are terminal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StreamState {
-    /// Its producer may append.
-    Open,
-    /// Its producer finished it.
-    Completed,
-    /// Its producer said that it failed.
-    Failed,
-    /// Somebody cancelled it.
-    Cancelled,
-    /// Its producer fell silent.
-    Abandoned,
-}
-
-impl StreamState {
-    /// Every state.
-    pub const ALL: [StreamState; 5] = [
-        StreamState::Open,
-        StreamState::Completed,
-        StreamState::Failed,
-        StreamState::Cancelled,
-        StreamState::Abandoned,
-    ];
-    /// The terminal states.
-    pub const TERMINAL: [StreamState; 4] =
-        [StreamState::Completed, StreamState::Failed, StreamState::Cancelled, StreamState::Abandoned];
-
-    /// Returns the name on the wire.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            StreamState::Open => "open",
-            StreamState::Completed => "completed",
-            StreamState::Failed => "failed",
-            StreamState::Cancelled => "cancelled",
-            StreamState::Abandoned => "abandoned",
-        }
-    }
-    /// Returns the state with a name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<StreamState> {
-        StreamState::ALL.into_iter().find(|state| state.name() == name)
-    }
-}
 
 /// Why a stream did not complete.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -239,6 +195,32 @@ impl StreamEnd {
         StreamEnd { state: StreamState::Abandoned, finish_reason: None, usage: None, error: Some(error) }
     }
 
+    /// Checks the fields that a client gave.
+    ///
+    /// # Errors
+    /// [`StreamError::Invalid`] names the field.
+    pub fn check(&self) -> Result<(), StreamError> {
+        if let Some(reason) = &self.finish_reason {
+            check_code("finish_reason", reason)?;
+        }
+        if let Some(usage) = self.usage.as_deref().map(RawValue::get) {
+            if !usage.starts_with('{') {
+                return Err(StreamError::invalid("usage", "must be an object"));
+            }
+            check_length("usage", usage, JSON_BYTES)?;
+        }
+        match (&self.error, self.state) {
+            (Some(error), StreamState::Cancelled) => {
+                check_length("reason", &error.message, CANCEL_REASON_BYTES)
+            }
+            (Some(error), _) => {
+                check_code("code", &error.code)?;
+                check_length("message", &error.message, MESSAGE_BYTES)
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
     /// Returns true if a stream has ended in just this way.
     #[must_use]
     pub fn is_that_of(&self, stream: &Stream) -> bool {
@@ -247,5 +229,22 @@ impl StreamEnd {
             && self.finish_reason == stream.finish_reason
             && usage(&self.usage) == usage(&stream.usage)
             && self.error == stream.error
+    }
+}
+
+fn check_code(field: &str, text: &str) -> Result<(), StreamError> {
+    match text.is_empty() || text.len() > REASON_BYTES || text.chars().any(char::is_control) {
+        true => {
+            let reason = format!("must be 1 to {REASON_BYTES} bytes without control characters");
+            Err(StreamError::invalid(field, reason))
+        }
+        false => Ok(()),
+    }
+}
+
+fn check_length(field: &str, text: &str, most: usize) -> Result<(), StreamError> {
+    match text.len() > most {
+        true => Err(StreamError::invalid(field, format!("is {} bytes, the limit is {most}", text.len()))),
+        false => Ok(()),
     }
 }

@@ -27,7 +27,7 @@ use crate::tenant::admission::stream_word::{ChunkInput, StreamAnswer, StreamAuth
 use crate::tenant::streams::state::{CHUNKS_AT_ONCE, LINE_BYTES, StreamEnd};
 use crate::tenant::streams::{Producer, StreamError};
 
-use super::{completed, producer_token};
+use super::producer_token;
 
 /// The most bytes of lines in one commit.
 const COMMIT_BYTES: usize = 256 * 1024;
@@ -249,7 +249,7 @@ impl<'a> ChunkBatch<'a> {
         self.bytes += chunk.chunk.len();
         self.chunks.push(ChunkInput { text: chunk.chunk, part });
         if chunk.is_final == Some(true) {
-            self.end = completed(None, None).ok();
+            self.end = Some(StreamEnd::completed(None, None));
         }
         Ok(true)
     }

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::auth::{Authenticated, Authorized, Publish, Subscribe};
@@ -31,9 +30,7 @@ use crate::http::schemas::parameters::{
 use crate::tenant::Tenant;
 use crate::tenant::admission::stream_open::OpenRequest;
 use crate::tenant::admission::stream_word::{StreamAuthority, StreamWord};
-use crate::tenant::streams::state::{
-    CANCEL_REASON_BYTES, JSON_BYTES, MESSAGE_BYTES, REASON_BYTES, StreamEnd,
-};
+use crate::tenant::streams::state::StreamEnd;
 use crate::tenant::streams::{Stream, StreamState, StreamView};
 
 use super::handlers::read_agent_or_user;
@@ -172,8 +169,7 @@ pub(crate) async fn open(request: &mut ApiRequest, right: Authorized<Publish>) -
 pub(crate) async fn finish(request: &mut ApiRequest, right: Authorized<Publish>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let body: FinishBody = request.json().await?;
-    let end = completed(body.finish_reason, body.usage)?;
-    end_as_producer(request, &right, id, end).await
+    end_as_producer(request, &right, id, StreamEnd::completed(body.finish_reason, body.usage)).await
 }
 
 /// Marks a stream as failed. Its readers get the code and the message.
@@ -191,7 +187,7 @@ pub(crate) async fn finish(request: &mut ApiRequest, right: Authorized<Publish>,
 pub(crate) async fn fail(request: &mut ApiRequest, right: Authorized<Publish>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let body: FailBody = request.json().await?;
-    end_as_producer(request, &right, id, failed(body.code, body.message)?).await
+    end_as_producer(request, &right, id, StreamEnd::failed(body.code, body.message)).await
 }
 
 /// Renews the lease of a stream whose producer has nothing to send.
@@ -241,7 +237,7 @@ pub(crate) async fn cancel(
 ) -> HandlerResult {
     no_parameters(request)?;
     let body: CancelBody = request.json().await?;
-    let reason = check_text("reason", body.reason, CANCEL_REASON_BYTES)?;
+    let reason = body.reason;
     let tenant = request.tenant(right.principal()).await?;
     let id = unescaped(id)?;
     let auth = &request.shared().auth;
@@ -371,52 +367,6 @@ pub(crate) async fn delete(
 /// The producer's token; empty if there is none.
 fn producer_token(request: &ApiRequest) -> String {
     request.header(PRODUCER_TOKEN).unwrap_or_default().to_owned()
-}
-
-/// Checks the end of a stream that is complete.
-pub(super) fn completed(
-    finish_reason: Option<String>,
-    usage: Option<Box<RawValue>>,
-) -> Result<StreamEnd, ErrorResponse> {
-    if let Some(reason) = &finish_reason {
-        check_code("finish_reason", reason)?;
-    }
-    if let Some(usage) = usage.as_deref().map(RawValue::get) {
-        if !usage.starts_with('{') {
-            return Err(ErrorResponse::invalid("usage", "must be an object"));
-        }
-        if usage.len() > JSON_BYTES {
-            let reason = format!("is {} bytes, the limit is {JSON_BYTES}", usage.len());
-            return Err(ErrorResponse::invalid("usage", &reason));
-        }
-    }
-    Ok(StreamEnd::completed(finish_reason, usage))
-}
-
-/// Checks the end of a stream that failed.
-pub(super) fn failed(code: String, message: String) -> Result<StreamEnd, ErrorResponse> {
-    check_code("code", &code)?;
-    let message = check_text("message", Some(message), MESSAGE_BYTES)?.unwrap_or_default();
-    Ok(StreamEnd::failed(code, message))
-}
-
-fn check_code(field: &str, text: &str) -> Result<(), ErrorResponse> {
-    match text.is_empty() || text.len() > REASON_BYTES || text.chars().any(char::is_control) {
-        true => {
-            let reason = format!("must be 1 to {REASON_BYTES} bytes without control characters");
-            Err(ErrorResponse::invalid(field, &reason))
-        }
-        false => Ok(()),
-    }
-}
-
-fn check_text(field: &str, text: Option<String>, most: usize) -> Result<Option<String>, ErrorResponse> {
-    match &text {
-        Some(text) if text.len() > most => {
-            Err(ErrorResponse::invalid(field, &format!("is {} bytes, the limit is {most}", text.len())))
-        }
-        _ => Ok(text),
-    }
 }
 
 /// Ends a stream on behalf of its producer.
