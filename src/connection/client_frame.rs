@@ -400,7 +400,7 @@ fn flag(name: &str, raw: &RawValue) -> Result<bool, Refused> {
 fn part_of(raw: &RawValue) -> Result<Option<Cow<'_, str>>, Refused> {
     match raw.get() {
         "null" => Ok(None),
-        json => crate::event::part(json).map(Some).map_err(|error| error.to_string()),
+        _ => crate::event::parse_part(raw).map(Some).map_err(|error| error.to_string()),
     }
 }
 

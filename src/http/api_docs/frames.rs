@@ -6,12 +6,12 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::tenant::streams::state::CHUNKS_AT_ONCE;
 use crate::connection::client_frame::{PUBLISH_EVENTS, TOKEN_BYTES};
 use crate::filter::{FILTER_VALUES, Filter};
 use crate::frame::control::{AFTER_BYTES, GapReason, REF_BYTES};
 use crate::http::schemas::{CURSOR, PARTS, TIME, cursor, filter_fields, of, tagged};
 use crate::tenant::streams::StreamState;
+use crate::tenant::streams::state::CHUNKS_AT_ONCE;
 
 /// A frame: the name of its schema, its `type`, and the schema.
 pub(super) struct Frame {
@@ -254,14 +254,23 @@ pub(super) fn of_client() -> Vec<Frame> {
         "Appends one chunk or several to a stream; answered by `ack` or `error`. Further frames need not wait for it.",
         producer(),
         fields([
-            ("index", json!({"type": ["integer", "null"], "minimum": 0, "description": "Number of the first chunk in the stream; the next one if left out."})),
+            (
+                "index",
+                json!({"type": ["integer", "null"], "minimum": 0, "description": "Number of the first chunk in the stream; the next one if left out."}),
+            ),
             ("chunk", text("The text.")),
-            ("chunks", json!({"type": "array", "minItems": 1, "maxItems": CHUNKS_AT_ONCE,
+            (
+                "chunks",
+                json!({"type": "array", "minItems": 1, "maxItems": CHUNKS_AT_ONCE,
                 "items": {"oneOf": [{"type": "string"}, {"type": "object", "required": ["chunk"],
                     "properties": {"chunk": {"type": "string"}, "part": part}}]},
-                "description": "Texts, each with a part of its own if needed."})),
+                "description": "Texts, each with a part of its own if needed."}),
+            ),
             ("part", part.clone()),
-            ("is_final", json!({"type": ["boolean", "null"], "description": "The stream is complete after these chunks."})),
+            (
+                "is_final",
+                json!({"type": ["boolean", "null"], "description": "The stream is complete after these chunks."}),
+            ),
         ]),
         json!({"type": "append", "ref": 8, "request_id": "r-1", "producer_token": "nws_1_token", "chunk": "Your train "}),
     );

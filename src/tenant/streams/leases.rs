@@ -67,7 +67,9 @@ mod tests {
     #[test]
     fn leases_come_due_in_their_second_and_once() {
         let wheel = LeaseWheel::new(1_000);
-        let add = |due_s: u64, id: &str| drop(wheel.add(due_s, TenantId(1), id.into()));
+        let add = |due_s: u64, id: &str| {
+            let _ = wheel.add(due_s, TenantId(1), id.into());
+        };
         let due = |now_s: u64| -> Vec<String> {
             wheel.take_due(now_s).into_iter().map(|lease| lease.id.to_string()).collect()
         };
