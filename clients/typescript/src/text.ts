@@ -7,7 +7,7 @@
  * - Only text counts: reasoning and other parts add nothing, but their numbers do not count as missing.
  */
 import type { EventOf, NervewireEvent } from './events.js';
-import { isText, type ChunkEvent } from './streams/progress.js';
+import { isText } from './streams/progress.js';
 
 /** Longest text kept of a stream, in UTF-16 units. The rest counts as missing. */
 export const TEXT_MOST = 8 << 20;
@@ -61,7 +61,7 @@ export class StreamText {
   #chunk(chunk: Chunk): string {
     const { text } = this.#state;
     let { incomplete } = this.#state;
-    const added = isText((chunk as ChunkEvent).part) ? chunk.chunk : '';
+    const added = isText(chunk.part) ? chunk.chunk : '';
     let whole = text + added;
     const last = chunk.index;
     if (typeof last === 'number') {

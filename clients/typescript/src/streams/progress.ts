@@ -7,7 +7,7 @@
  *   than the live one was.
  * - It has no sockets and no clock.
  */
-import type { PartsWanted, StreamPart, StreamPartText } from './shapes.js';
+import type { ChunkFields, PartsWanted, StreamPart, StreamPartText } from './shapes.js';
 
 /** A piece of the text of a stream. Concatenated, the pieces are what the producer wrote. */
 export interface StreamPiece {
@@ -23,14 +23,6 @@ export interface StreamPiece {
    * restored, and the text begins again.
    */
   reset?: true | undefined;
-}
-
-/** The fields of a `stream_chunk` event that matter here. */
-export interface ChunkEvent {
-  chunk: string;
-  index?: number | undefined;
-  first_index?: number | undefined;
-  part?: StreamPart | null | undefined;
 }
 
 export class StreamProgress {
@@ -80,11 +72,11 @@ export class StreamProgress {
   }
 
   /** Adds a chunk. Returns what is new in it. */
-  chunk(event: ChunkEvent): StreamPiece | undefined {
+  chunk(event: ChunkFields): StreamPiece | undefined {
     const index = event.index ?? this.#next;
     if (index < this.#next) return undefined; // repeated within the session
     this.#next = index + 1;
-    const text = this.#fresh(event.part ?? undefined, event.chunk);
+    const text = this.#fresh(event.part, event.chunk);
     return text === '' ? undefined : pieceOf(text, event.part, event.first_index ?? index, index);
   }
 

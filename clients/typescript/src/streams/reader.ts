@@ -15,7 +15,7 @@ import type { Sink, StreamTarget } from '../transports/session.js';
 import { overSse } from '../transports/sse.js';
 import { overStreamPoll } from '../transports/stream-poll.js';
 import { overWebSocket } from '../transports/ws.js';
-import { isText, keyOf, StreamProgress, type ChunkEvent, type StreamPiece } from './progress.js';
+import { isText, keyOf, StreamProgress, type StreamPiece } from './progress.js';
 import type { PartsWanted, StreamEndFrame, StreamFailure, StreamInfo, StreamState, StreamWithText } from './shapes.js';
 
 /** Longest piece that waiting pieces are merged into, UTF-16 units. */
@@ -180,7 +180,7 @@ export class StreamReader implements AsyncIterableIterator<StreamPiece, undefine
     this.#cursor = event.id;
     this.#arrived += 1;
     if (event.type === 'error') this.#failure = { code: event.code, message: event.message };
-    else if (event.type === 'stream_chunk') this.#push(this.#progress.chunk(event as ChunkEvent));
+    else if (event.type === 'stream_chunk') this.#push(this.#progress.chunk(event));
   }
 
   /** A cursor did not lead to the text after it. The text is read again from its start. */
@@ -203,7 +203,7 @@ export class StreamReader implements AsyncIterableIterator<StreamPiece, undefine
     const pieces =
       this.#parts === 'all'
         ? this.#progress.snapshot(parts ?? [], false, next_index)
-        : this.#progress.snapshot([{ text: text ?? '' }], true, next_index);
+        : this.#progress.snapshot([{ part: null, text: text ?? '' }], true, next_index);
     pieces.forEach((piece) => this.#push(piece));
   }
 
@@ -222,7 +222,7 @@ export class StreamReader implements AsyncIterableIterator<StreamPiece, undefine
   /** All text has arrived. Finds out how the stream ended, if the daemon did not say it. */
   async #finish(): Promise<void> {
     let end = this.#end;
-    this.#failure ??= end?.error ?? undefined;
+    if (end && 'error' in end) this.#failure ??= end.error ?? undefined;
     try {
       if (!end || (end.state !== 'completed' && !this.#failure)) end = await this.#lookUp();
       if (this.#closing.signal.aborted) return;

@@ -39,6 +39,15 @@ test('a repeated index adds nothing, a skipped one is reported', () => {
   assert.equal(stream.state.incomplete, true);
 });
 
+test('reasoning is no text, and its numbers are not missing', () => {
+  const stream = new StreamText('r');
+  const think = { type: 'reasoning', id: 'think' };
+  assert.equal(stream.push(chunk('a', { index: 0 })), 'a');
+  assert.equal(stream.push(chunk('hm', { index: 1, part: think })), '');
+  assert.equal(stream.push(chunk('b', { index: 2, part: { type: 'text', id: 't' } })), 'b');
+  assert.deepEqual([stream.state.text, stream.state.incomplete], ['ab', false]);
+});
+
 test('a merged chunk counts as all its chunks', () => {
   const stream = new StreamText('r');
   assert.equal(stream.push(chunk('abc', { first_index: 0, index: 2 })), 'abc');
