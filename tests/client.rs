@@ -19,8 +19,9 @@ use nervewire_client::resources::{
     NewMemory, NewUser, ProfileChange, ToolFilter, UserRole,
 };
 use nervewire_client::{
-    Ack, AgentChange, AgentStatus, Backoff, Client, ClientError, Event, Filter, Item, ListOptions, NewAgent,
-    NewMessage, NewTool, Position, ReceivedEvent, Status, Subscription, ToolChange, Transport,
+    Ack, AgentChange, AgentStatus, Backoff, Client, ClientError, Event, Filter, GetStream, Item, ListOptions,
+    NewAgent, NewMessage, NewTool, OpenStream, PartType, Position, ReceivedEvent, Status, StreamPart,
+    StreamText, Subscription, ToolChange, Transport,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -236,6 +237,46 @@ async fn publishing_sends_the_requested_ack_and_key() {
     assert!(refusal.details["field"].is_string() && refusal.request_id.is_some(), "{refusal:?}");
     let error = client.publisher().idempotency_key("k").publish(&Event::custom("n", 9)).await.unwrap_err();
     assert_eq!(error.api_error().unwrap().status, 409);
+}
+
+/// A stream is written through connections that are cut repeatedly, inside heads and bodies.
+#[tokio::test]
+async fn a_stream_is_exact_across_many_disconnects() {
+    let daemon = Daemon::start().await;
+    let proxy = Proxy::start(daemon.addr(), |n| 100 + (n * 397) % 1_600).await;
+    let open = OpenStream { request_id: Some("r1".into()), ..OpenStream::default() };
+    let through_proxy = client(proxy.addr, &daemon.key);
+    let mut writer = within("the opening", through_proxy.open_stream(open)).await.unwrap();
+    let reasoning = StreamPart::new(PartType::Reasoning, "r");
+    let mut expected: Vec<StreamText> = Vec::new();
+    for n in 0..300 {
+        let text = format!("w\u{f6}rt {n} \u{1f600}, ");
+        if n % 50 < 10 {
+            within("room", writer.append_part(&text, &reasoning)).await.unwrap();
+        } else {
+            within("room", writer.append(&text)).await.unwrap();
+        }
+        if n % 3 == 0 {
+            within("the sync", writer.flush()).await.unwrap();
+        }
+        join(&mut expected, StreamText { text, part: (n % 50 < 10).then(|| reasoning.clone()) });
+    }
+    within("the end", writer.finish(Some("stop"), None)).await.unwrap();
+    assert!(proxy.taken() > 30, "only {} connections", proxy.taken());
+
+    let options = GetStream { all_parts: true, ..GetStream::default() };
+    let stream = client(daemon.addr(), &daemon.key).get_stream("r1", &options).await.unwrap();
+    let plain: String =
+        expected.iter().filter(|piece| piece.part.is_none()).map(|piece| piece.text.as_str()).collect();
+    assert_eq!((stream.text, stream.parts, stream.next_index), (Some(plain), Some(expected), 300));
+}
+
+/// Appends a piece to the last one if both are of the same part.
+fn join(pieces: &mut Vec<StreamText>, next: StreamText) {
+    match pieces.last_mut() {
+        Some(last) if last.part == next.part => last.text += &next.text,
+        _ => pieces.push(next),
+    }
 }
 
 /// Numbered events, half of them stored and half of them live, through a connection that is cut repeatedly
