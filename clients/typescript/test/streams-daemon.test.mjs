@@ -96,6 +96,20 @@ describe('streams of the daemon', () => {
       reading.close();
     });
 
+    it(`${transport}: a cursor of another store: the text begins again, and the consumer is told`, async () => {
+      const writer = await client.openStream();
+      await writer.append('Let me see');
+      await writer.flush();
+      const reading = clientOf(daemon, { transport });
+      const reader = reading.readStream(writer.requestId, { cursor: 'from-another-store' });
+      const [reset, first] = await take(reader, 2);
+      assert.deepEqual([reset.reset, reset.text, first.text], [true, '', 'Let me see']);
+      await writer.append('.');
+      await writer.finish();
+      assert.equal(await within(reader.text(), 'the rest'), '.');
+      reading.close();
+    });
+
     it(`${transport}: it is cancelled by its user while the model is silent`, async () => {
       const alice = clientOf(daemon, { transport, token: await daemon.token('alice') });
       const writer = await client.openStream({ userId: 'alice' });
