@@ -51,6 +51,13 @@ impl Running {
         stdin.flush().await.unwrap();
     }
 
+    /// Reads as many bytes of the output as `text` has, and compares them.
+    async fn prints(&mut self, text: &str) {
+        let mut bytes = vec![0; text.len()];
+        within("the text", self.stdout.read_exact(&mut bytes)).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    }
+
     fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
@@ -245,4 +252,104 @@ async fn a_second_command_takes_the_stream_over() {
     assert!(fenced.stderr.contains("another producer has taken the stream over"), "{}", fenced.stderr);
     assert_eq!(second.end().await.code, Some(0));
     assert_eq!(get(&daemon, "r1").await["text"], "one, two");
+}
+
+/// One reader waits for the stream to be opened, and one comes after its end.
+#[tokio::test]
+async fn readers_get_the_exact_text_early_and_late() {
+    let daemon = Daemon::start().await;
+    let mut early = stream(&daemon, &["--read", "r/1"]);
+    let mut writer = stream(&daemon, &["--request-id", "r/1"]);
+    let text = "wört €uro 😀\tend\n";
+    for byte in text.bytes() {
+        writer.write(&[byte]).await;
+    }
+    early.prints(text).await;
+    writer.write(b"x\xff").await;
+    assert_eq!(writer.end().await.code, Some(0));
+    let read = early.end().await;
+    assert_eq!((read.code, read.stdout.as_str()), (Some(0), "x\u{fffd}"), "{}", read.stderr);
+    let late = stream(&daemon, &["--read", "r/1", "--json"]).end().await;
+    let lines: Vec<Value> = late.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (end, pieces) = lines.split_last().unwrap();
+    let whole: String = pieces.iter().map(|piece| piece["text"].as_str().unwrap()).collect();
+    assert_eq!(whole, format!("{text}x\u{fffd}"));
+    assert_eq!(*end, json!({"state": "completed", "finish_reason": "stop"}));
+}
+
+#[tokio::test]
+async fn a_reader_gets_the_answer_unless_it_asks_for_all_parts() {
+    let daemon = Daemon::start().await;
+    let mut writer = stream(&daemon, &["--request-id", "r1", "--part", "reasoning:p1"]);
+    writer.write(b"thinking").await;
+    assert_eq!(writer.end().await.code, Some(0));
+    let text = stream(&daemon, &["--read", "r1"]).end().await;
+    assert_eq!((text.code, text.stdout.as_str()), (Some(0), ""), "{text:?}");
+    let all = stream(&daemon, &["--read", "r1", "--all-parts", "--json"]).end().await;
+    let first: Value = serde_json::from_str(all.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first, json!({"text": "thinking", "part": {"type": "reasoning", "id": "p1"}}));
+}
+
+/// The daemon is killed while writer and reader are at work.
+#[tokio::test]
+async fn a_reader_gets_the_exact_text_although_the_daemon_is_killed() {
+    let mut daemon = Daemon::start().await;
+    let mut writer = stream(&daemon, &["--request-id", "r1"]);
+    let mut reader = stream(&daemon, &["--read", "r1"]);
+    for life in 0..3 {
+        let (before, during) = (format!("life {life}: before €, "), format!("during 😀 {life}\n"));
+        writer.write(before.as_bytes()).await;
+        reader.prints(&before).await;
+        writer.write(during.as_bytes()).await;
+        daemon.restart().await;
+        reader.prints(&during).await;
+    }
+    assert_eq!(writer.end().await.code, Some(0));
+    let read = reader.end().await;
+    assert_eq!((read.code, read.stdout.as_str()), (Some(0), ""), "{}", read.stderr);
+}
+
+#[tokio::test]
+async fn a_reader_learns_that_the_stream_was_cancelled() {
+    let daemon = Daemon::start().await;
+    let mut writer = stream(&daemon, &["--request-id", "r1"]);
+    let mut reader = stream(&daemon, &["--read", "r1"]);
+    writer.write(b"half").await;
+    reader.prints("half").await;
+    writer.signal(Signal::INT);
+    assert_eq!(writer.ended().await.code, Some(130));
+    let read = reader.end().await;
+    assert_eq!((read.code, read.stdout.as_str()), (Some(4), ""), "{}", read.stderr);
+    assert!(read.stderr.contains("the stream was cancelled: interrupted"), "{}", read.stderr);
+}
+
+#[tokio::test]
+async fn a_reader_learns_that_the_stream_failed_or_was_abandoned() {
+    let daemon = Daemon::start().await;
+    let mut killed = stream(&daemon, &["--request-id", "r1", "--lease-seconds", "5"]);
+    killed.write(b"x").await;
+    has_text(&daemon, "r1", "x").await;
+    killed.signal(Signal::KILL);
+    let abandoned = stream(&daemon, &["--read", "r1"]);
+
+    let opened = daemon.post("/api/v1/streams").json(&json!({"request_id": "r2"})).send().await.json();
+    let token = opened["data"]["producer_token"].as_str().unwrap();
+    let fail = daemon.post("/api/v1/streams/r2/fail").header("x-producer-token", token);
+    let failed = fail.json(&json!({"code": "OVERLOADED", "message": "try later"})).send().await;
+    assert_eq!(failed.status, 200, "{failed:?}");
+    let read = stream(&daemon, &["--read", "r2"]).end().await;
+    assert_eq!((read.code, read.stdout.as_str()), (Some(3), ""), "{}", read.stderr);
+    assert!(read.stderr.contains("the stream failed: OVERLOADED: try later"), "{}", read.stderr);
+
+    let read = abandoned.end().await;
+    assert_eq!((read.code, read.stdout.as_str()), (Some(5), "x"), "{}", read.stderr);
+    assert!(read.stderr.contains("the stream was abandoned"), "{}", read.stderr);
+}
+
+#[tokio::test]
+async fn a_stream_that_nobody_opens_is_an_error() {
+    let daemon = Daemon::with().env("STREAMS__UNKNOWN_WAIT_SECONDS", 1).start().await;
+    let read = stream(&daemon, &["--read", "nowhere"]).end().await;
+    assert_eq!((read.code, read.stdout.as_str()), (Some(1), ""), "{}", read.stderr);
+    assert!(read.stderr.contains("NOT_FOUND"), "{}", read.stderr);
 }

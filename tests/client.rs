@@ -20,8 +20,8 @@ use nervewire_client::resources::{
 };
 use nervewire_client::{
     Ack, AgentChange, AgentStatus, Backoff, Client, ClientError, Event, Filter, GetStream, Item, ListOptions,
-    NewAgent, NewMessage, NewTool, OpenStream, PartType, Position, ReceivedEvent, Status, StreamPart,
-    StreamText, Subscription, ToolChange, Transport,
+    NewAgent, NewMessage, NewTool, OpenStream, PartType, Position, ReceivedEvent, Status, StreamItem,
+    StreamPart, StreamState, StreamText, Subscription, ToolChange, Transport,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -239,29 +239,47 @@ async fn publishing_sends_the_requested_ack_and_key() {
     assert_eq!(error.api_error().unwrap().status, 409);
 }
 
-/// A stream is written through connections that are cut repeatedly, inside heads and bodies.
+/// A stream is written and read through connections that are cut repeatedly, inside heads, bodies and events.
+/// A reader that comes after the end gets the same text.
 #[tokio::test]
 async fn a_stream_is_exact_across_many_disconnects() {
     let daemon = Daemon::start().await;
     let proxy = Proxy::start(daemon.addr(), |n| 100 + (n * 397) % 1_600).await;
     let open = OpenStream { request_id: Some("r1".into()), ..OpenStream::default() };
     let through_proxy = client(proxy.addr, &daemon.key);
+    let mut reader = through_proxy.read_stream("r1").all_parts();
     let mut writer = within("the opening", through_proxy.open_stream(open)).await.unwrap();
     let reasoning = StreamPart::new(PartType::Reasoning, "r");
     let mut expected: Vec<StreamText> = Vec::new();
-    for n in 0..300 {
-        let text = format!("w\u{f6}rt {n} \u{1f600}, ");
-        if n % 50 < 10 {
-            within("room", writer.append_part(&text, &reasoning)).await.unwrap();
-        } else {
-            within("room", writer.append(&text)).await.unwrap();
+    let writing = async {
+        for n in 0..300 {
+            let text = format!("w\u{f6}rt {n} \u{1f600}, ");
+            if n % 50 < 10 {
+                within("room", writer.append_part(&text, &reasoning)).await.unwrap();
+            } else {
+                within("room", writer.append(&text)).await.unwrap();
+            }
+            if n % 3 == 0 {
+                within("the sync", writer.flush()).await.unwrap();
+            }
+            join(&mut expected, StreamText { text, part: (n % 50 < 10).then(|| reasoning.clone()) });
         }
-        if n % 3 == 0 {
-            within("the sync", writer.flush()).await.unwrap();
+        within("the end", writer.finish(Some("stop"), None)).await.unwrap();
+    };
+    let mut read = Vec::new();
+    let reading = async {
+        loop {
+            match within("an item", reader.next()).await {
+                Some(Ok(StreamItem::Text(piece))) => join(&mut read, piece),
+                Some(Ok(StreamItem::End(end))) => break end,
+                Some(Ok(_)) => {}
+                other => panic!("{other:?}"),
+            }
         }
-        join(&mut expected, StreamText { text, part: (n % 50 < 10).then(|| reasoning.clone()) });
-    }
-    within("the end", writer.finish(Some("stop"), None)).await.unwrap();
+    };
+    let ((), end) = tokio::join!(writing, reading);
+    assert_eq!((end.state, end.finish_reason.as_deref()), (StreamState::Completed, Some("stop")));
+    assert!(read == expected, "{read:?}");
     assert!(proxy.taken() > 30, "only {} connections", proxy.taken());
 
     let options = GetStream { all_parts: true, ..GetStream::default() };
