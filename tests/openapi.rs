@@ -188,6 +188,8 @@ impl Record {
             "nwk_AAECAwQFBgcI_a-secret-that-is-shown-once".to_owned()
         } else if text.starts_with("nwt2_") {
             "nwt2_a-ticket-that-ends-soon".to_owned()
+        } else if text.starts_with("nws_") {
+            "nws_1_a-token-that-is-shown-once".to_owned()
         } else if text.starts_with("eyJ") {
             "a.json.web-token".to_owned()
         } else if text.starts_with("tok-") {
@@ -210,6 +212,8 @@ struct Story {
     asked: BTreeSet<(String, String)>,
     /// The token to use instead of the operator's key.
     token: Option<String>,
+    /// The token of a stream's producer.
+    producer: Option<String>,
 }
 
 impl Story {
@@ -228,6 +232,9 @@ impl Story {
         let mut call = self.daemon.call(method, &filled);
         if let Some(token) = &self.token {
             call = call.key(token);
+        }
+        if let Some(token) = &self.producer {
+            call = call.header("x-producer-token", token);
         }
         if !body.is_null() {
             call = call.json(&body);
@@ -256,11 +263,18 @@ fn id(answer: &Value) -> String {
 async fn every_operation_responds_as_documented() {
     let daemon = Daemon::start().await;
     let document = Document::of(&daemon, "/api-docs/openapi.json").await;
-    let mut story =
-        Story { daemon, document, record: Record::default(), asked: BTreeSet::new(), token: None };
+    let mut story = Story {
+        daemon,
+        document,
+        record: Record::default(),
+        asked: BTreeSet::new(),
+        token: None,
+        producer: None,
+    };
     probes_and_documents(&mut story).await;
     agents(&mut story).await;
     tools(&mut story).await;
+    streams(&mut story).await;
     events(&mut story).await;
     users(&mut story).await;
     administration(&mut story).await;
@@ -270,9 +284,10 @@ async fn every_operation_responds_as_documented() {
         item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))
     });
     // The streams have a story of their own below.
-    let streams = ["/api/v1/ws", "/api/v1/sse", "/api/v1/sse/llm"];
-    let missed: Vec<_> =
-        documented.filter(|one| !story.asked.contains(one) && !streams.contains(&one.1.as_str())).collect();
+    let subscriptions = ["/api/v1/ws", "/api/v1/sse", "/api/v1/sse/llm"];
+    let missed: Vec<_> = documented
+        .filter(|one| !story.asked.contains(one) && !subscriptions.contains(&one.1.as_str()))
+        .collect();
     assert!(missed.is_empty(), "described and not asked here: {missed:?}");
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/api_docs/examples.json");
@@ -436,6 +451,36 @@ async fn tools(story: &mut Story) {
     story.ask("PATCH", at, &[&tool], json!({"description": null}), 200).await;
     story.ask("POST", "/api/v1/tools/{id}/execute", &[&tool], Value::Null, 501).await;
     story.ask("DELETE", at, &[&tool], Value::Null, 204).await;
+}
+
+async fn streams(story: &mut Story) {
+    let (streams, at) = ("/api/v1/streams", "/api/v1/streams/{id}");
+    let open = async |story: &mut Story, id: &str| {
+        let new = json!({"request_id": id, "agent_id": "planner", "metadata": {"lang": "en"}, "lease_seconds": 600});
+        let opened = story.ask("POST", streams, &[], new, 201).await;
+        story.producer = Some(opened["data"]["producer_token"].as_str().unwrap().to_owned());
+    };
+    open(story, "answer-1").await;
+    let chunks = "/api/v1/streams/{id}/chunks";
+    story.ask("POST", chunks, &["answer-1"], json!({"index": 0, "chunk": "Your train "}), 200).await;
+    story.ask("POST", "/api/v1/streams/{id}/renew", &["answer-1"], Value::Null, 200).await;
+    story.ask("POST", chunks, &["answer-1"], json!({"index": 7, "chunk": "x"}), 409).await;
+    story.ask("GET", at, &["answer-1"], Value::Null, 200).await;
+    let finish = json!({"finish_reason": "stop", "usage": {"output_tokens": 3}});
+    story.ask("POST", "/api/v1/streams/{id}/finish", &["answer-1"], finish, 200).await;
+    story.ask("GET", "/api/v1/streams?state=completed&agent_id=planner", &[], Value::Null, 200).await;
+    open(story, "answer-2").await;
+    let fail = json!({"code": "MODEL_FAILED", "message": "the model is overloaded"});
+    story.ask("POST", "/api/v1/streams/{id}/fail", &["answer-2"], fail, 200).await;
+    open(story, "answer-3").await;
+    story.producer = None;
+    story.ask("POST", chunks, &["answer-3"], json!({"chunk": "x"}), 401).await;
+    let cancel = json!({"reason": "the user pressed stop"});
+    story.ask("POST", "/api/v1/streams/{id}/cancel", &["answer-3"], cancel, 200).await;
+    story.ask("GET", "/api/v1/streams/{id}?parts=all", &["answer-1"], Value::Null, 200).await;
+    story.ask("DELETE", at, &["answer-1"], Value::Null, 204).await;
+    story.ask("GET", at, &["answer-1"], Value::Null, 200).await;
+    story.ask("GET", at, &["unknown"], Value::Null, 404).await;
 }
 
 async fn events(story: &mut Story) {

@@ -81,7 +81,12 @@ struct Organization<'a> {
     tool: String,
     /// Another user.
     user: String,
+    /// An open stream for each operation on streams with a body, with its producer's token.
+    streams: Vec<(&'static str, String)>,
 }
+
+/// The operations on a stream that have a body.
+const ON_STREAMS: [&str; 4] = ["cancel", "chunks", "fail", "finish"];
 
 impl<'a> Organization<'a> {
     async fn new(daemon: &'a Daemon, id: &str) -> Organization<'a> {
@@ -102,11 +107,31 @@ impl<'a> Organization<'a> {
         let block = format!("/api/v1/agents/{agent}/core-memory/persona");
         let put = daemon.call("PUT", &block).key(&key).json(&json!({"value": "kind"})).send().await;
         assert_eq!(put.status, 201, "{put:?}");
-        Organization { daemon, id: id.into(), key, admin, agent, memories, message, tool, user: target }
+        let mut streams = Vec::new();
+        for operation in ON_STREAMS {
+            let body = json!({"request_id": operation, "lease_seconds": 600});
+            let opened = data(&daemon.post("/api/v1/streams").key(&key).json(&body).send().await, 201);
+            streams.push((operation, opened["producer_token"].as_str().unwrap().to_owned()));
+        }
+        Organization {
+            daemon,
+            id: id.into(),
+            key,
+            admin,
+            agent,
+            memories,
+            message,
+            tool,
+            user: target,
+            streams,
+        }
     }
 
     /// A path whose names are replaced by those of this organization.
     fn path(&self, path: &str) -> String {
+        if let Some(operation) = path.strip_prefix("/api/v1/streams/{id}/") {
+            return format!("/api/v1/streams/{operation}/{operation}");
+        }
         let mut before = "";
         let segments = path.split('/').map(|segment| {
             let value = match (before, segment) {
@@ -194,9 +219,11 @@ struct Half {
 /// for the body.
 async fn begin(of: &Organization<'_>, operation: &Operation, credential: &str) -> Result<Half, u16> {
     let body = of.body(operation.body.as_ref().unwrap()).into_bytes();
+    let stream = of.streams.iter().find(|(name, _)| operation.path.ends_with(&format!("/{{id}}/{name}")));
+    let producer = stream.map(|(_, token)| format!("x-producer-token: {token}\r\n")).unwrap_or_default();
     let head = format!(
         "{} {} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {credential}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
+         {producer}content-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
         operation.method,
         of.path(&operation.path),
         body.len()

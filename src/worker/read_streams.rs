@@ -224,7 +224,7 @@ impl WorkerLoop<'_> {
 
     /// Ends a reader that has read all of its streams to their ends.
     pub(super) fn end_if_read(&mut self, token: Token) {
-        if !self.state.stream_readers.get(token.slot).is_some() {
+        if !self.is_stream_reader(token) {
             return;
         }
         let Some(connection) = self.state.connection(token) else { return };

@@ -121,7 +121,8 @@ fn every_operation_is_fully_described() {
                 "{at}: {parameter}"
             );
         }
-        let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH") && !path.ends_with("/execute");
+        let has_nothing_to_say = path.ends_with("/execute") || path.ends_with("/renew");
+        let writes = matches!(method.as_str(), "POST" | "PUT" | "PATCH") && !has_nothing_to_say;
         assert_eq!(described["requestBody"].is_object(), writes, "{at}");
     }
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {

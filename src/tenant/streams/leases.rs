@@ -12,7 +12,7 @@ use crate::sync::Mutex;
 
 /// Slots of one second. A lease is shorter than the wheel is long.
 const SLOTS: usize = 1_024;
-const _: () = assert!((LEASE_SECONDS.1 as usize) < SLOTS);
+const _: () = assert!((LEASE_SECONDS.1 as usize) + 1 < SLOTS);
 
 /// A stream whose lease may end.
 #[derive(Clone, Debug)]

@@ -106,9 +106,10 @@ impl OpenStream {
         self.text_bytes += text.len() as u64;
     }
 
-    /// The second in which the lease ends.
+    /// The second in which the lease has ended. The producer may have been heard at the end of its second, so
+    /// this is never too early.
     pub(in crate::tenant) fn lease_ends_s(&self) -> u64 {
-        self.heard_s + u64::from(self.row.lease_seconds)
+        self.heard_s + u64::from(self.row.lease_seconds) + 1
     }
 
     /// The checkpoint that covers the whole tail, with the segments that it adds. They follow those of the
