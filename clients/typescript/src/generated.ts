@@ -7,6 +7,8 @@
 export interface AckFrame {
   /** Ids in the order of the events. */
   ids: string[];
+  /** For chunks of a stream: the index of its next chunk. */
+  next_index?: number;
   /** `null` if the frame had none. */
   ref: Ref | null;
   type: "ack";
@@ -140,6 +142,30 @@ export interface ApiKey {
   types: string[] | null;
 }
 
+/** Appends one chunk or several to a stream; answered by `ack` or `error`. Further frames need not wait for it. */
+export interface AppendFrame {
+  /** The text. */
+  chunk?: string;
+  /** Texts, each with a part of its own if needed. */
+  chunks?: (string | {
+    chunk: string;
+    /** The part of the chunks. Without it they are text. */
+    part?: Record<string, unknown> | null;
+  })[];
+  /** Number of the first chunk in the stream; the next one if left out. */
+  index?: number | null;
+  /** The stream is complete after these chunks. */
+  is_final?: boolean | null;
+  /** The part of the chunks. Without it they are text. */
+  part?: Record<string, unknown> | null;
+  /** The token from the answer that opened the stream. */
+  producer_token: string;
+  ref?: Ref | null;
+  /** The stream. */
+  request_id: string;
+  type: "append";
+}
+
 /** What was appended. */
 export interface AppendedChunks {
   /** Always `true`: the chunks are on disk. */
@@ -215,6 +241,8 @@ export interface CaughtUpFrame {
 
 /** Cancels a stream. */
 export interface ClientCancelFrame {
+  /** The reason for people, at most 1 KiB. */
+  reason?: string | null;
   ref?: Ref | null;
   /** The stream. */
   request_id: string;
@@ -222,7 +250,7 @@ export interface ClientCancelFrame {
 }
 
 /** A frame that a WebSocket client sends. `type` says which one it is. */
-export type ClientFrame = SubscribeFrame | PublishFrame | AuthFrame | ClientPingFrame | ClientPongFrame | ClientCancelFrame;
+export type ClientFrame = SubscribeFrame | PublishFrame | AuthFrame | ClientPingFrame | ClientPongFrame | ClientCancelFrame | AppendFrame | FinishFrame | FailFrame;
 
 /** Requests a `pong`. */
 export interface ClientPingFrame {
@@ -404,6 +432,34 @@ export interface EventPage {
   /** Cursor for the next request. It is after everything that was examined, whether it matched or not. */
   next_cursor: string;
   success: true;
+}
+
+/** Marks a stream as failed; answered by `ack` or `error`. */
+export interface FailFrame {
+  /** For programs. */
+  code: string;
+  /** For people. */
+  message: string;
+  /** The token from the answer that opened the stream. */
+  producer_token: string;
+  ref?: Ref | null;
+  /** The stream. */
+  request_id: string;
+  type: "fail";
+}
+
+/** Completes a stream; answered by `ack` or `error`. */
+export interface FinishFrame {
+  /** Why the model stopped. */
+  finish_reason?: string | null;
+  /** The token from the answer that opened the stream. */
+  producer_token: string;
+  ref?: Ref | null;
+  /** The stream. */
+  request_id: string;
+  type: "finish";
+  /** What the stream cost. */
+  usage?: Record<string, unknown> | null;
 }
 
 /** Result of a search. */
@@ -1284,6 +1340,8 @@ export interface SubscribeFrame {
   channel?: string | null | string[];
   /** Continues from the oldest retained event. */
   earliest?: boolean | null;
+  /** Sends the streams of `request_id` from their first chunk, then `done` for each. */
+  from_start?: boolean | null;
   /** Continues after this cursor. */
   last_event_id?: string | null;
   /** Which parts of streams: `text`, the default, or `all`. With `text`, chunks whose `part` is of another type are left out. */
