@@ -29,7 +29,7 @@ const COMMIT_DELAY: Duration = Duration::from_millis(4);
 /// Bytes of such events that start a commit.
 const COMMIT_DELAY_BYTES: usize = 1 << 20;
 
-/// Limit on waiting items above which rows without events are refused. Events are bounded by their permits.
+/// Limit on waiting items above which rows without a permit are refused. Events are bounded by their permits.
 const WAITING_ROWS: usize = 64 * 1024;
 
 /// Why a commit failed. Nothing was stored, unless it is [`CommitError::Unknown`]. Subscribers may have
@@ -143,6 +143,8 @@ pub(crate) struct Item {
     bytes: usize,
     /// Nobody waits for this item.
     is_unawaited: bool,
+    /// Room that rows without events have waited for; released when the item is dropped.
+    room: Option<Permit>,
     /// Dropped with the item, after the result was reported.
     _held: Vec<CommitGuard>,
     /// Refused when it was pushed. The committer's thread reports it, because the caller may hold its
@@ -156,7 +158,12 @@ impl Item {
         let bytes = frames.iter().map(|frame| frame.size()).sum::<usize>() + rows.weight() + 256;
         let is_unawaited = append.is_some() && rows.is_empty() && matches!(done, CommitCallback::None);
         let _held = rows.take_guards();
-        Item { append, rows, done, bytes, is_unawaited, _held, refused: None }
+        Item { append, rows, done, bytes, is_unawaited, room: None, _held, refused: None }
+    }
+
+    /// Rows without events for which there is room.
+    pub(crate) fn with_room(rows: Rows, room: Permit, done: CommitCallback) -> Item {
+        Item { room: Some(room), ..Item::new(None, rows, done) }
     }
 }
 
@@ -208,7 +215,8 @@ impl Queue {
             return;
         }
         item.refused = waiting.refuse;
-        if waiting.closing || (item.append.is_none() && waiting.items.len() >= WAITING_ROWS) {
+        let has_room = item.append.is_some() || item.room.is_some();
+        if waiting.closing || (!has_room && waiting.items.len() >= WAITING_ROWS) {
             item.refused = Some(CommitError::Unavailable);
         }
         if let (Some(append), None) = (&item.append, item.refused) {

@@ -250,6 +250,10 @@ impl Store {
     pub fn write_then(&self, rows: Rows, done: CommitCallback) {
         self.push(Item::new(None, rows, done));
     }
+    /// Like [`Store::write_then`], with rows that have waited for `room`. A full queue does not refuse them.
+    pub fn write_with_room(&self, rows: Rows, room: Permit, done: CommitCallback) {
+        self.push(Item::with_room(rows, room, done));
+    }
     /// Commits rows soon, without a result. Use it for data that may be lost, such as the time of last use.
     pub fn write_later(&self, rows: Rows) {
         self.push(Item::new(None, rows, CommitCallback::None));

@@ -79,7 +79,7 @@ impl Tenants {
                 cursor
             });
             self.store.check_publishable(&tenant.log, &frames).map_err(PublishError::from)?;
-            let (mut rows, changed) = change(&mut side.streams, receipt, &frames)?;
+            let (rows, changed) = change(&mut side.streams, receipt, &frames)?;
             side.received_ms = received_ms;
             let committed = tenant.log.committed().next().0;
             let before = side.ring.bytes();
@@ -92,8 +92,7 @@ impl Tenants {
             self.account(side, before, committed);
             let done = done(receipt, &changed);
             if frames.is_empty() {
-                rows.hold_until_commit(room);
-                self.store.write_then(rows, done);
+                self.store.write_with_room(rows, room, done);
             } else {
                 self.store.append(&tenant.log, frames, rows, Some(room), done);
             }
