@@ -19,7 +19,8 @@ pub struct StreamView {
 }
 
 /// What memory knows of an open stream.
-struct InMemory {
+#[derive(Debug)]
+pub(in crate::tenant) struct InMemory {
     checkpoint: Checkpoint,
     generation: u32,
     tail: StreamText,
@@ -46,7 +47,7 @@ impl Tenants {
     ) -> Result<(Vec<Option<StreamView>>, Sequence), ReadError> {
         loop {
             self.load_streams(tenant).await?;
-            let (in_memory, visible) = self.look(tenant, ids);
+            let Some((in_memory, visible)) = self.look(tenant, ids) else { continue };
             let rows = self.stored_streams(tenant, ids).await?;
             // A stream that ended between the look into memory and the read of its row is looked at again, so
             // that all are seen at one moment.
@@ -59,9 +60,17 @@ impl Tenants {
         }
     }
 
-    /// Returns what memory knows of streams, and the visible end of the log at this moment.
-    fn look(&self, tenant: &Tenant, ids: &[&str]) -> (Vec<Option<InMemory>>, Sequence) {
+    /// Returns what memory knows of streams, and the visible end of the log at this moment; `None` if the
+    /// store was opened again since the streams were read.
+    pub(in crate::tenant) fn look(
+        &self,
+        tenant: &Tenant,
+        ids: &[&str],
+    ) -> Option<(Vec<Option<InMemory>>, Sequence)> {
         let side = tenant.write.lock();
+        if !side.streams.is_loaded {
+            return None;
+        }
         let visible = tenant.last_visible();
         let known = |id: &&str| {
             side.streams.get(id).map(|stream| InMemory {
@@ -70,7 +79,7 @@ impl Tenants {
                 tail: visible_part(&stream.tail, visible),
             })
         };
-        (ids.iter().map(known).collect(), visible)
+        Some((ids.iter().map(known).collect(), visible))
     }
 
     /// Reads the rows of streams.
