@@ -141,7 +141,9 @@ impl Tenants {
                 (producer.notify)(id, ProducerNotice::Lost);
             }
         }
-        tenant.log.keep_after(side.streams.kept_after_now(tenant.log.kept_after()));
+        if side.streams.is_loaded {
+            tenant.log.keep_after(side.streams.kept_after_now(tenant.log.kept_after()));
+        }
     }
 
     /// Encodes events of a stream.

@@ -125,7 +125,10 @@ impl Tenants {
         let removed = {
             let side = &mut *tenant.write.lock();
             let removed = side.streams.remove(id);
-            tenant.log.keep_after(side.streams.kept_after());
+            // Before the streams are read, the log keeps what their rows say.
+            if side.streams.is_loaded {
+                tenant.log.keep_after(side.streams.kept_after());
+            }
             removed
         };
         if let Some(stream) = removed {
