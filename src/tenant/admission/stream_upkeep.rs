@@ -108,9 +108,9 @@ impl Tenants {
         };
         match self.stream_word(&tenant, word, None::<&ChannelWaiter>).await {
             Ok(_) => self.metrics.streams.leases_expired.add(1),
-            // It was renewed in this moment.
-            Err(StreamError::InUse) => self.look_later(lease, now_s + 1).await,
-            Err(StreamError::Ended(_) | StreamError::NotFound) => {}
+            // It was renewed in this moment, or its opening is not on disk yet.
+            Err(StreamError::InUse | StreamError::NotFound) => self.look_later(lease, now_s + 1).await,
+            Err(StreamError::Ended(_)) => {}
             // Its user or organization was deleted.
             Err(StreamError::Publish(PublishError::Commit(crate::store::CommitError::Deleted))) => {
                 self.forget_stream(&tenant, id);
