@@ -31,13 +31,12 @@ impl Tenants {
         for id in self.store.tenants_with_open_streams().await? {
             let tenant = self.open(id).await?;
             self.load_streams(&tenant).await?;
-            self.note_streams(&tenant);
         }
         Ok(())
     }
 
     /// Notes that an organization has open streams, so that [`Tenants::maintain_streams`] visits it.
-    pub(super) fn note_streams(&self, tenant: &Tenant) {
+    pub(in crate::tenant) fn note_streams(&self, tenant: &Tenant) {
         self.streaming.lock().insert(tenant.id);
     }
 
@@ -53,6 +52,10 @@ impl Tenants {
         let texts = streaming.into_iter().map(async |id| {
             let Some(tenant) = self.get(id) else {
                 self.streaming.lock().remove(&id);
+                // A stream may have been opened in this moment.
+                if let Some(tenant) = self.get(id) {
+                    self.note_streams(&tenant);
+                }
                 return;
             };
             if let Err(error) = self.maintain_tenant(&tenant).await {

@@ -56,6 +56,9 @@ impl Tenants {
                 side.streams.insert(id, stream);
             }
             side.streams.is_loaded = true;
+            if !side.streams.is_empty() {
+                self.note_streams(tenant);
+            }
             self.count_open(side.streams.len() as isize);
             tenant.log.keep_after(side.streams.kept_after());
             return Ok(());
