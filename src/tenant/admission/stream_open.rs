@@ -167,6 +167,7 @@ impl Tenants {
             text_bytes: 0,
             segments: 0,
             is_expired: false,
+            expires_ms: None,
             lease_seconds,
             opened_ms: now_ms,
             opened_after: 0,

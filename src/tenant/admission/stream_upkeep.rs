@@ -309,8 +309,8 @@ impl Tenants {
         let mut rows = Rows::new();
         rows.delete_expiry(expiry);
         let stream = self.stored_streams(&tenant, &[&expiry.id]).await?.pop().flatten();
-        // A stream without an end was opened anew under this id, after the earlier one had gone.
-        if let Some(stream) = stream.filter(|stream| stream.state != StreamState::Open) {
+        // An entry with another time is of a text that was removed before, or of an earlier stream of this id.
+        if let Some(stream) = stream.filter(|stream| stream.expires_ms == Some(expiry.due_ms)) {
             if stream.is_expired {
                 stream.remove(&mut rows, tenant.id);
             } else {
@@ -336,10 +336,10 @@ impl Tenants {
         rows: &mut Rows,
     ) -> Result<(), StreamError> {
         rows.delete_segments(tenant.id, &stream.request_id, 0..stream.segments);
-        let rest = Stream { segments: 0, is_expired: true, ..stream.clone() };
+        let more_ms = self.limits.streams.keep_seconds.saturating_mul((STATE_KEPT - 1) * 1_000);
+        let due_ms = stream.expires_ms.unwrap_or_default().saturating_add(more_ms);
+        let rest = Stream { segments: 0, is_expired: true, expires_ms: Some(due_ms), ..stream.clone() };
         rest.put(rows, tenant.id, Some(stream))?;
-        let kept_ms = self.limits.streams.keep_seconds.saturating_mul(STATE_KEPT * 1_000);
-        let due_ms = stream.ended_ms.unwrap_or_default().saturating_add(kept_ms);
         let expiry = StreamExpiry { due_ms, tenant: tenant.id, id: stream.request_id.clone() };
         rows.put_expiry(&expiry)?;
         Ok(())

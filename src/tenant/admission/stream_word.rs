@@ -434,12 +434,16 @@ impl Tenants {
         let with_status = stream.row.agent_status && stream.row.agent_id.is_some();
         let last = receipt.first.0 + u64::from(receipt.count) - 1 - u64::from(with_status);
         let end = end.clone();
+        // Not after the time of receipt, which stays ahead when the clock was ahead once.
+        let keep_ms = self.limits.streams.keep_seconds.saturating_mul(1_000);
+        let due_ms = self.clock.now_ms().saturating_add(keep_ms);
         let ended = Stream {
             state: end.state,
             generation: stream.row.generation,
             next_index: stream.next_index,
             text_bytes: stream.text_bytes,
             segments: checkpoint.segments,
+            expires_ms: Some(due_ms),
             ended_ms: Some(received_ms),
             end_sequence: Some(last),
             finish_reason: end.finish_reason,
@@ -450,7 +454,6 @@ impl Tenants {
         };
         ended.put(rows, tenant.id, Some(record))?;
         rows.delete_open_stream(tenant.id, id);
-        let due_ms = received_ms.saturating_add(self.limits.streams.keep_seconds.saturating_mul(1_000));
         rows.put_expiry(&StreamExpiry { due_ms, tenant: tenant.id, id: id.to_owned() })?;
         Ok(())
     }

@@ -66,6 +66,9 @@ pub struct Stream {
     /// True when the text was removed.
     #[serde(default)]
     pub is_expired: bool,
+    /// When its text is removed, and after that its state, Unix milliseconds; `None` while it is open.
+    #[serde(default)]
+    pub expires_ms: Option<u64>,
     /// How long its producer may be silent, in seconds.
     pub lease_seconds: u32,
     /// When it was opened, Unix milliseconds.
