@@ -69,14 +69,28 @@ impl WorkerLoop<'_> {
         if let Err(refusal) = self.try_publish(token, frame) {
             self.refuse(token, &refusal, reference);
             self.close_if_ended(token);
-            let exhausted = self
-                .state
-                .connection(token)
-                .and_then(|it| it.inbound.as_ref())
-                .is_some_and(|inbound| inbound.refused >= RATE_REFUSALS);
-            if exhausted {
-                self.close(token, CloseReason::OverRate);
+            self.close_if_over_rate(token);
+        }
+    }
+
+    /// Counts a frame that was refused for its rate, or ends such a row. Too many in a row close the connection.
+    pub(super) fn count_refusal(&mut self, token: Token, is_over_rate: bool) {
+        let Some(connection) = self.state.connection(token) else { return };
+        match (is_over_rate, &mut connection.inbound) {
+            (true, _) => {
+                let inbound = connection.inbound();
+                inbound.refused = inbound.refused.saturating_add(1);
             }
+            (false, Some(inbound)) => inbound.refused = 0,
+            (false, None) => {}
+        }
+        self.close_if_over_rate(token);
+    }
+
+    fn close_if_over_rate(&mut self, token: Token) {
+        let inbound = self.state.connection(token).and_then(|it| it.inbound.as_ref());
+        if inbound.is_some_and(|inbound| inbound.refused >= RATE_REFUSALS) {
+            self.close(token, CloseReason::OverRate);
         }
     }
 

@@ -73,10 +73,13 @@ impl WorkerLoop<'_> {
     /// Appends chunks to a stream, or sends an error.
     pub(super) fn append_to_stream(&mut self, token: Token, frame: AppendFrame<'_>) {
         let reference = frame.reference.clone();
-        if let Err(refusal) = self.try_append(token, frame) {
+        let refusal = self.try_append(token, frame).err();
+        let is_over_rate = refusal.as_ref().is_some_and(|refusal| refusal.code == "QUOTA_EXCEEDED");
+        if let Some(refusal) = refusal {
             self.refuse(token, &refusal, reference);
             self.close_if_ended(token);
         }
+        self.count_refusal(token, is_over_rate);
     }
 
     fn try_append(&mut self, token: Token, frame: AppendFrame<'_>) -> Result<(), ErrorResponse> {

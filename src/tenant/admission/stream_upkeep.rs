@@ -13,7 +13,7 @@ use crate::tenant::publish::{ChannelWaiter, PublishError};
 use crate::tenant::streams::StreamError;
 use crate::tenant::streams::leases::Lease;
 use crate::tenant::streams::state::{Stream, StreamEnd, StreamState};
-use crate::tenant::streams::table::{CHECKPOINT_SECONDS, ProducerNotice, StreamTable};
+use crate::tenant::streams::table::{CHECKPOINT_SECONDS, FLOOR_SECONDS, ProducerNotice, StreamTable};
 use crate::tenant::{STATE_KEPT, Tenant, Tenants};
 
 use super::stream::{StreamCommit, StreamEffect, checkpoint_rows};
@@ -276,7 +276,7 @@ impl Tenants {
             let floor = side.streams.kept_after().unwrap_or_else(|| tenant.log.committed());
             let (last, written_s) = side.streams.floor;
             // Nothing was published since then, or it was written a moment ago.
-            if floor <= last || written_s + CHECKPOINT_SECONDS > now_s {
+            if floor <= last || written_s + FLOOR_SECONDS > now_s {
                 return Ok(());
             }
             side.streams.floor = (floor, now_s);

@@ -19,6 +19,8 @@ use crate::store::{Checkpoint, OpenStreamRow, StreamText};
 pub(in crate::tenant) const TAIL_BYTES: usize = 16 * 1024;
 /// How long text may be in no segment, in seconds.
 pub(in crate::tenant) const CHECKPOINT_SECONDS: u64 = 10;
+/// How often the floor of a tenant's streams is written, in seconds. A start reads the log from there.
+pub(in crate::tenant) const FLOOR_SECONDS: u64 = 60;
 
 /// What a producer is told when its stream ends without its doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
