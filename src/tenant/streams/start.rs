@@ -58,7 +58,8 @@ pub async fn start_streams(
             ResolvedStart { position: Some(position), gap: None, resumed: false, requested: true }
         }
         (StartPosition::Now | StartPosition::Earliest, _) => {
-            ResolvedStart { position: Some(begin), gap: None, resumed: false, requested: true }
+            let requested = *from == StartPosition::Earliest;
+            ResolvedStart { position: Some(begin), gap: None, resumed: false, requested }
         }
     };
     let position = start.position.unwrap_or(begin);
