@@ -67,13 +67,11 @@ impl WorkerLoop<'_> {
     pub(super) fn publish(&mut self, token: Token, frame: PublishFrame<'_>) {
         let reference = frame.reference.clone();
         if let Err(refusal) = self.try_publish(token, frame) {
-            self.refuse(token, &refusal, reference);
-            self.close_if_ended(token);
-            self.close_if_over_rate(token);
+            self.refuse_publish(token, &refusal, reference);
         }
     }
 
-    /// Counts a frame that was refused for its rate, or ends such a row. Too many in a row close the connection.
+    /// Counts a frame that was refused for its rate, or ends such a row.
     pub(super) fn count_refusal(&mut self, token: Token, is_over_rate: bool) {
         let Some(connection) = self.state.connection(token) else { return };
         match (is_over_rate, &mut connection.inbound) {
@@ -84,10 +82,13 @@ impl WorkerLoop<'_> {
             (false, Some(inbound)) => inbound.refused = 0,
             (false, None) => {}
         }
-        self.close_if_over_rate(token);
     }
 
-    fn close_if_over_rate(&mut self, token: Token) {
+    /// Sends an `error`. Closes the connection if its credential has ended, or if too many of its frames in a
+    /// row were refused for their rate.
+    pub(super) fn refuse_publish(&mut self, token: Token, refusal: &ErrorResponse, reference: Option<Ref>) {
+        self.refuse(token, refusal, reference);
+        self.close_if_ended(token);
         let inbound = self.state.connection(token).and_then(|it| it.inbound.as_ref());
         if inbound.is_some_and(|inbound| inbound.refused >= RATE_REFUSALS) {
             self.close(token, CloseReason::OverRate);
@@ -103,18 +104,10 @@ impl WorkerLoop<'_> {
         let PublishFrame { reference, events, batch, ack } = frame;
         let tenants = &self.worker.shared.tenants;
         // The rate is charged before the events are read, because their number is known.
-        let charge = match tenants.rates().publish(right.principal(), events.len(), now_ms) {
-            Ok(charge) => charge,
-            Err(over) => {
-                let inbound = connection.inbound();
-                inbound.refused = inbound.refused.saturating_add(1);
-                return Err(over.into());
-            }
-        };
-        if let Some(inbound) = &mut connection.inbound {
-            inbound.refused = 0;
-        }
-        let options = DraftOptions { origin: connection.id, charge, ..DraftOptions::default() };
+        let charge = tenants.rates().publish(right.principal(), events.len(), now_ms);
+        let origin = connection.id;
+        self.count_refusal(token, charge.is_err());
+        let options = DraftOptions { origin, charge: charge?, ..DraftOptions::default() };
         let mut draft = tenants.draft(options);
         let mut each = |mut event: Event<'_>| draft.push(&right, &mut event);
         match events[..] {

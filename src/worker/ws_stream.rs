@@ -6,10 +6,12 @@
 //!   one connection's frames is kept.
 //! * A connection that appends to a stream gets the control frame `cancel` when somebody cancels the stream.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::auth::{Authenticated, Authorized, Principal, Publish};
 use crate::connection::client_frame::{AppendFrame, EndFrame};
+use crate::cursor::Cursor;
 use crate::domain::streams::check_cancel;
 use crate::error_response::ErrorResponse;
 use crate::filter::Filter;
@@ -19,10 +21,10 @@ use crate::tenant::Tenant;
 use crate::tenant::admission::stream_word::{
     ChunkInput, StreamAnswer, StreamAuthority, StreamWord, StreamWordNow,
 };
-use crate::tenant::publish::Receipt;
+use crate::tenant::publish::{PublishError, Receipt};
 use crate::tenant::start::StartPosition;
 use crate::tenant::streams::state::StreamEnd;
-use crate::tenant::streams::{Producer, ProducerNotice, Stream, StreamStart, start_streams};
+use crate::tenant::streams::{Producer, ProducerNotice, Stream, StreamError, StreamStart, start_streams};
 
 use super::mail::{CommittedPublish, Mail};
 use super::sockets::Token;
@@ -37,7 +39,12 @@ struct WaitingWord {
     index: Option<u64>,
     chunks: Vec<ChunkInput<'static>>,
     end: Option<StreamEnd>,
-    producer: Option<Producer>,
+    producer: Producer,
+}
+
+/// Returns true if the producer exceeds its rate.
+fn is_over_rate<T>(said: &Result<T, StreamError>) -> bool {
+    matches!(said, Err(StreamError::Publish(PublishError::OverRate(_))))
 }
 
 impl Worker {
@@ -73,13 +80,9 @@ impl WorkerLoop<'_> {
     /// Appends chunks to a stream, or sends an error.
     pub(super) fn append_to_stream(&mut self, token: Token, frame: AppendFrame<'_>) {
         let reference = frame.reference.clone();
-        let refusal = self.try_append(token, frame).err();
-        let is_over_rate = refusal.as_ref().is_some_and(|refusal| refusal.code == "QUOTA_EXCEEDED");
-        if let Some(refusal) = refusal {
-            self.refuse(token, &refusal, reference);
-            self.close_if_ended(token);
+        if let Err(refusal) = self.try_append(token, frame) {
+            self.refuse_publish(token, &refusal, reference);
         }
-        self.count_refusal(token, is_over_rate);
     }
 
     fn try_append(&mut self, token: Token, frame: AppendFrame<'_>) -> Result<(), ErrorResponse> {
@@ -100,7 +103,11 @@ impl WorkerLoop<'_> {
         let done = |next_index, receipt| {
             self.worker.stream_ack_by_mail(token, reference.clone(), next_index, receipt)
         };
-        match self.worker.shared.tenants.stream_word_now(&tenant, &word, done)? {
+        let said = self.worker.shared.tenants.stream_word_now(&tenant, &word, done);
+        if !matches!(said, Ok(StreamWordNow::MustWait)) {
+            self.count_refusal(token, is_over_rate(&said));
+        }
+        match said? {
             StreamWordNow::Queued { .. } => {
                 if let Some(connection) = self.state.connection(token) {
                     connection.inflight += 1;
@@ -114,7 +121,7 @@ impl WorkerLoop<'_> {
                     index,
                     chunks: chunks.into_iter().map(ChunkInput::into_owned).collect(),
                     end,
-                    producer: Some(producer.clone()),
+                    producer: producer.clone(),
                     right: right.clone(),
                 };
                 self.defer_word(token, tenant, waiting, reference);
@@ -126,7 +133,7 @@ impl WorkerLoop<'_> {
     /// Ends a stream on behalf of its producer, or sends an error.
     pub(super) fn end_stream(&mut self, token: Token, frame: EndFrame<'_>) {
         let EndFrame { request_id, token: secret, end, reference } = frame;
-        let Some((principal, tenant, _)) = self.producer_of(token) else { return };
+        let Some((principal, tenant, origin)) = self.producer_of(token) else { return };
         let right = self.worker.shared.serving().and_then(|()| Ok(principal.authorize::<Publish>()?));
         match right {
             Err(refusal) => self.refuse(token, &refusal, reference),
@@ -138,7 +145,7 @@ impl WorkerLoop<'_> {
                     index: None,
                     chunks: Vec::new(),
                     end: Some(end),
-                    producer: None,
+                    producer: self.worker.producer(token, origin),
                 };
                 self.defer_word(token, tenant, waiting, reference);
             }
@@ -153,7 +160,7 @@ impl WorkerLoop<'_> {
         waiting: WaitingWord,
         reference: Option<Ref>,
     ) {
-        self.pause_for(token, reference, async move |worker: &std::rc::Rc<Worker>| {
+        self.pause_for(token, reference, async move |worker: &Rc<Worker>| {
             let word = StreamWord {
                 actor: worker.shared.auth.actor(&waiting.right),
                 id: &waiting.request_id,
@@ -161,9 +168,12 @@ impl WorkerLoop<'_> {
                 index: waiting.index,
                 chunks: &waiting.chunks,
                 end: waiting.end,
-                producer: waiting.producer.as_ref(),
+                producer: Some(&waiting.producer),
             };
-            Ok(worker.shared.tenants.stream_word(&tenant, word, Some(worker)).await?)
+            let said = worker.shared.tenants.stream_word(&tenant, word, Some(worker)).await;
+            worker.with_state(|it| it.count_refusal(token, is_over_rate(&said)));
+            let StreamAnswer { next_index, ids } = said?;
+            Ok((ids, Some(next_index)))
         });
     }
 
@@ -176,7 +186,7 @@ impl WorkerLoop<'_> {
         reference: Option<Ref>,
     ) {
         let Some((principal, tenant, _)) = self.producer_of(token) else { return };
-        self.pause_for(token, reference, async move |worker: &std::rc::Rc<Worker>| {
+        self.pause_for(token, reference, async move |worker: &Rc<Worker>| {
             worker.shared.serving()?;
             let right = principal.authorize::<Authenticated>()?;
             let auth = &worker.shared.auth;
@@ -186,16 +196,17 @@ impl WorkerLoop<'_> {
             };
             let tenants = &worker.shared.tenants;
             tenants.cancel_stream(&tenant, auth.actor(&right), &request_id, reason, may, worker).await?;
-            Ok(StreamAnswer { next_index: 0, ids: Vec::new() })
+            Ok((Vec::new(), None))
         });
     }
 
-    /// Runs a task whose result is sent to the connection, while its input is paused.
+    /// Runs a task while the connection's input is paused, and sends the ids and the next index that it
+    /// returns.
     fn pause_for(
         &mut self,
         token: Token,
         reference: Option<Ref>,
-        task: impl AsyncFnOnce(&std::rc::Rc<Worker>) -> Result<StreamAnswer, ErrorResponse> + 'static,
+        task: impl AsyncFnOnce(&Rc<Worker>) -> Result<(Vec<Cursor>, Option<u64>), ErrorResponse> + 'static,
     ) {
         let Some(connection) = self.state.connection(token) else { return };
         connection.flags.paused = true;
@@ -205,15 +216,11 @@ impl WorkerLoop<'_> {
             let answer = task(&worker).await;
             worker.with_state(|it| {
                 match answer {
-                    Ok(StreamAnswer { next_index, ids }) => {
-                        let next_index = Some(next_index).filter(|_| !ids.is_empty() || next_index > 0);
+                    Ok((ids, next_index)) => {
                         let reference = reference.as_ref();
                         it.control(token, &Control::Ack { reference, ids: &ids, next_index });
                     }
-                    Err(refusal) => {
-                        it.refuse(token, &refusal, reference);
-                        it.close_if_ended(token);
-                    }
+                    Err(refusal) => it.refuse_publish(token, &refusal, reference),
                 }
                 if let Some(connection) = it.state.connection(token) {
                     connection.flags.paused = false;
