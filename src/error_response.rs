@@ -319,7 +319,7 @@ impl From<StreamError> for ErrorResponse {
             }
             StreamError::Publish(error) => error.into(),
             StreamError::Read(error) => error.into(),
-            StreamError::NotLoaded => ErrorResponse::unavailable(message),
+            StreamError::NotLoaded | StreamError::TailFull => ErrorResponse::unavailable(message),
         }
     }
 }

@@ -7,7 +7,7 @@ mod common;
 
 use common::rest::data;
 use common::ws::Ws;
-use common::{Daemon, custom};
+use common::{Daemon, custom, until};
 use serde_json::{Value, json};
 
 const KIB: usize = 1024;
@@ -472,7 +472,7 @@ async fn finish_and_fail_say_how_the_stream_ended_and_may_be_repeated() {
     // The last chunk may be repeated by its index.
     let last = Opened::new(&daemon, "last").await;
     let chunk = last.frame("append", 5, json!({"index": 0, "chunk": "a", "is_final": true}));
-    assert_eq!(only_id(&ws.ask(&chunk).await).is_empty(), false);
+    assert!(!only_id(&ws.ask(&chunk).await).is_empty());
     assert_eq!(ws.ask(&chunk).await, json!({"type": "ack", "ref": 5, "ids": [], "next_index": 1}));
 }
 
@@ -625,6 +625,47 @@ async fn chunks_over_the_rate_are_refused_and_a_hundred_refusals_end_the_connect
     }
     assert_eq!(ws.closed().await.0, 1013);
     assert_eq!(stream.get(&daemon).await["text"], "ab");
+}
+
+/// The producer's own chunks block its socket while it continues to append. Every ack arrives later, once, and
+/// so does the `cancel` of that time.
+#[tokio::test]
+async fn a_producer_that_reads_late_gets_all_its_acks_and_the_cancel() {
+    let daemon = Daemon::start().await;
+    let stream = Opened::new(&daemon, "r").await;
+    let mut ws = daemon.ws("/api/v1/ws").ask_on(daemon.small_buffer_connection().await).await.ok().unwrap();
+    ws.expect("ready").await;
+    let texts: Vec<String> = (0..800).map(|at| format!("{at}{}", "x".repeat(3_000))).collect();
+    for (at, text) in texts.iter().enumerate() {
+        ws.send(&stream.append(at, text)).await;
+    }
+    let written = || async { (stream.get(&daemon).await["next_index"] == texts.len()).then_some(()) };
+    until("the last chunk", written).await;
+    stream.cancel(&daemon).await;
+    let (mut acks, mut cancels, mut text, mut is_over) = (0, 0, String::new(), false);
+    while acks < texts.len() || cancels == 0 || !is_over {
+        let frame = ws.next_json().await;
+        match frame["type"].as_str().unwrap() {
+            "ack" => {
+                assert_eq!(
+                    (&frame["ref"], &frame["next_index"]),
+                    (&json!(acks), &json!(acks + 1)),
+                    "{frame}"
+                );
+                acks += 1;
+            }
+            "cancel" => cancels += 1,
+            "stream_chunk" => {
+                text += frame["chunk"].as_str().unwrap();
+                is_over = frame["is_final"] == true;
+            }
+            "error" => assert_eq!(frame["code"], "CANCELLED", "{frame}"),
+            other => panic!("{other}"),
+        }
+    }
+    expect_silence(&mut ws).await;
+    assert_eq!((acks, cancels), (texts.len(), 1));
+    assert!(text == texts.concat(), "the text is not what was sent");
 }
 
 #[tokio::test]

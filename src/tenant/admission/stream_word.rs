@@ -136,7 +136,7 @@ impl StreamWord<'_> {
             return Err(StreamError::TooMuchText { max: most });
         }
         if stream.in_flight.is_some() && stream.tail.weight() > TAILS_IN_FLIGHT * TAIL_BYTES {
-            return Err(PublishError::Backlog.into());
+            return Err(StreamError::TailFull);
         }
         Ok(Plan {
             known,
@@ -168,6 +168,11 @@ impl Tenants {
         loop {
             let error = match self.try_word(tenant, &word, waiter).await {
                 Err(StreamError::NotOpen) => return self.word_after_end(tenant, &word).await,
+                // The checkpoint is among what is queued.
+                Err(StreamError::TailFull) if let Some(waiter) = waiter => {
+                    self.stream_barrier(waiter).await?;
+                    continue;
+                }
                 // The end of the stream may still be in the queue. A repeated end is answered when it is done.
                 Err(StreamError::Ended(_)) if word.end.is_some() && waiter.is_some() => {
                     if let Some(waiter) = waiter {
@@ -198,7 +203,9 @@ impl Tenants {
         }
         self.check_writable()?;
         let plan = match self.plan_word(tenant, word) {
-            Err(StreamError::NotLoaded | StreamError::NotOpen) => return Ok(StreamWordNow::MustWait),
+            Err(StreamError::NotLoaded | StreamError::NotOpen | StreamError::TailFull) => {
+                return Ok(StreamWordNow::MustWait);
+            }
             plan => plan?,
         };
         if plan.known == word.chunks.len() {

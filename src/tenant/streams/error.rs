@@ -73,6 +73,10 @@ pub enum StreamError {
     /// No stream with this id is open. The caller finds out why.
     #[error("the stream is not open")]
     NotOpen,
+    /// The stream's tail is as long as it may be while its checkpoint is being committed. The caller waits for
+    /// the commit and tries again.
+    #[error("the stream's text is being written")]
+    TailFull,
     /// Another word of the producer came in between. The caller tries again.
     #[error("the stream has changed")]
     Changed,
