@@ -128,9 +128,10 @@ async fn appends_sent_without_waiting_are_acknowledged_in_order_and_their_text_i
     assert_eq!((&last[0]["id"], &last[0]["chunk"]), (&json!(ids.last()), &json!(texts.last())));
 }
 
-/// More text than a tail may have while its checkpoint is being committed has to wait, and is not refused.
+/// An append that would make the tail too long waits for the checkpoint that is being committed. It is not
+/// refused, and the appends behind it do not overtake it.
 #[tokio::test]
-async fn large_appends_sent_without_waiting_are_all_accepted() {
+async fn large_appends_wait_for_the_disk_and_keep_their_order() {
     let daemon = Daemon::start().await;
     let stream = Opened::new(&daemon, "r").await;
     let mut ws = daemon.live_ws(PUBLISH_ONLY).await;
@@ -189,27 +190,6 @@ async fn several_chunks_in_one_frame_have_parts_of_their_own_or_that_of_the_fram
         {"part": text, "text": "c"},
     ]);
     assert_eq!(shown["parts"], expected);
-}
-
-#[tokio::test]
-async fn an_append_does_not_overtake_one_that_waits_for_streams_to_be_loaded() {
-    let mut daemon = Daemon::start().await;
-    let key = daemon.create_org("other").await;
-    let stream = Opened::of(&daemon, &key, json!({"request_id": "r", "lease_seconds": 600})).await;
-    // After a start the streams are read from the disk by the first who needs them.
-    daemon.restart().await;
-    let mut ws = daemon.ws(PUBLISH_ONLY).key(&key).open().await;
-    ws.expect("ready").await;
-    let texts: Vec<String> = (0..200).map(|at| format!("{at},")).collect();
-    for (at, text) in texts.iter().enumerate() {
-        ws.send(&stream.append(at, text)).await;
-    }
-    for at in 0..texts.len() {
-        let ack = ws.expect("ack").await;
-        assert_eq!((&ack["ref"], &ack["next_index"]), (&json!(at), &json!(at + 1)), "{ack}");
-    }
-    let shown = data(&daemon.get("/api/v1/streams/r").key(&key).send().await, 200);
-    assert_eq!(shown["text"], texts.concat());
 }
 
 #[tokio::test]
