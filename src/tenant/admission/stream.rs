@@ -110,6 +110,9 @@ impl Tenants {
 
     /// Applies what a commit has made true, or forgets a stream whose user or organization was deleted.
     fn settle_stream(&self, tenant: &Tenant, effect: &StreamEffect, result: Result<(), CommitError>) {
+        if effect.id().is_none() {
+            return;
+        }
         let side = &mut *tenant.write.lock();
         let removed = match (effect, result) {
             (StreamEffect::Checkpoint(id, checkpoint), Ok(())) => {

@@ -99,6 +99,7 @@ pub enum StreamWordNow {
 
 /// What was decided under the lock before the events are encoded.
 struct Plan {
+    generation: u32,
     /// How many chunks are retries.
     known: usize,
     /// The index of the first new chunk.
@@ -124,6 +125,25 @@ impl StreamWord<'_> {
         }
     }
 
+    /// Finds the stream whose authority was checked for a plan. While the generation is the same, the token is
+    /// still the newest one, so its digest is not made again under the lock.
+    fn find_again<'t>(
+        &self,
+        streams: &'t mut StreamTable,
+        plan: &Plan,
+        now_s: u64,
+    ) -> Result<&'t mut OpenStream, StreamError> {
+        if let StreamAuthority::Producer(_) = self.authority {
+            let stream = streams.open(self.id)?;
+            return match stream.ending {
+                _ if stream.row.generation != plan.generation => Err(StreamError::Changed),
+                Some(state) => Err(StreamError::Ended(state)),
+                None => Ok(stream),
+            };
+        }
+        self.find(streams, now_s)
+    }
+
     fn plan(&self, streams: &mut StreamTable, most: u64, now_s: u64) -> Result<Plan, StreamError> {
         let stream = self.find(streams, now_s)?;
         let first = self.index.unwrap_or(stream.next_index);
@@ -139,6 +159,7 @@ impl StreamWord<'_> {
             return Err(StreamError::TailFull);
         }
         Ok(Plan {
+            generation: stream.row.generation,
             known,
             first_index: stream.next_index,
             agent_id: stream.row.agent_id.clone(),
@@ -360,7 +381,7 @@ impl Tenants {
         frames: &[Arc<Frame>],
     ) -> Result<(Rows, StreamEffect, u64), StreamError> {
         let now_s = self.now_s();
-        let stream = word.find(streams, now_s)?;
+        let stream = word.find_again(streams, plan, now_s)?;
         if stream.next_index != plan.first_index {
             return Err(StreamError::Changed);
         }
