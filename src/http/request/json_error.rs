@@ -4,7 +4,7 @@
 //! * The reason never repeats a value, which may be a password.
 //! * The text is parsed a second time, but only if it is refused.
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 
 /// Maximum of bytes of the reported path, and of a name in it. A body may be much longer.
 const FIELD_BYTES: usize = 128;
@@ -18,7 +18,7 @@ pub(crate) struct JsonError {
 
 impl JsonError {
     /// Explains why `text` is not a `T`. `error` is what serde reported.
-    pub(crate) fn explain<T: DeserializeOwned>(text: &[u8], error: &serde_json::Error) -> JsonError {
+    pub(crate) fn explain<'a, T: Deserialize<'a>>(text: &'a [u8], error: &serde_json::Error) -> JsonError {
         if !error.is_data() {
             return JsonError { field: String::new(), reason: format!("is not JSON: {error}") };
         }
@@ -126,7 +126,7 @@ fn shorten(text: &mut String, bytes: usize) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use serde::Deserialize;
+    use serde::de::DeserializeOwned;
     use serde_json::value::RawValue;
 
     use super::*;

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use crate::error_response::ErrorResponse;
 use crate::event::parse_part;
 use crate::http::HandlerResult;
 use crate::http::request::ApiRequest;
+use crate::http::request::json_error::JsonError;
 use crate::http::request::parameters::{no_parameters, unescaped};
 use crate::http::response::ApiResponse;
 use crate::http::schemas::parameters::ProducerToken;
@@ -31,6 +33,8 @@ use super::producer_token;
 
 /// The most bytes of lines in one commit.
 const COMMIT_BYTES: usize = 256 * 1024;
+/// How often a silent producer is looked at, in case that nothing has told it of the end of its stream.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A chunk to append.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -163,6 +167,14 @@ async fn append_lines(
                 continue;
             }
             part = request.next_part() => part?,
+            () = tokio::time::sleep(LOOK) => {
+                // Only one producer is told of the end, and none if the store was opened again meanwhile.
+                let (shared, actor) = (request.shared(), request.shared().auth.actor(right));
+                if !shared.tenants.is_producer(tenant, actor, id, token) {
+                    renew.append(request, right, (tenant, id, token), Some(&producer)).await?;
+                }
+                continue;
+            }
         };
         let is_last = part.is_none();
         lines.push(&part.unwrap_or_default(), is_last);
@@ -171,6 +183,7 @@ async fn append_lines(
         while !is_final {
             let (batch, taken) = lines.batch(&mut number)?;
             if batch.chunks.is_empty() {
+                lines.remove(taken); // blank lines
                 break;
             }
             is_final = batch.end.is_some();
@@ -216,10 +229,8 @@ fn chunk_of(text: &str) -> Result<ChunkBody<'_>, BadChunk> {
         return Err(BadChunk::field("", "must be an object"));
     }
     serde_json::from_str(text).map_err(|error| {
-        // serde names a missing or unknown field in its message.
-        let message = error.to_string();
-        let field = message.split('`').nth(1).unwrap_or_default().to_owned();
-        BadChunk { field, reason: message }
+        let JsonError { field, reason } = JsonError::explain::<ChunkBody<'_>>(text.as_bytes(), &error);
+        BadChunk { field, reason }
     })
 }
 
@@ -236,7 +247,7 @@ impl<'a> ChunkBatch<'a> {
     /// Adds a chunk. Returns false, without adding it, if it cannot be in this batch: its index does not
     /// follow, or the batch is full.
     fn push(&mut self, chunk: ChunkBody<'a>) -> Result<bool, BadChunk> {
-        let next = self.index.map(|first| first + self.chunks.len() as u64);
+        let next = self.index.and_then(|first| first.checked_add(self.chunks.len() as u64));
         let follows = self.chunks.is_empty() || chunk.index.is_none() || chunk.index == next;
         if !follows || self.end.is_some() || self.chunks.len() == CHUNKS_AT_ONCE {
             return Ok(false);
@@ -311,33 +322,36 @@ impl Lines {
         let mut batch = ChunkBatch::default();
         let (mut taken, mut lines) = (0, 0);
         for line in self.bytes[..self.complete].split_inclusive(|byte| *byte == b'\n') {
-            let at = *number + lines;
-            if line.len() > LINE_BYTES + 1 {
-                return Err(too_long());
+            if batch.bytes >= COMMIT_BYTES {
+                break;
             }
-            let text =
-                std::str::from_utf8(line).map_err(|_| at_place(&BadChunk::field("", "must be UTF-8"), at))?;
-            if !text.trim().is_empty() {
-                if batch.bytes >= COMMIT_BYTES {
-                    break;
-                }
-                // A line that is not valid is refused when those before it are appended.
-                let added = chunk_of(text).and_then(|chunk| batch.push(chunk));
-                match added {
-                    Ok(true) => {}
-                    Err(error) if batch.chunks.is_empty() => return Err(at_place(&error, at)),
-                    Ok(false) | Err(_) => break,
-                }
+            // A line that is not valid is refused when those before it are appended.
+            match push_line(&mut batch, line, *number + lines) {
+                Ok(true) => {}
+                Err(error) if batch.chunks.is_empty() => return Err(error),
+                Ok(false) | Err(_) => break,
             }
             taken += line.len();
             lines += 1;
         }
-        if self.bytes.len() - self.complete > LINE_BYTES {
+        if batch.chunks.is_empty() && self.bytes.len() - self.complete > LINE_BYTES {
             return Err(too_long());
         }
         *number += lines;
         Ok((batch, taken))
     }
+}
+
+/// Adds a line, which is line `at` of the body. Returns false if it has to wait for the next commit.
+fn push_line<'a>(batch: &mut ChunkBatch<'a>, line: &'a [u8], at: usize) -> Result<bool, ErrorResponse> {
+    if line.len() > LINE_BYTES + 1 {
+        return Err(too_long());
+    }
+    let text = std::str::from_utf8(line).map_err(|_| at_place(&BadChunk::field("", "must be UTF-8"), at))?;
+    if text.trim().is_empty() {
+        return Ok(true);
+    }
+    chunk_of(text).and_then(|chunk| batch.push(chunk)).map_err(|error| at_place(&error, at))
 }
 
 fn too_long() -> ErrorResponse {
