@@ -18,7 +18,7 @@ use crate::tenant::streams::token;
 use crate::tenant::{Tenant, Tenants};
 
 use super::stream::{StreamCommit, StreamEffect};
-use super::stream_word::{EXISTING, agent_status_event};
+use super::stream_word::{EXISTING, agent_status_event, permits};
 
 /// A stream to be opened.
 #[derive(Debug, Default)]
@@ -284,7 +284,8 @@ impl Tenants {
             |streams, _, _| {
                 let stream = streams.open(id)?;
                 let caller = actor.principal().ok_or(StreamError::InUse)?;
-                let may = *stream.row.opener == *caller.subject() || caller.scopes.has(Scope::Manage);
+                let is_own = *stream.row.opener == *caller.subject();
+                let may = (is_own || caller.scopes.has(Scope::Manage)) && permits(actor, stream);
                 // An id that is in use by others looks the same, whether the caller may see the stream or not.
                 if stream.ending.is_some() || !may {
                     return Err(StreamError::InUse);

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::auth::Actor;
+use crate::auth::{Actor, PublishDenied};
 use crate::cursor::Cursor;
 use crate::event::{Event, EventKind};
 use crate::frame::Frame;
@@ -109,11 +109,23 @@ struct Plan {
     agent_status: bool,
 }
 
+/// What became of a word that was queued.
+struct Applied {
+    /// The index that the next chunk has.
+    next_index: u64,
+    /// The producer of a stream that has ended.
+    ended: Option<Producer>,
+}
+
 impl StreamWord<'_> {
     /// Finds the stream and checks the authority.
     fn find<'t>(&self, streams: &'t mut StreamTable, now_s: u64) -> Result<&'t mut OpenStream, StreamError> {
         if let StreamAuthority::Producer(token) = self.authority {
-            return streams.producer(self.id, token);
+            let stream = streams.producer(self.id, token)?;
+            return match permits(self.actor, stream) {
+                true => Ok(stream),
+                false => Err(PublishDenied::Narrowed.into()),
+            };
         }
         let stream = streams.open(self.id)?;
         if let Some(state) = stream.ending {
@@ -241,10 +253,10 @@ impl Tenants {
         let appended = self.append_stream(
             commit,
             |streams, receipt, frames| self.apply_word(streams, tenant, word, &plan, None, receipt, frames),
-            |next_index, receipt| done(*next_index, receipt),
+            |applied, receipt| done(applied.next_index, receipt),
         );
         match appended {
-            Ok((receipt, _, next_index)) => Ok(StreamWordNow::Queued { next_index, receipt }),
+            Ok((receipt, _, Applied { next_index, .. })) => Ok(StreamWordNow::Queued { next_index, receipt }),
             Err(StreamError::Changed | StreamError::NotLoaded | StreamError::NotOpen) => {
                 Ok(StreamWordNow::MustWait)
             }
@@ -306,13 +318,13 @@ impl Tenants {
             Some((done, commit)) => (done, Some(commit)),
             None => (CommitCallback::None, None),
         };
-        let (_, mut ids, next_index) = self.append_stream(
+        let (_, mut ids, Applied { next_index, ended }) = self.append_stream(
             StreamCommit { actor: word.actor, tenant, batch, room },
             |streams, receipt, frames| self.apply_word(streams, tenant, word, &plan, ending, receipt, frames),
             |_, _| done,
         )?;
-        if word.end.is_some() {
-            self.notify_producer(tenant, word);
+        if let Some(producer) = ended {
+            notify_producer(&producer, word);
         }
         if let Some(commit) = commit {
             commit.await.map_err(PublishError::from)?;
@@ -321,12 +333,21 @@ impl Tenants {
         Ok(StreamAnswer { next_index, ids })
     }
 
+    /// Returns true if a producer may still append, as far as memory knows. Its lease is not renewed.
+    pub fn is_producer(&self, tenant: &Tenant, actor: Actor<'_>, id: &str, token: &str) -> bool {
+        let of_producer = tenant.write.lock().streams.producer(id, token).map(|_| ());
+        actor.confirm().is_ok() && matches!(of_producer, Ok(()) | Err(StreamError::NotLoaded))
+    }
+
     /// Renews the lease of a producer that said nothing new.
     fn hear(&self, tenant: &Tenant, word: &StreamWord<'_>) -> Result<(), StreamError> {
         word.actor.confirm().map_err(PublishError::from)?;
         let now_s = self.now_s();
-        let stream = &mut *tenant.write.lock();
-        word.find(&mut stream.streams, now_s)?.heard_s = now_s;
+        let side = &mut *tenant.write.lock();
+        let stream = word.find(&mut side.streams, now_s)?;
+        stream.heard_s = now_s;
+        // It is told of the end also if it has appended nothing yet.
+        stream.note_producer(word.producer);
         Ok(())
     }
 
@@ -368,7 +389,7 @@ impl Tenants {
         Ok(batch)
     }
 
-    /// Changes the stream when its word is about to be queued. Returns the rows, and the next index.
+    /// Changes the stream when its word is about to be queued.
     #[allow(clippy::too_many_arguments, reason = "the word, its plan and its place in the log")]
     fn apply_word(
         &self,
@@ -379,7 +400,7 @@ impl Tenants {
         ending: Option<(&Stream, &StreamEnd)>,
         receipt: Receipt,
         frames: &[Arc<Frame>],
-    ) -> Result<(Rows, StreamEffect, u64), StreamError> {
+    ) -> Result<(Rows, StreamEffect, Applied), StreamError> {
         let now_s = self.now_s();
         let stream = word.find_again(streams, plan, now_s)?;
         if stream.next_index != plan.first_index {
@@ -407,11 +428,7 @@ impl Tenants {
         if let StreamAuthority::Producer(_) = word.authority {
             stream.heard_s = now_s;
         }
-        if let Some(producer) = word.producer
-            && stream.producer.as_ref().is_none_or(|known| known.origin != producer.origin)
-        {
-            stream.producer = Some(producer.clone());
-        }
+        stream.note_producer(word.producer);
         if !had_tail {
             stream.tail_since_s = now_s;
         }
@@ -436,14 +453,15 @@ impl Tenants {
             }
             None => StreamEffect::None,
         };
-        let next_index = stream.next_index;
+        let ended = stream.producer.take_if(|_| ending.is_some());
+        let applied = Applied { next_index: stream.next_index, ended };
         if !had_tail && !chunks.is_empty() {
             streams.note_tail(word.id);
             if tenant.log.kept_after().is_none() {
                 tenant.log.keep_after(receipt.first.0.checked_sub(1).map(crate::ids::Sequence));
             }
         }
-        Ok((rows, effect, next_index))
+        Ok((rows, effect, applied))
     }
 
     /// The rows of a stream's end: its last segments, its record, and when they expire.
@@ -484,19 +502,6 @@ impl Tenants {
         rows.delete_open_stream(tenant.id, id);
         rows.put_expiry(&StreamExpiry { due_ms, tenant: tenant.id, id: id.to_owned() })?;
         Ok(())
-    }
-
-    /// Tells the producer of a stream that ended without its doing.
-    fn notify_producer(&self, tenant: &Tenant, word: &StreamWord<'_>) {
-        let notice = match word.authority {
-            StreamAuthority::Producer(_) => return,
-            StreamAuthority::Canceller => ProducerNotice::Cancelled,
-            StreamAuthority::Lease => ProducerNotice::Lost,
-        };
-        let producer = tenant.write.lock().streams.get(word.id).and_then(|stream| stream.producer.clone());
-        if let Some(producer) = producer {
-            (producer.notify)(word.id, notice);
-        }
     }
 
     /// Ends a stream that has a producer on the authority of somebody else. `may` decides whether this caller
@@ -545,9 +550,10 @@ impl Tenants {
         let is_repeated = match (&word.end, word.authority) {
             (Some(_), StreamAuthority::Canceller) => stream.state != StreamState::Open,
             (Some(end), _) => {
-                let chunks = word.chunks.len() as u64;
-                let known = word.index.unwrap_or(stream.next_index.saturating_sub(chunks)) + chunks;
-                end.is_that_of(&stream) && known <= stream.next_index
+                // Chunks without an index are new ones.
+                let first = word.index.unwrap_or(stream.next_index);
+                let after = first.saturating_add(word.chunks.len() as u64);
+                end.is_that_of(&stream) && after <= stream.next_index
             }
             (None, _) => false,
         };
@@ -557,6 +563,24 @@ impl Tenants {
             false => Err(StreamError::Ended(stream.state)),
         }
     }
+}
+
+/// Tells the producer of a stream that ended without its doing.
+fn notify_producer(producer: &Producer, word: &StreamWord<'_>) {
+    let notice = match word.authority {
+        StreamAuthority::Canceller => ProducerNotice::Cancelled,
+        // A producer may end the stream by another connection than the one over which it appends.
+        StreamAuthority::Producer(_) | StreamAuthority::Lease => ProducerNotice::Lost,
+    };
+    if word.producer.is_none_or(|it| it.origin != producer.origin) {
+        (producer.notify)(word.id, notice);
+    }
+}
+
+/// Returns true if the credential covers the chunks of this stream.
+pub(super) fn permits(actor: Actor<'_>, stream: &OpenStream) -> bool {
+    let agent_id = stream.row.agent_id.as_deref();
+    actor.principal().is_none_or(|it| it.narrowing.permits(EventKind::StreamChunk, agent_id, None))
 }
 
 /// The event that an agent of a stream has another status.

@@ -108,6 +108,15 @@ impl OpenStream {
         self.text_bytes += text.len() as u64;
     }
 
+    /// Notes who speaks now, so that it can be told of an end without its doing.
+    pub(in crate::tenant) fn note_producer(&mut self, producer: Option<&Producer>) {
+        if let Some(producer) = producer
+            && self.producer.as_ref().is_none_or(|known| known.origin != producer.origin)
+        {
+            self.producer = Some(producer.clone());
+        }
+    }
+
     /// The second in which the lease has ended. The producer may have been heard at the end of its second, so
     /// this is never too early.
     pub(in crate::tenant) fn lease_ends_s(&self) -> u64 {
