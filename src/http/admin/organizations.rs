@@ -171,6 +171,7 @@ pub(crate) async fn update(request: &mut ApiRequest, right: Authorized<Manage>, 
 )]
 pub(crate) async fn delete(request: &ApiRequest, right: Authorized<Operate>, id: &str) -> HandlerResult {
     no_parameters(request)?;
-    request.shared().auth.delete_organization(&right, &unescaped(id)?).await?;
+    let deleted = request.shared().auth.delete_organization(&right, &unescaped(id)?).await?;
+    request.shared().tenants.forget_streams(deleted.tenant);
     Ok(ApiResponse::empty())
 }

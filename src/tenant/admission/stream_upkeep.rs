@@ -8,7 +8,7 @@ use futures_util::future::{join, join_all};
 use crate::auth::Actor;
 use crate::frame::batch::Batch;
 use crate::ids::TenantId;
-use crate::store::{CommitCallback, Rows, StreamExpiry};
+use crate::store::{CommitCallback, CommitError, Rows, StreamExpiry};
 use crate::tenant::publish::{ChannelWaiter, PublishError};
 use crate::tenant::streams::StreamError;
 use crate::tenant::streams::leases::Lease;
@@ -59,6 +59,9 @@ impl Tenants {
                 return;
             };
             if let Err(error) = self.maintain_tenant(&tenant).await {
+                if is_deleted(&error) {
+                    return self.forget_streams(id);
+                }
                 tracing::warn!(%error, tenant = id.0, "text of streams could not be stored; retrying");
             }
         });
@@ -111,16 +114,30 @@ impl Tenants {
         };
         match self.stream_word(&tenant, word, None::<&ChannelWaiter>).await {
             Ok(_) => self.metrics.streams.leases_expired.add(1),
-            // It was renewed in this moment, or its opening is not on disk yet.
-            Err(StreamError::InUse | StreamError::NotFound) => self.look_later(lease, now_s + 1).await,
+            // It was renewed in this moment.
+            Err(StreamError::InUse) => self.look_later(lease, now_s + 1).await,
             Err(StreamError::Ended(_)) => {}
             // Its user or organization was deleted.
-            Err(StreamError::Publish(PublishError::Commit(crate::store::CommitError::Deleted))) => {
-                self.forget_stream(&tenant, id);
+            Err(error) if is_deleted(&error) => self.forget_stream(&tenant, id),
+            Err(StreamError::NotFound) => {
+                // Its opening may be in the queue. Otherwise it was erased.
+                self.stream_barrier(&ChannelWaiter).await?;
+                match self.stored_streams(&tenant, &[id]).await?.pop().flatten() {
+                    Some(_) => self.look_later(lease, now_s + 1).await,
+                    None => self.forget_stream(&tenant, id),
+                }
             }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Removes the streams of a deleted organization from memory. Their producers are refused from now on.
+    pub fn forget_streams(&self, tenant: TenantId) {
+        self.streaming.lock().remove(&tenant);
+        let Some(tenant) = self.get(tenant) else { return };
+        let open: Vec<Arc<str>> = tenant.write.lock().streams.iter().map(|(id, _)| id.clone()).collect();
+        open.iter().for_each(|id| self.forget_stream(&tenant, id));
     }
 
     /// Removes a stream from memory whose user or organization was deleted.
@@ -319,7 +336,7 @@ impl Tenants {
         }
         match self.write(Actor::daemon(), rows).await {
             // The organization was deleted: its rows are removed with it.
-            Err(PublishError::Commit(crate::store::CommitError::Deleted)) => {
+            Err(PublishError::Commit(CommitError::Deleted)) => {
                 let mut rows = Rows::new();
                 rows.delete_expiry(expiry);
                 Ok(self.write(Actor::daemon(), rows).await?)
@@ -344,4 +361,9 @@ impl Tenants {
         rows.put_expiry(&expiry)?;
         Ok(())
     }
+}
+
+/// Returns true if the organization, or the user, was deleted.
+fn is_deleted(error: &StreamError) -> bool {
+    matches!(error, StreamError::Publish(PublishError::Commit(CommitError::Deleted)))
 }
