@@ -376,7 +376,11 @@ impl WorkerLoop<'_> {
         if !whole.has_runs() && self.state.sees_all(token, whole.contents()) {
             return self.deliver_all(token, whole, part);
         }
-        self.deliver(token, whole.frames().get(part)?)
+        let frames = whole.frames().get(part)?;
+        if self.is_stream_reader(token) && frames.iter().any(|held| held.frame().is_final_chunk()) {
+            self.look_up_streams(token, false);
+        }
+        self.deliver(token, frames)
     }
 
     fn skip_to(&mut self, token: Token, position: Sequence) {

@@ -34,12 +34,15 @@ pub async fn start_streams(
     rights: &Rights,
     from: &StartPosition,
 ) -> Result<StreamStart, ReadError> {
+    let now = tenant.last_visible();
     let streams = tenants.visible_streams(tenant, ids, rights).await?;
     let resolved = resolve(tenants.store(), tenant, from).await?;
     let known = streams.iter().flatten();
     let Some(begin) = known.map(|stream| Sequence(stream.opened_after)).min() else {
-        // Chunks may have been published under these ids without a stream; they are in the log.
-        return Ok(StreamStart { start: resolved, streams, is_over: false });
+        // Chunks may have been published under these ids without a stream; they are in the log. A stream that
+        // is opened from here on is read from its first chunk.
+        let position = resolved.position.or(Some(now));
+        return Ok(StreamStart { start: ResolvedStart { position, ..resolved }, streams, is_over: false });
     };
     let start = match (from, resolved.gap) {
         (StartPosition::Cursor(_), Some(Gap { reason: GapReason::UnknownCursor, after, .. })) => {
