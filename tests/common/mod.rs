@@ -18,6 +18,7 @@ pub(crate) mod http;
 pub(crate) mod raw;
 pub(crate) mod rest;
 pub(crate) mod sse;
+pub(crate) mod streams;
 pub(crate) mod ws;
 
 use std::net::SocketAddr;
