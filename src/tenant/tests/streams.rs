@@ -7,7 +7,7 @@ use crate::store::{Checkpoint, OpenStreamRow, Retention, StreamText};
 use crate::tenant::admission::stream_open::{OpenRequest, OpenedStream};
 use crate::tenant::admission::stream_word::{ChunkInput, StreamAnswer, StreamAuthority, StreamWord};
 use crate::tenant::streams::state::{StreamEnd, StreamState};
-use crate::tenant::streams::table::{CHECKPOINT_SECONDS, OpenStream, StreamTable, TAIL_BYTES};
+use crate::tenant::streams::table::{CHECKPOINT_SECONDS, FLOOR_SECONDS, OpenStream, StreamTable, TAIL_BYTES};
 use crate::tenant::streams::{Stream, StreamError};
 
 /// The time at which tests start, Unix milliseconds.
@@ -579,7 +579,7 @@ async fn a_start_reads_the_log_from_the_floor() {
     assert!(log_from().await < Some(first));
     for _ in 0..2 {
         // The first round writes the text to a segment, the second the floor.
-        world.clock.advance(CHECKPOINT_SECONDS * 1_000);
+        world.clock.advance(FLOOR_SECONDS * 1_000);
         world.tenants.maintain_streams().await;
         world.settle().await;
     }
