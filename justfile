@@ -38,6 +38,11 @@ migrate points="40" cuts="40":
 kill9 cycles="100":
     NERVEWIRE_KILL9_CYCLES={{ cycles }} cargo test --release --test kill9 -- --nocapture
 
+# Kill the daemon while producers stream; every stream must have its whole text and one end.
+[group('faults')]
+kill9-streams kills="1000":
+    NERVEWIRE_STREAM_KILLS={{ kills }} cargo test --release --test streams_kill9 -- --nocapture
+
 # Kill the daemon at many points during changes of every kind; records, events and search must agree.
 [group('faults')]
 kill9-resources points="1000":
