@@ -185,14 +185,14 @@ fn measure(
 }
 
 /// The memory of a server at rest.
-struct RestingMemory {
+pub(super) struct RestingMemory {
     /// PSS in bytes.
-    pss: u64,
+    pub(super) pss: u64,
     tcp: TcpMemory,
 }
 
 /// Waits until the memory of the process is stable.
-fn at_rest(pid: u32, rest: Duration) -> Result<RestingMemory, BenchError> {
+pub(super) fn at_rest(pid: u32, rest: Duration) -> Result<RestingMemory, BenchError> {
     let looks = rest.div_duration_f64(LOOK).ceil().max(1.0) as u32;
     let (began, mut last, mut same) = (Instant::now(), 0u64, 0);
     while same < looks && began.elapsed() < REST_MAX + rest {

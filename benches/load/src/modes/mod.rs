@@ -7,11 +7,14 @@ mod catchup;
 mod churn;
 mod fanout;
 mod idle;
+mod idle_streams;
+mod late_join;
 mod latency;
 mod messages;
 mod noisy;
 mod open;
 mod publish;
+mod request_ids;
 mod resume;
 mod streams;
 
@@ -63,5 +66,8 @@ modes! {
     Open(open),
     Resume(resume),
     Noisy(noisy),
+    RequestIds(request_ids),
     Streams(streams),
+    LateJoin(late_join),
+    IdleStreams(idle_streams),
 }

@@ -13,7 +13,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use memchr::memmem;
 use serde_json::json;
 
 use crate::common::{Common, help, seconds};
@@ -32,12 +31,10 @@ use crate::report::{DeliveryFaults, Report};
 use crate::target::process;
 use crate::target::tenants::Tenant;
 use crate::target::{Server, Target};
+use crate::wire::event_id::{EventId, add_last_event_id, event_id};
 use crate::wire::request::{HttpPublish, subscribe};
 use crate::wire::stamp::{Template, now_ns};
 use crate::wire::{Access, Wire};
-
-/// Length of a cursor in characters.
-const CURSOR: usize = 22;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -289,7 +286,7 @@ fn reconnect(
 struct ResumingSubscribers {
     tallies: Vec<Tally>,
     /// The id of the last event that each subscriber received before it disconnected.
-    cursors: Vec<Option<[u8; CURSOR]>>,
+    cursors: Vec<Option<EventId>>,
     joined: usize,
     /// The number of the last event.
     last: u64,
@@ -355,7 +352,7 @@ impl ResumingSubscribers {
         }
         self.finished += 1;
         if self.began == 0 {
-            self.cursors[tag] = id(text);
+            self.cursors[tag] = event_id(text);
         } else {
             self.caught_up.saturating_record(now_ns().saturating_sub(self.began));
         }
@@ -369,20 +366,8 @@ fn resume(access: &Access, wire: Wire, cursor: &str) -> Vec<u8> {
         return subscribe(access, wire, &format!("?last_event_id={cursor}"));
     }
     let mut request = subscribe(access, wire, "");
-    request.truncate(request.len() - 2); // the empty line
-    request.extend_from_slice(format!("Last-Event-ID: {cursor}\r\n\r\n").as_bytes());
+    add_last_event_id(&mut request, cursor);
     request
-}
-
-/// Returns an event's id: the field of an SSE event, or the member of a WebSocket's JSON object.
-fn id(text: &[u8]) -> Option<[u8; CURSOR]> {
-    let at = match memmem::find(text, b"\"id\":\"") {
-        _ if text.starts_with(b"id: ") => 4,
-        _ if memmem::find(text, b"\nid: ").is_some() => memmem::find(text, b"\nid: ")? + 5,
-        Some(at) => at + 6,
-        None => return None,
-    };
-    text.get(at..at + CURSOR)?.try_into().ok()
 }
 
 impl JoinWatcher for ResumingSubscribers {
@@ -418,14 +403,7 @@ mod tests {
     const ID: &str = "AAAAAAAAAAAAAAAAAAAAB1";
 
     #[test]
-    fn the_cursor_is_the_id_of_the_last_event_seen() {
-        let ws = format!(r#"{{"type":"custom","id":"{ID}","channel":"bench/0","data":{{}}}}"#);
-        let sse = format!("id: {ID}\ndata: {{\"id\":\"another\"}}");
-        let later = format!(": heartbeat\n{sse}");
-        for text in [ws, sse, later] {
-            assert_eq!(id(text.as_bytes()).as_ref().map(|it| &it[..]), Some(ID.as_bytes()), "{text}");
-        }
-        assert_eq!(id(b"data: {}"), None);
+    fn a_subscriber_resumes_after_its_cursor() {
         let access = Access {
             addr: ([127, 0, 0, 1], 1).into(),
             host: "h".into(),

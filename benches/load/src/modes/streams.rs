@@ -1,411 +1,403 @@
-//! `streams`: token streams of language models, each with one subscriber that filters for it. The mode
-//! measures whether a chunk costs more with many streams.
+//! `streams`: many LLM streams at once, each with a producer and readers. The mode measures chunks a second on
+//! disk and delivered, their times, and the CPU of a delivered chunk over that of a plain event.
 //!
-//! * The same work is done twice: with few streams, then with many. The numbers of chunks, of arrays and of
-//!   sends are equal. Array k holds one chunk for each of `array` streams, round-robin, and the next is sent
-//!   when every chunk was received and the publisher got its response. So no two chunks share a write in
-//!   either case, and only the number of streams differs.
-//! * A subscriber requests `?request_id=…` and must receive exactly the chunks of its stream. A chunk of
-//!   another stream is a fault, and so is a loss.
-//! * The floor finds the subscriber of a chunk in an array. So its ratio shows how much more time the kernel
-//!   needs for sockets that it has not used for a while.
-//! * CPU is measured only during the counted chunks, after each stream has received its first.
+//! * Every reader must get exactly the produced text and one end. Anything else fails the run.
+//! * For the ratio the same chunks are published as plain events over WebSocket, with the same sockets, rate and
+//!   sizes, in a daemon of its own. The order changes from run to run.
+//! * CPU, rates and times are those of the measured part: after a tenth of it as warm-up, until every chunk was
+//!   acknowledged and read, without opening and finishing.
+//! * `cuts` and `kill` interrupt the load. Then there is no comparison, and a killed daemon has no CPU figure.
 
-use std::borrow::Cow;
-use std::io::Write as _;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use crate::common::{Common, help};
+use crate::common::{Common, help, seconds};
 use crate::error::BenchError;
-use crate::generator::delivery_check::Tally;
-use crate::generator::engine::{ConnEvent, Engine, Handler, Key, TICK, is_type, until_quiet};
-use crate::generator::stall_detector::StallDetector;
-use crate::generator::subscribers::{PUBLISHERS, check_trouble, record_trouble};
-use crate::generator::wave::{JoinWatcher, Wave};
+use crate::generator::stream_load::{Exactness, Interrupted, Interruptions, Shape, StreamLoad};
+use crate::generator::stream_state::Via;
 use crate::progress::Progress;
-use crate::report::histogram;
 use crate::report::meter::{IntervalUsage, Meter};
 use crate::report::{DeliveryFaults, Report};
 use crate::target::{Server, Target};
-use crate::wire::request::{HttpPublish, subscribe};
-use crate::wire::stamp::now_ns;
-use crate::wire::{Access, EVENTS_PER_PUBLISH, Wire};
+use crate::wire::stream::STREAMS_MAX;
+use crate::wire::{EVENTS_PER_PUBLISH, Wire};
+
+/// The most chunks that may be outstanding for a stream.
+const OUTSTANDING_MAX: u64 = 100_000;
+/// The part of the measured time that the warm-up takes.
+const WARM_UP: u32 = 10;
 
 const EXAMPLES: &str = "\
 Examples:
-  nervewire bench streams                                  # 100 and 10,000 streams
-  nervewire bench streams --transport sse --streams 1000 --streams 5000
-  nervewire bench streams --runs 5 --bar 'many_over_few<=1.3'";
+  nervewire bench streams                                  # 1,000 streams, 50 chunks a second each
+  nervewire bench streams --rate 0 --producers 16 --bar 'durable>=50000' --bar 'over_plain<=1.3'
+  nervewire bench streams --rate 0 --via ndjson --seconds 30
+  nervewire bench streams --readers 2 --cuts 100 --kill    # everybody is cut off, the daemon is killed
 
-/// Measure the cost of a chunk of a token stream with few streams and with many
+A chunk is delivered when a reader has received it; with two readers it counts twice. Readers must get
+exactly the produced text and one end, whatever is cut off; otherwise the run fails.";
+
+/// How producers send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Producers {
+    /// `append` over WebSockets, pipelined
+    Ws,
+    /// Lines of a request body that stays open; it has a connection for each stream
+    Ndjson,
+}
+
+impl Producers {
+    const fn label(self) -> &'static str {
+        match self {
+            Producers::Ws => "ws",
+            Producers::Ndjson => "ndjson",
+        }
+    }
+}
+
+/// Measure LLM streams: chunks a second, times, CPU over that of plain events, and exact text
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = help(EXAMPLES))]
 pub struct Args {
-    /// Transport of subscribers
-    #[arg(long, value_enum, default_value_t = Wire::Ws)]
+    /// Transport of readers
+    #[arg(long, value_enum, default_value_t = Wire::Sse)]
     pub(crate) transport: Wire,
-    /// Number of streams; give the flag twice: few, then many
-    #[arg(long, value_name = "N", default_values_t = [100, 10_000])]
-    pub(crate) streams: Vec<u64>,
-    /// Chunks to measure, of all streams together; the same number for few and many streams
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
-    pub(crate) chunks: u64,
-    /// Chunks in each publish, each for a different stream
-    #[arg(long, value_name = "N", default_value_t = 100)]
+    /// How producers send
+    #[arg(long, value_enum, default_value_t = Producers::Ws)]
+    pub(crate) via: Producers,
+    /// Streams, all open at once
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) streams: usize,
+    /// Readers of each stream
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) readers: usize,
+    /// WebSockets that the producers share [default: one for each stream]
+    #[arg(long, value_name = "N")]
+    pub(crate) producers: Option<usize>,
+    /// Chunks a second of each stream; 0 for as fast as possible
+    #[arg(long, value_name = "N", default_value_t = 50.0)]
+    pub(crate) rate: f64,
+    /// Chunks of a stream that may be sent and not yet acknowledged
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub(crate) outstanding: u64,
+    /// Chunks in each frame; with `ndjson`, lines in each write
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) array: u64,
+    /// Bytes of a chunk
+    #[arg(long, value_name = "BYTES", default_value_t = 20)]
+    pub(crate) size: usize,
+    /// Seconds to measure
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) seconds: Duration,
+    /// Connections to cut a second, of readers and producers; they resume, and take their streams over
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    pub(crate) cuts: f64,
+    /// Kill the daemon (SIGKILL) in the middle, and start it again on the same directory
+    #[arg(long)]
+    pub(crate) kill: bool,
+    /// Measure the streams alone, without the comparison with plain events
+    #[arg(long)]
+    pub(crate) alone: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// The result of one run.
-struct Figures {
-    used: IntervalUsage,
-    /// Chunks per write, as counted by the daemon.
-    depth: Option<f64>,
-    delivery_faults: DeliveryFaults,
-    /// Received chunks of other streams.
-    foreign: u64,
-    /// Time from each array to its last receipt, in nanoseconds.
-    whole: Histogram<u64>,
-    stalled: Option<BenchError>,
+impl Args {
+    /// Returns the number of sockets of producers.
+    fn sockets(&self) -> usize {
+        match self.via {
+            Producers::Ws => self.producers.unwrap_or(self.streams).min(self.streams),
+            Producers::Ndjson => self.streams,
+        }
+    }
+
+    fn shape(&self, is_plain: bool) -> Shape {
+        Shape {
+            via: match (is_plain, self.via) {
+                (true, _) => Via::Publish,
+                (false, Producers::Ws) => Via::Append,
+                (false, Producers::Ndjson) => Via::Lines,
+            },
+            wire: self.transport,
+            streams: self.streams,
+            readers: self.readers,
+            sockets: self.sockets(),
+            rate: self.rate,
+            outstanding: self.outstanding,
+            array: self.array,
+            chunk_size: self.size,
+            patience: self.common.patience,
+        }
+    }
+
+    fn interruptions(&self) -> Interruptions {
+        Interruptions { cuts: self.cuts, kill: self.kill }
+    }
+
+    fn is_compared(&self) -> bool {
+        !self.alone && !self.kill && self.cuts == 0.0
+    }
 }
 
 pub(crate) fn connections(args: &Args) -> usize {
-    args.streams.iter().max().map_or(0, |most| usize::try_from(*most).unwrap_or(usize::MAX))
+    // Besides, streams are opened and taken over on connections of their own.
+    args.streams.saturating_mul(args.readers.saturating_add(1)).saturating_add(args.sockets())
 }
 
 pub(crate) fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, BenchError> {
-    let [few, many] = check(args)?;
-    let Args { chunks, array, common, .. } = args;
-    let wire = args.transport.name();
+    check(args)?;
+    let Args { streams, readers, rate, array, size, common, .. } = args;
+    let pace = match *rate {
+        0.0 => format!("as fast as possible, {} outstanding", args.outstanding),
+        rate => format!("{rate} chunks a second each"),
+    };
+    let (wire, sockets) = (args.transport.name(), args.sockets());
+    let via = match args.via {
+        Producers::Ws => "WebSockets",
+        Producers::Ndjson => "open NDJSON bodies",
+    };
     let about = format!(
-        "{few} and {many} token streams, one subscriber each over {wire}; {chunks} chunks round-robin in arrays of {array}, \
-         each array delivered before the next"
+        "{streams} streams, {pace}, chunks of {size} bytes; producers on {sockets} {via}, {readers} readers each over {wire}"
     );
     let parameters = json!({
-        "transport": args.transport.label(), "streams": [few, many],
-        "chunks": chunks, "array": array, "runs": common.runs,
+        "transport": args.transport.label(), "via": args.via.label(), "streams": streams, "readers": readers,
+        "producers": sockets, "rate": rate, "outstanding": args.outstanding, "array": array, "size": size,
+        "seconds": args.seconds.as_secs_f64(), "cuts": args.cuts, "kill": args.kill, "alone": args.alone,
+        "runs": common.runs,
     });
     let mut report = Report::new("streams", about, parameters, &common.bars);
+    let mut limits = common.clone();
+    if common.daemon.url.is_none() {
+        // As many streams and as much text as the flags want.
+        let limit = |key: &str, value: String| format!("{key}={value}");
+        limits.daemon.set.insert(0, limit("streams.open_per_organization", streams.to_string()));
+        limits.daemon.set.insert(0, limit("streams.bytes", (1_u64 << 32).to_string()));
+    }
     for run in 0..common.runs {
-        for server in common.servers() {
-            let [few, many] = [few, many].map(|streams| -> Result<Figures, BenchError> {
-                let target = common.start(server, None)?;
-                measure(args, streams, &target, progress)
-            });
-            report_run(args, server, run, &few?, &many?, &mut report);
+        let mut kinds = vec![false];
+        if args.is_compared() {
+            kinds.insert(1 - run % 2, true);
+        }
+        let (mut opened, mut plain) = (None, None);
+        for is_plain in kinds {
+            let mut target = limits.start(Server::Daemon, None)?;
+            let figures = measure(args, is_plain, &mut target, progress)?;
+            *(if is_plain { &mut plain } else { &mut opened }) = Some(figures);
+        }
+        if let Some(opened) = opened {
+            report_run(&mut report, run, &opened, plain.as_ref());
         }
     }
     Ok(report)
 }
 
-/// Returns the two numbers of streams.
-fn check(args: &Args) -> Result<[u64; 2], BenchError> {
+fn check(args: &Args) -> Result<(), BenchError> {
+    args.common.daemon_alone()?;
     let refuse = |what: String| Err(BenchError::Usage(what));
-    if args.common.naive {
+    if args.streams == 0 || args.size == 0 || args.producers == Some(0) || args.seconds.is_zero() {
+        return refuse("streams, size and producers are at least 1, and the run lasts some time".into());
+    }
+    if args.streams > STREAMS_MAX {
+        return refuse(format!("at most {STREAMS_MAX} streams have texts that differ"));
+    }
+    if args.size > 1_024 {
+        return refuse("a chunk is at most 1,024 bytes".into());
+    }
+    if !args.rate.is_finite() || args.rate < 0.0 || !args.cuts.is_finite() || args.cuts < 0.0 {
+        return refuse("rate and cuts are numbers of at least 0".into());
+    }
+    if !(1..=EVENTS_PER_PUBLISH as u64).contains(&args.array)
+        || !(args.array..=OUTSTANDING_MAX).contains(&args.outstanding)
+    {
+        return refuse(format!(
+            "an array is 1 to {EVENTS_PER_PUBLISH} chunks, and at least an array and at most {OUTSTANDING_MAX} chunks may be \
+             outstanding"
+        ));
+    }
+    if args.via == Producers::Ndjson && (args.readers == 0 || args.producers.is_some()) {
         return refuse(
-            "the broadcast channel sends everything to every subscriber: it has no streams".into(),
+            "an open body is acknowledged at its end: it has a connection for each stream, and needs readers to tell what is \
+             on disk"
+                .into(),
         );
     }
-    if args.common.runs == 0 {
-        return refuse("runs are at least 1".into());
+    if args.kill && args.common.daemon.url.is_some() {
+        return refuse("--kill needs a daemon that the bench starts: leave out --url".into());
     }
-    let Args { streams, chunks, array, .. } = args;
-    let Ok(streams) = <[u64; 2]>::try_from(streams.as_slice()) else {
-        return refuse("give --streams twice: few, then many".into());
-    };
-    if !(1..=EVENTS_PER_PUBLISH as u64).contains(array) || chunks % array != 0 || *chunks == 0 {
-        return refuse(format!(
-            "an array holds 1 to {EVENTS_PER_PUBLISH} chunks, and the chunks are a multiple of it"
-        ));
-    }
-    if streams.iter().any(|streams| streams % array != 0 || *streams == 0) {
-        return refuse(format!(
-            "the streams are a multiple of {array}, the chunks in an array: with fewer, two chunks of one stream would share a \
-             write"
-        ));
-    }
-    Ok(streams)
+    Ok(())
 }
 
-fn report_run(args: &Args, server: Server, run: usize, few: &Figures, many: &Figures, report: &mut Report) {
-    let chunks = args.chunks as f64;
-    let cpu = |figures: &Figures| figures.used.cpu.map(|it| it.total * 1e6 / chunks);
-    let user = |figures: &Figures| figures.used.cpu.map(|it| it.user * 1e6 / chunks);
-    for (key, name, value) in [
-        ("few", "CPU per chunk, few streams", cpu(few)),
-        ("many", "CPU per chunk, many streams", cpu(many)),
-        ("few_user", "of it in user space, few streams", user(few)),
-        ("many_user", "of it in user space, many streams", user(many)),
-    ] {
-        if let Some(value) = value {
-            report.add(server, key, name, "µs", value);
-        }
-    }
-    if let Some((few, many)) = cpu(few).zip(cpu(many)).filter(|(few, _)| *few > 0.0) {
-        report.add(server, "many_over_few", "many over few", "", many / few);
-    }
-    for (figures, streams, keys) in [
-        (few, args.streams[0], ["few_depth", "few_rate", "few_generator"]),
-        (many, args.streams[1], ["many_depth", "many_rate", "many_generator"]),
-    ] {
-        let which = keys[0].starts_with("few");
-        if let Some(depth) = figures.depth {
-            let name = if which { "chunks per write, few streams" } else { "chunks per write, many streams" };
-            report.add(server, keys[0], name, "", depth);
-        }
-        let name = if which { "chunks, few streams" } else { "chunks, many streams" };
-        report.add(server, keys[1], name, "1/s", chunks / figures.used.elapsed);
-        let name = if which { "CPU of the bench per chunk, few" } else { "CPU of the bench per chunk, many" };
-        report.add(server, keys[2], name, "µs", figures.used.own * 1e6 / chunks);
-        report.count(server, run, figures.delivery_faults, true);
-        let name = if which { "array to its last receipt, few" } else { "array to its last receipt, many" };
-        report.latency(server, name, &figures.whole);
-        if figures.foreign > 0 {
-            let foreign = figures.foreign;
-            report
-                .faults
-                .push(format!("{streams} streams, run {}: {foreign} chunks of other streams", run + 1));
-        }
-        if let Some(stalled) = &figures.stalled {
-            report.faults.push(format!("{streams} streams, run {}: {stalled}", run + 1));
-        }
-    }
+/// The result of one load.
+struct Figures {
+    used: IntervalUsage,
+    /// Chunks acknowledged and chunks received in the measured part.
+    durable: u64,
+    delivered: u64,
+    /// Times from sending a chunk to its ack and to its readers, in nanoseconds.
+    acks: Histogram<u64>,
+    reads: Histogram<u64>,
+    exactness: Exactness,
+    delivery_faults: DeliveryFaults,
+    interrupted: Interrupted,
+    faults: Vec<String>,
+    stalled: Option<BenchError>,
 }
 
 fn measure(
     args: &Args,
-    streams: u64,
-    target: &Target,
+    is_plain: bool,
+    target: &mut Target,
     progress: &mut dyn Progress,
 ) -> Result<Figures, BenchError> {
-    let patience = args.common.patience;
-    let (mut engine, mut readers) = (Engine::new()?, Readers::new(streams));
-    join(args, &target.access, &mut engine, &mut readers, progress)?;
-    let mut publisher = Publisher {
-        key: engine.open(target.access.addr, Wire::Http, PUBLISHERS, b"")?,
-        publish: HttpPublish::new(&target.access, false),
-        streams,
-        array: args.array,
-        published: 0,
-        whole: histogram()?,
-        body: Vec::new(),
-        request: Vec::new(),
-    };
-    // This publishes the first chunk of every stream. The number of publishes is the same for few and for
-    // many streams, so that the daemon has handled equally many.
-    let warm_up = args.streams[1].max(args.streams[0]);
-    let warmed = publisher.publish(warm_up, &mut engine, &mut readers, patience, &mut |_| {});
+    let mut load = StreamLoad::start(args.shape(is_plain), target, progress)?;
+    progress.begin("warming up", 0);
+    let warmed = load.run(args.seconds / WARM_UP, Interruptions::default(), target, progress);
     let mut stalled = BenchError::or_stalled(warmed)?;
-    progress.begin(&format!("{streams} streams"), args.chunks);
-    let had = readers.deliveries;
-    publisher.whole.reset();
+    load.record();
+    let before = load.counts();
+    progress.begin(if is_plain { "plain events" } else { "streams" }, args.seconds.as_millis() as u64);
     let meter = Meter::with_writes(target);
     if stalled.is_none() {
-        let at = &mut |done| progress.at(done);
-        stalled =
-            BenchError::or_stalled(publisher.publish(args.chunks, &mut engine, &mut readers, patience, at))?;
+        stalled = BenchError::or_stalled(load.run(args.seconds, args.interruptions(), target, progress))?;
     }
     let used = meter.used(target);
-    let deliveries = readers.deliveries - had;
-    until_quiet(|wait| engine.turn(wait, &mut readers))?;
-    readers.check()?;
+    let [durable, delivered] = load.counts();
+    let [acks, reads] = load.times().map(Histogram::clone);
+    if stalled.is_none() {
+        progress.begin("finishing", 0);
+        stalled = BenchError::or_stalled(load.finish())?;
+    }
+    let (exactness, mut delivery_faults) = load.exactness();
+    delivery_faults.deliveries = delivered - before[1];
     Ok(Figures {
         used,
-        depth: used.depth(deliveries),
-        delivery_faults: DeliveryFaults { deliveries, ..readers.delivery_faults(publisher.published) },
-        foreign: readers.foreign,
-        whole: publisher.whole,
+        durable: durable - before[0],
+        delivered: delivered - before[1],
+        acks,
+        reads,
+        exactness,
+        delivery_faults,
+        interrupted: load.interrupted(),
+        faults: load.faults().to_vec(),
         stalled,
     })
 }
 
-/// Returns the name of stream `at`.
-fn request_id(at: u64) -> String {
-    format!("bench-{at:06}")
-}
-
-fn join(
-    args: &Args,
-    access: &Access,
-    engine: &mut Engine,
-    readers: &mut Readers,
-    progress: &mut dyn Progress,
-) -> Result<(), BenchError> {
-    let streams = readers.tallies.len();
-    progress.begin("connecting", streams as u64);
-    let request = |at| {
-        let query = format!("?request_id={}", request_id(at as u64));
-        Cow::Owned(subscribe(access, args.transport, &query))
-    };
-    let wave =
-        Wave { access, wire: args.transport, first: 0, count: streams, patience: args.common.patience };
-    wave.join(engine, readers, request, progress)?;
-    Ok(())
-}
-
-/// The publisher.
-struct Publisher {
-    key: Key,
-    publish: HttpPublish,
-    streams: u64,
-    array: u64,
-    /// Chunks published so far.
-    published: u64,
-    /// Time from publish to the last receipt, in nanoseconds.
-    whole: Histogram<u64>,
-    body: Vec<u8>,
-    request: Vec<u8>,
-}
-
-impl Publisher {
-    /// Publishes `count` chunks, one array at a time.
-    fn publish(
-        &mut self,
-        count: u64,
-        engine: &mut Engine,
-        readers: &mut Readers,
-        patience: Duration,
-        at: &mut dyn FnMut(u64),
-    ) -> Result<(), BenchError> {
-        let (first, mut stall) = (self.published, StallDetector::new(patience));
-        while self.published < first + count {
-            let answers = readers.answers + 1;
-            let began = now_ns();
-            array(self.published, self.array, self.streams, began, &mut self.body);
-            self.request.clear();
-            self.publish.request(&self.body, &mut self.request);
-            self.published += self.array;
-            engine.send(self.key, &self.request);
-            while readers.answers < answers || readers.deliveries < self.published {
-                engine.turn(TICK, readers)?;
-                readers.check()?;
-                stall.check(readers.deliveries + readers.answers, || {
-                    format!("{} of {} chunks have arrived", readers.deliveries, self.published)
-                })?;
-            }
-            self.whole.saturating_record(now_ns().saturating_sub(began));
-            at(self.published - first);
-        }
-        Ok(())
+impl Figures {
+    /// Returns the CPU of the daemon for each delivered chunk in microseconds: all, and in user space.
+    fn cpu(&self) -> Option<[f64; 2]> {
+        let cpu = self.used.cpu.filter(|_| self.interrupted.restart.is_none() && self.delivered > 0)?;
+        Some([cpu.total, cpu.user].map(|seconds| seconds * 1e6 / self.delivered as f64))
     }
 }
 
-/// Writes `count` chunks from `first` on as one body into `out`, which is cleared first. Chunk n belongs to
-/// stream n mod `streams`.
-fn array(first: u64, count: u64, streams: u64, t: u64, out: &mut Vec<u8>) {
-    out.clear();
-    for n in first..first + count {
-        out.push(if n == first { b'[' } else { b',' });
-        let (stream, index) = (request_id(n % streams), n / streams);
-        // Writing to a Vec never fails.
-        let _ = write!(
-            out,
-            r#"{{"type":"stream_chunk","request_id":"{stream}","index":{index},"chunk":" token","is_final":false,"metadata":{{"n":"{n:012}","t":"{t:019}"}}}}"#
-        );
-    }
-    out.push(b']');
+/// The keys and names of a load's figures.
+struct Names {
+    durable: [&'static str; 2],
+    delivered: [&'static str; 2],
+    cpu: [&'static str; 2],
+    user: [&'static str; 2],
+    depth: [&'static str; 2],
+    generator: [&'static str; 2],
+    acks: [[&'static str; 2]; 2],
+    reads: [[&'static str; 2]; 2],
+    /// The names of the histograms.
+    times: [&'static str; 2],
 }
 
-/// The subscribers, one for each stream.
-struct Readers {
-    /// The tally of each subscriber, by the index in its stream.
-    tallies: Vec<Tally>,
-    joined: usize,
-    deliveries: u64,
-    foreign: u64,
-    answers: u64,
-    trouble: Option<String>,
-}
+const STREAMS: Names = Names {
+    durable: ["durable", "chunks on disk"],
+    delivered: ["delivered", "chunks delivered"],
+    cpu: ["cpu", "CPU per chunk delivered"],
+    user: ["user", "of it in user space"],
+    depth: ["depth", "chunks per write"],
+    generator: ["generator", "CPU of the bench per chunk delivered"],
+    acks: [["ack_p50", "append to ack, p50"], ["ack_p99", "append to ack, p99"]],
+    reads: [["read_p50", "append to read, p50"], ["read_p99", "append to read, p99"]],
+    times: ["append to ack", "append to read"],
+};
 
-impl Readers {
-    fn new(streams: u64) -> Readers {
-        let tallies = vec![Tally::default(); streams as usize];
-        Readers { tallies, joined: 0, deliveries: 0, foreign: 0, answers: 0, trouble: None }
-    }
+const PLAIN: Names = Names {
+    durable: ["plain_durable", "plain: events on disk"],
+    delivered: ["plain_delivered", "plain: events delivered"],
+    cpu: ["plain_cpu", "plain: CPU per event delivered"],
+    user: ["plain_user", "plain: of it in user space"],
+    depth: ["plain_depth", "plain: events per write"],
+    generator: ["plain_generator", "plain: CPU of the bench per event"],
+    acks: [["plain_ack_p50", "plain: publish to ack, p50"], ["plain_ack_p99", "plain: publish to ack, p99"]],
+    reads: [
+        ["plain_read_p50", "plain: publish to read, p50"],
+        ["plain_read_p99", "plain: publish to read, p99"],
+    ],
+    times: ["plain: publish to ack", "plain: publish to read"],
+};
 
-    /// Returns losses, repeats and reorderings of the first `published` chunks.
-    fn delivery_faults(&self, published: u64) -> DeliveryFaults {
-        let streams = self.tallies.len() as u64;
-        // Stream s has the chunks s, s + streams, …
-        let of = |stream: u64| (published + streams - 1 - stream) / streams;
-        let lost = |(stream, tally): (usize, &Tally)| tally.lost(of(stream as u64));
-        DeliveryFaults {
-            deliveries: 0,
-            losses: self.tallies.iter().enumerate().map(lost).sum(),
-            repeats: self.tallies.iter().map(Tally::repeats).sum(),
-            reordered: self.tallies.iter().map(Tally::reordered).sum(),
+fn report_run(report: &mut Report, run: usize, opened: &Figures, plain: Option<&Figures>) {
+    let daemon = Server::Daemon;
+    report_load(report, run, opened, &STREAMS);
+    if let Some(plain) = plain {
+        report_load(report, run, plain, &PLAIN);
+        if let (Some([cpu, _]), Some([plain_cpu, _])) = (opened.cpu(), plain.cpu())
+            && plain_cpu > 0.0
+        {
+            report.add(daemon, "over_plain", "CPU per chunk over that of a plain event", "", cpu / plain_cpu);
         }
     }
-
-    fn chunk(&mut self, tag: usize, n: u64) {
-        let streams = self.tallies.len() as u64;
-        let Some(tally) = self.tallies.get_mut(tag) else { return };
-        if n % streams != tag as u64 {
-            self.foreign += 1;
-        } else if tally.take(n / streams) {
-            self.deliveries += 1;
-        }
+    let Exactness { readers, exact } = opened.exactness;
+    report.add(daemon, "readers", "readers", "", readers as f64);
+    report.add(daemon, "exact", "readers with the exact text and one end", "", exact as f64);
+    let Interrupted { readers, takeovers, restart } = opened.interrupted;
+    report.add(daemon, "cut_readers", "readers cut off, and resumed", "", readers as f64);
+    report.add(daemon, "takeovers", "streams taken over", "", takeovers as f64);
+    if let Some(restart) = restart {
+        report.add(daemon, "restart", "start of the daemon after kill -9", "s", restart.as_secs_f64());
     }
 }
 
-impl JoinWatcher for Readers {
-    fn joined(&self) -> usize {
-        self.joined
+fn report_load(report: &mut Report, run: usize, figures: &Figures, names: &Names) {
+    let daemon = Server::Daemon;
+    let Figures { used, durable, delivered, .. } = figures;
+    let mut add = |[key, name]: [&'static str; 2], unit, value| report.add(daemon, key, name, unit, value);
+    add(names.durable, "1/s", *durable as f64 / used.elapsed);
+    add(names.delivered, "1/s", *delivered as f64 / used.elapsed);
+    if let Some([cpu, user]) = figures.cpu() {
+        add(names.cpu, "µs", cpu);
+        add(names.user, "µs", user);
     }
-    fn check(&self) -> Result<(), BenchError> {
-        check_trouble(self.trouble.as_ref())
+    if let Some(depth) = used.depth(*delivered).filter(|_| figures.interrupted.restart.is_none()) {
+        add(names.depth, "", depth);
     }
-}
-
-impl Handler for Readers {
-    fn on_event(&mut self, _: Key, tag: usize, seen: ConnEvent<'_>) {
-        match seen {
-            ConnEvent::Event(stamp, _) => self.chunk(tag, stamp.n),
-            ConnEvent::Text(text) if is_type(text, "ready") => self.joined += 1,
-            ConnEvent::Answer { status: 200..=299, .. } if tag == PUBLISHERS => self.answers += 1,
-            seen => record_trouble(&mut self.trouble, tag, &seen),
+    if *delivered > 0 {
+        add(names.generator, "µs", used.own * 1e6 / *delivered as f64);
+    }
+    let [ack_times, read_times] = names.times;
+    for (name, times, rows) in
+        [(ack_times, &figures.acks, names.acks), (read_times, &figures.reads, names.reads)]
+    {
+        if times.is_empty() {
+            continue; // an open body has no acks
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::stamp::Scan;
-
-    #[test]
-    fn an_array_holds_one_valid_stamped_chunk_for_each_stream_in_turn() {
-        let mut body = Vec::new();
-        array(20, 10, 15, 7, &mut body);
-        let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
-        let parameters: Vec<(String, u64, u64)> = events
-            .iter()
-            .map(|event| {
-                let n = Scan::new().find(event.to_string().as_bytes()).unwrap().n;
-                assert_eq!(event["type"], "stream_chunk");
-                (event["request_id"].as_str().unwrap().to_owned(), event["index"].as_u64().unwrap(), n)
-            })
-            .collect();
-        assert_eq!(parameters[0], ("bench-000005".to_owned(), 1, 20));
-        assert_eq!(parameters[9], ("bench-000014".to_owned(), 1, 29));
-        assert_eq!(parameters.len(), 10);
-    }
-
-    #[test]
-    fn a_chunk_too_many_too_few_or_of_another_stream_is_counted() {
-        let mut readers = Readers::new(3);
-        for n in [0, 1, 2, 3, 4] {
-            readers.chunk(n as usize % 3, n);
+        for ([key, row], quantile) in rows.into_iter().zip([0.5, 0.99]) {
+            report.add(daemon, key, row, "µs", times.value_at_quantile(quantile) as f64 / 1e3);
         }
-        assert_eq!(readers.delivery_faults(5), DeliveryFaults::default());
-        assert_eq!(readers.delivery_faults(6).losses, 1);
-        assert_eq!(readers.delivery_faults(7).losses, 2);
-        readers.chunk(0, 3);
-        readers.chunk(1, 5);
-        assert_eq!((readers.delivery_faults(5).repeats, readers.foreign, readers.deliveries), (1, 1, 5));
+        report.latency(daemon, name, times);
+    }
+    report.count(daemon, run, figures.delivery_faults, true);
+    let Exactness { readers, exact } = figures.exactness;
+    if exact < readers {
+        let what = if names.durable == PLAIN.durable {
+            "the published chunks"
+        } else {
+            "the exact text and one end"
+        };
+        report.fault(daemon, run, format_args!("{exact} of {readers} readers have {what}"));
+    }
+    for fault in &figures.faults {
+        report.fault(daemon, run, fault);
+    }
+    if let Some(stalled) = &figures.stalled {
+        report.fault(daemon, run, stalled);
     }
 }

@@ -2,10 +2,12 @@
 //! that it reads. Nothing here opens a connection, except for [`http_connection`].
 
 mod access;
+pub(crate) mod event_id;
 pub(crate) mod http_connection;
 pub(crate) mod message;
 pub(crate) mod request;
 pub(crate) mod stamp;
+pub(crate) mod stream;
 
 pub use access::Access;
 pub(crate) use access::credential_header;

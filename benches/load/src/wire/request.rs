@@ -12,7 +12,8 @@ use super::Wire;
 /// The mask of every frame. Zero leaves the payload unchanged, and the server unmasks it anyway.
 const MASK: [u8; 4] = [0; 4];
 
-/// Returns the request that opens a subscription with `query` (empty, or starting with `?`).
+/// Returns the request that opens a subscription with `query`: empty, or starting with `?`, or with the rest of
+/// the path.
 pub(crate) fn subscribe(access: &Access, wire: Wire, query: &str) -> Vec<u8> {
     let (path, more) = match wire {
         Wire::Sse | Wire::Http => ("sse", "Accept: text/event-stream\r\n"),
