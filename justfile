@@ -106,10 +106,20 @@ bench-resume transport="ws" runs="5": load-build
 bench-noisy transport="ws" runs="5": load-build
     target/release/nervewire bench noisy --transport {{ transport }} --runs {{ runs }} --bar 'sent_share<=1'
 
-# Measure CPU per chunk among 10,000 token streams over that among 100, for the daemon and the floor.
+# Measure CPU per chunk among 10,000 request ids over that among 100, for the daemon and the floor.
 [group('measurements')]
-bench-streams transport="ws" runs="5": load-build
-    target/release/nervewire bench streams --floor --transport {{ transport }} --runs {{ runs }} --bar 'many_over_few<=1.3'
+bench-request-ids transport="ws" runs="5": load-build
+    target/release/nervewire bench request-ids --floor --transport {{ transport }} --runs {{ runs }} --bar 'many_over_few<=1.3'
+
+# Measure LLM streams: chunks a second, CPU over plain events, late readers, idle streams; cut and kill everything.
+[group('measurements')]
+bench-streams runs="5": load-build
+    target/release/nervewire bench streams --runs {{ runs }} --rate 0 --producers 16 --alone --bar 'durable>=50000' --bar 'delivered>=50000'
+    target/release/nervewire bench streams --runs {{ runs }} --rate 0 --via ndjson --alone --bar 'durable>=50000' --bar 'delivered>=50000'
+    target/release/nervewire bench streams --runs {{ runs }} --bar 'over_plain<=1.3'
+    target/release/nervewire bench streams --readers 2 --cuts 100 --kill
+    target/release/nervewire bench late-join --runs {{ runs }} --bar 'long_over_short<=2'
+    target/release/nervewire bench idle-streams --runs {{ runs }} --bar 'bytes<=1024'
 
 # Open a million connections over in-memory sockets: bytes, heartbeats, fan-out without the kernel.
 [group('measurements')]

@@ -1,4 +1,4 @@
-//! `nervewire bench resume`, `noisy` and `streams` as a black box: they do what they promise, count
+//! `nervewire bench resume`, `noisy` and `request-ids` as a black box: they do what they promise, count
 //! everything and check their limits.
 //!
 //! These tests check no times: figures need a release build and a quiet machine (`docs/benchmarks.md`).
@@ -61,7 +61,7 @@ fn a_loud_tenant_does_not_slow_a_quiet_one() {
 #[test]
 fn every_chunk_reaches_only_its_stream() {
     for transport in ["ws", "sse"] {
-        let line = "streams --streams 10 --streams 40 --array 10 --chunks 200 --json";
+        let line = "request-ids --streams 10 --streams 40 --array 10 --chunks 200 --json";
         let output = bench(&format!("{line} --transport {transport}"));
         let report = report(&output);
         assert_eq!(report["faults"], Value::Array(vec![]), "{report}");
@@ -79,8 +79,8 @@ fn contradictory_flags_are_refused_before_a_server_is_started() {
         ("resume --floor", "baselines"),
         ("resume --subscribers 0", "at least 1"),
         ("noisy --stalled 1.5", "0 to 1"),
-        ("streams --streams 150 --streams 10000", "multiple of 100"),
-        ("streams --streams 100", "twice"),
+        ("request-ids --streams 150 --streams 10000", "multiple of 100"),
+        ("request-ids --streams 100", "twice"),
         ("fanout --subscribers 99999999999", "ulimit -n"),
         ("fanout --bar cpu<=1.1x", "--floor"),
         ("fanout --set foo", "key=value"),
