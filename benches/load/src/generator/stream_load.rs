@@ -312,9 +312,11 @@ impl StreamLoad {
         }
     }
 
+    /// Connects a reader. It resumes after the last event that it handled.
     fn open_reader(&mut self, at: usize) -> Result<(), BenchError> {
         let request = self.reader_request(at);
         self.reader_keys[at] = self.engine.open(self.access.addr, self.shape.wire, at, &request)?;
+        self.state.timed_from[at] = self.state.producers[self.state.readers[at].stream].sent;
         Ok(())
     }
 
@@ -472,7 +474,6 @@ impl StreamLoad {
         if random.is_multiple_of(2) && !self.state.readers.is_empty() {
             let at = random / 2 % self.state.readers.len();
             self.engine.close(self.reader_keys[at]);
-            self.state.timed_from[at] = self.state.producers[self.state.readers[at].stream].sent;
             self.interrupted.readers += 1;
             return self.open_reader(at);
         }
@@ -505,9 +506,6 @@ impl StreamLoad {
         self.access = target.access.clone();
         self.open_streams(true)?;
         self.interrupted.takeovers += self.state.producers.len() as u64;
-        for (reader, from) in self.state.readers.iter().zip(&mut self.state.timed_from) {
-            *from = self.state.producers[reader.stream].sent;
-        }
         self.connect_producers()?;
         self.interrupted.readers += self.state.readers.len() as u64;
         self.connect_readers(progress)

@@ -104,7 +104,7 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
-    fn each<'a>(self, texts: &'a StreamTexts) -> impl Iterator<Item = (u64, &'a [u8])> {
+    fn each(self, texts: &StreamTexts) -> impl Iterator<Item = (u64, &[u8])> {
         let Chunks { stream, index, count, size } = self;
         (index..index + count).map(move |at| (at, texts.stretch(stream, at * size as u64, size)))
     }
