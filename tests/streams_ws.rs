@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::collections::HashSet;
+
 use common::rest::data;
 use common::ws::Ws;
 use common::{Daemon, custom, until};
@@ -623,15 +625,15 @@ async fn a_producer_that_reads_late_gets_all_its_acks_and_the_cancel() {
     until("the last chunk", written).await;
     stream.cancel(&daemon).await;
     let (mut acks, mut cancels, mut text, mut is_over) = (0, 0, String::new(), false);
+    let mut acknowledged = HashSet::new();
     while acks < texts.len() || cancels == 0 || !is_over {
         let frame = ws.next_json().await;
         match frame["type"].as_str().unwrap() {
             "ack" => {
-                assert_eq!(
-                    (&frame["ref"], &frame["next_index"]),
-                    (&json!(acks), &json!(acks + 1)),
-                    "{frame}"
-                );
+                // On a blocked socket, the ack of an append that had to wait may precede earlier ones.
+                let at = frame["ref"].as_u64().unwrap();
+                assert_eq!(frame["next_index"], at + 1, "{frame}");
+                assert!(acknowledged.insert(at), "{frame} came twice");
                 acks += 1;
             }
             "cancel" => cancels += 1,
