@@ -248,7 +248,7 @@ async fn a_lease_that_ends_before_its_opening_is_on_disk_ends_the_stream_later()
     let mut opening = Box::pin(world.open(OpenRequest { lease_seconds: Some(5), ..request("slow") }));
     let tenant = world.tenant().await;
     poll_until(&mut opening, || tenant.write.lock().streams.get("slow").is_some()).await;
-    world.clock.advance(5_000);
+    world.clock.advance(6_000);
     world.tenants.maintain_streams().await;
     gate.set(false);
     opening.await.expect("opened");
@@ -435,7 +435,7 @@ async fn a_stream_that_ends_during_its_checkpoint_has_its_whole_text() {
                 }
                 "cancel" => drop(world.cancel("a").await.expect("cancelled")),
                 _ => {
-                    world.clock.advance(60_000);
+                    world.clock.advance(61_000);
                     world.tenants.maintain_streams().await;
                 }
             }
