@@ -10,6 +10,7 @@ use crate::store::{CommitCallback, CommitError, Disk, Io, LogRead, Rows, StoreOp
 use crate::sync::Condvar;
 use crate::time::ManualClock;
 
+mod stream_model;
 mod streams;
 mod tables;
 
