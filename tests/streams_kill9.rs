@@ -155,7 +155,7 @@ impl World {
                 self.note(at, index + 1, 0);
                 stream.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).await?;
                 self.step();
-                if index % 7 == 0 {
+                if index.is_multiple_of(7) {
                     tokio::task::yield_now().await;
                 }
             }

@@ -102,7 +102,7 @@ fn chunk(stream: usize, generation: u32, index: u64) -> (String, Option<&'static
         3..6 => 3_000,
         other => other as usize % 9,
     };
-    (format!("{stream}.{generation}.{index}ü;{}", "x".repeat(length)), (mix % 5 == 0).then_some(PART))
+    (format!("{stream}.{generation}.{index}ü;{}", "x".repeat(length)), mix.is_multiple_of(5).then_some(PART))
 }
 
 /// What the model knows of a stream.
