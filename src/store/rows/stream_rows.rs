@@ -303,27 +303,41 @@ pub(crate) fn text_after(
     most: usize,
 ) -> Result<(StreamText, bool), EngineError> {
     let read = |number: u32| segment(engine, tenant, id, number);
-    // Finds the first segment that ends after the position.
-    let (mut first, mut end) = (0, count);
-    while first < end {
-        let middle = first + (end - first) / 2;
-        match read(middle)?.and_then(|text| text.last()) {
-            Some(last) if last > position => end = middle,
-            _ => first = middle + 1,
-        }
-    }
-    let mut found: Option<StreamText> = None;
-    for number in first..count {
-        let Some(segment) = read(number)? else { break };
-        for chunk in segment.after(position) {
-            let found = found.get_or_insert_with(|| StreamText::from_index(chunk.index));
-            if found.text_bytes() > 0 && found.text_bytes() + chunk.text.len() > most {
-                return Ok((std::mem::take(found), false));
+    let ends_after = |text: &StreamText| text.last().is_some_and(|last| last > position);
+    // Most readers start at the first segment. For others the first one that ends after the position is found.
+    let mut next = read(0)?;
+    let mut first = 0;
+    if !next.as_ref().is_some_and(ends_after) {
+        let mut end = count;
+        while first < end {
+            let middle = first + (end - first) / 2;
+            match read(middle)?.as_ref().is_some_and(ends_after) {
+                true => end = middle,
+                false => first = middle + 1,
             }
-            found.push(chunk.sequence, segment.received_ms(), chunk.text, chunk.part);
         }
+        next = if first < count { read(first)? } else { None };
     }
-    Ok((found.unwrap_or_default(), true))
+    let mut found = StreamText::default();
+    while let Some(segment) = next {
+        let is_whole = segment.chunks().next().is_some_and(|chunk| chunk.sequence > position);
+        if is_whole && found.text_bytes() + segment.text_bytes() <= most {
+            found.append(segment);
+        } else {
+            for chunk in segment.after(position) {
+                if !found.is_empty() && found.text_bytes() + chunk.text.len() > most {
+                    return Ok((found, false));
+                }
+                if found.is_empty() {
+                    found = StreamText::from_index(chunk.index);
+                }
+                found.push(chunk.sequence, segment.received_ms(), chunk.text, chunk.part);
+            }
+        }
+        first += 1;
+        next = if first < count { read(first)? } else { None };
+    }
+    Ok((found, true))
 }
 
 /// What expires until `now_ms`, the earliest first, at most `most`.

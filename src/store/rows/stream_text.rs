@@ -146,6 +146,28 @@ impl StreamText {
         }
     }
 
+    /// Adds all chunks of `next`, which follow the last one here.
+    pub fn append(&mut self, next: StreamText) {
+        if self.is_empty() {
+            *self = next;
+            return;
+        }
+        let (chunks, bytes) = (self.chunks.len() as u32, self.text.len() as u32);
+        // Chunks of `next` before its first part have none, which is to be said if those before them have one.
+        let begins_with_part = next.parts.first().is_some_and(|(at, _)| *at == 0);
+        if !begins_with_part && self.parts.last().is_some_and(|(_, part)| part.is_some()) && !next.is_empty()
+        {
+            self.parts.push((chunks, None));
+        }
+        let last = self.parts.last().and_then(|(_, part)| part.clone());
+        let same = begins_with_part && next.parts.first().is_some_and(|(_, part)| *part == last);
+        let parts = next.parts.into_iter().skip(usize::from(same));
+        self.parts.extend(parts.map(|(at, part)| (at + chunks, part)));
+        self.chunks.extend(next.chunks.into_iter().map(|it| ChunkEnd { end: it.end + bytes, ..it }));
+        self.text.push_str(&next.text);
+        self.received_ms = next.received_ms;
+    }
+
     /// Removes the chunks before `index`, and their memory.
     pub fn forget_before(&mut self, index: u64) {
         let from = index.saturating_sub(self.first_index).min(self.chunks.len() as u64) as usize;
@@ -342,14 +364,17 @@ mod tests {
                 whole.push(Sequence(sequence), 9, &chunk, has_part.then_some(PART));
             }
             let mut joined = StreamText::from_index(3);
+            let mut appended = StreamText::from_index(3);
             for segment in whole.segments() {
                 let row = segment.write();
                 prop_assert!(row.len() <= MAX_VALUE, "{}", row.len());
                 let read = StreamText::read(&row);
                 prop_assert_eq!(read.as_ref(), Some(&segment));
                 joined.extend(&segment);
+                appended.append(segment);
             }
-            prop_assert_eq!(joined, whole);
+            prop_assert_eq!(&joined, &whole);
+            prop_assert_eq!(appended, whole);
         }
 
         #[test]
