@@ -119,14 +119,11 @@ impl Tenants {
             Err(StreamError::Ended(_)) => {}
             // Its user or organization was deleted.
             Err(error) if is_deleted(&error) => self.forget_stream(&tenant, id),
-            Err(StreamError::NotFound) => {
-                // Its opening may be in the queue. Otherwise it was erased.
-                self.stream_barrier(&ChannelWaiter).await?;
-                match self.stored_streams(&tenant, &[id]).await?.pop().flatten() {
-                    Some(_) => self.look_later(lease, now_s + 1).await,
-                    None => self.forget_stream(&tenant, id),
-                }
-            }
+            // Its opening is in the queue, or its rows were erased with its organization.
+            Err(StreamError::NotFound) => match self.store.check_publishable(&tenant.log, &[]) {
+                Ok(()) => self.look_later(lease, now_s + 1).await,
+                Err(_) => self.forget_stream(&tenant, id),
+            },
             Err(error) => return Err(error),
         }
         Ok(())
