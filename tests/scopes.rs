@@ -76,6 +76,11 @@ enum Class {
     Operate,
     Mint,
     Ticket,
+    /// Without the producer's token.
+    ProduceStream,
+    CancelStream,
+    /// Of a stream that is open.
+    DeleteStream,
 }
 
 /// Verdicts of each class: a status, `ok` (2xx), `empty` (200 without rows), `none` (200 without any change),
@@ -117,6 +122,9 @@ const VERDICTS: &[(Class, [&str; 10])] = {
         (Operate, ["403", "403", "403", "403", "403", "403", "403", "403", "403", "no"]),
         (Mint, ["403", "403", "403", "403", "403", "403", "403", "ok", "ok", "no"]),
         (Ticket, ["ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "ok", "no"]),
+        (ProduceStream, ["403", "401", "401", "no", "403", "403", "401", "403", "401", "no"]),
+        (CancelStream, ["404", "404", "ok", "404", "404", "404", "404", "404", "ok", "no"]),
+        (DeleteStream, ["404", "404", "409", "404", "404", "404", "404", "404", "409", "no"]),
     ]
 };
 
@@ -157,6 +165,15 @@ fn asked(method: &str, path: &str, seed: &Seed) -> Option<(Class, Value, String)
             plain(Batch, json!({"memories": [{"agent_id": agent, "user_id": "ann", "content": "x"}]}))
         }
         ("post", "memories/batch/delete") => plain(Batch, json!({"ids": [seed.memory]})),
+        ("get", "streams") => Some((ListOfUsers, none, of_agent)),
+        ("get", "streams/{id}") => plain(ReadOfUser, none),
+        ("post", "streams") => plain(PublishEvents, json!({})),
+        ("post", "streams/{id}/chunks") => plain(ProduceStream, json!({"chunk": "x"})),
+        ("post", "streams/{id}/finish") => plain(ProduceStream, json!({})),
+        ("post", "streams/{id}/fail") => plain(ProduceStream, json!({"code": "X", "message": "x"})),
+        ("post", "streams/{id}/renew") => plain(ProduceStream, none),
+        ("post", "streams/{id}/cancel") => plain(CancelStream, json!({})),
+        ("delete", "streams/{id}") => plain(DeleteStream, none),
         ("get", "tools") => plain(ListTools, none),
         ("post", "tools") => plain(CreateTool, json!({"name": "new", "source_code": "new"})),
         ("get", "tools/{id}") => plain(ReadTool, none),
@@ -198,6 +215,7 @@ struct Seed {
     message: String,
     memory: String,
     tool: String,
+    stream: String,
     user: String,
     key: String,
 }
@@ -209,6 +227,7 @@ impl Seed {
             path if path.contains("/messages/{id}") => &self.message,
             path if path.contains("/memories/{id}") => &self.memory,
             path if path.contains("/tools/") => &self.tool,
+            path if path.contains("/streams/") => &self.stream,
             path if path.contains("/api-keys/") => &self.key,
             path if path.contains("/organizations/") => "acme",
             path if path.contains("/connections/") => "conn-0123456789abcdef",
@@ -268,6 +287,11 @@ impl World {
             let put = daemon.call("PUT", &block).key(ann).json(&json!({"value": "old"})).send().await;
             data(&put, 201);
         }
+        if needs("streams") {
+            seed.agent = made(ann, "agents", json!({"name": "a"}), "id").await;
+            let new = json!({"agent_id": seed.agent, "lease_seconds": 600});
+            seed.stream = made(ann, "streams", new, "request_id").await;
+        }
         if needs("tools") {
             seed.tool = made(ann, "tools", json!({"name": "t", "source_code": "old"}), "id").await;
         }
@@ -311,7 +335,9 @@ impl World {
     /// Everything that an administrator sees of the organization.
     async fn everything(&self, seed: &Seed) -> BTreeMap<String, Value> {
         let mut seen = BTreeMap::new();
-        for list in ["agents?", "tools?", "messages?", "memories?", "users?", "api-keys?limit=100"] {
+        for list in
+            ["agents?", "tools?", "streams?", "messages?", "memories?", "users?", "api-keys?limit=100"]
+        {
             let mut rows = all(&self.daemon, &self.star, &format!("/api/v1/{list}&limit=100")).await;
             for row in &mut rows {
                 row.as_object_mut().unwrap().remove("last_used_at");
