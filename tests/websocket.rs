@@ -411,7 +411,7 @@ async fn each_client_frame_gets_its_answer() {
 
     for reference in [json!(0), json!(u64::MAX), json!("r"), json!("x".repeat(64))] {
         let error = ws.ask(&json!({"type": "cancel", "request_id": "r", "ref": reference})).await;
-        assert_eq!((&error["code"], &error["ref"]), (&json!("NOT_IMPLEMENTED"), &reference), "{error}");
+        assert_eq!((&error["code"], &error["ref"]), (&json!("NOT_FOUND"), &reference), "{error}");
     }
     let mut writer = daemon.live_ws("/api/v1/ws?subscribe=none").await;
     let ack = writer.ask(&json!({"type": "publish", "events": [message("a"), message("b")]})).await;
@@ -722,7 +722,7 @@ async fn frames_sent_together_are_answered_in_order() {
         match frame["type"].as_str().unwrap() {
             "caught_up" => continue,
             "ack" => ids.push(frame["ids"][0].clone()),
-            "error" => assert_eq!(frame["code"], "NOT_IMPLEMENTED"),
+            "error" => assert_eq!(frame["code"], "NOT_FOUND"),
             "ready" => {}
             other => panic!("{other}"),
         }

@@ -54,7 +54,7 @@ pub struct OpenStream {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub agent_status: bool,
     /// Continue a stream that is open, such as after a crash of its producer. Its older producer is refused
-    /// from then on. Append the text from [`StreamWriter::next_index`] on.
+    /// from then on. Append the text from [`StreamWriter::first_index`] on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub takeover: bool,
     /// Fail if the daemon cannot be reached at the first attempt, instead of trying again.
