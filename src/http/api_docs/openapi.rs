@@ -38,7 +38,7 @@ macro_rules! collected {
             tags(
                 (name = "events", description = "Publish events, read history, long-poll."),
                 (name = "subscriptions", description = "Subscribe to events over WebSocket and SSE."),
-                (name = "streams", description = "LLM streams: open, append, end, cancel, read."),
+                (name = "LLM streams", description = "Open, append, end, cancel and read the text of models."),
                 (name = "agents", description = "Agents and their states."),
                 (name = "messages", description = "Messages to and from agents."),
                 (name = "memories", description = "Memories of agents, with version history and search."),

@@ -83,7 +83,7 @@ struct AppendedLines<'a> {
 #[utoipa::path(
     post,
     path = "/api/v1/streams/{id}/chunks",
-    tag = "streams",
+    tag = "LLM streams",
     params(ProducerToken),
     request_body(content(
         (ChunkBody = "application/json"),

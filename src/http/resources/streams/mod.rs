@@ -120,7 +120,7 @@ struct CancelBody {
 #[utoipa::path(
     post,
     path = "/api/v1/streams",
-    tag = "streams",
+    tag = "LLM streams",
     request_body = OpenBody,
     responses(
         (status = 201, description = "The stream is open.", body = OpenedStream),
@@ -161,7 +161,7 @@ pub(crate) async fn open(request: &mut ApiRequest, right: Authorized<Publish>) -
 #[utoipa::path(
     post,
     path = "/api/v1/streams/{id}/finish",
-    tag = "streams",
+    tag = "LLM streams",
     params(ProducerToken),
     request_body = FinishBody,
     responses((status = 200, description = "The stream is completed.", body = StreamInfo), (status = 409))
@@ -179,7 +179,7 @@ pub(crate) async fn finish(request: &mut ApiRequest, right: Authorized<Publish>,
 #[utoipa::path(
     post,
     path = "/api/v1/streams/{id}/fail",
-    tag = "streams",
+    tag = "LLM streams",
     params(ProducerToken),
     request_body = FailBody,
     responses((status = 200, description = "The stream is failed.", body = StreamInfo), (status = 409))
@@ -197,7 +197,7 @@ pub(crate) async fn fail(request: &mut ApiRequest, right: Authorized<Publish>, i
 #[utoipa::path(
     post,
     path = "/api/v1/streams/{id}/renew",
-    tag = "streams",
+    tag = "LLM streams",
     params(ProducerToken),
     responses((status = 200, description = "The lease begins anew.", body = StreamInfo), (status = 409))
 )]
@@ -226,7 +226,7 @@ pub(crate) async fn renew(request: &mut ApiRequest, right: Authorized<Publish>, 
 #[utoipa::path(
     post,
     path = "/api/v1/streams/{id}/cancel",
-    tag = "streams",
+    tag = "LLM streams",
     request_body = CancelBody,
     responses((status = 200, description = "The stream has ended.", body = StreamInfo), (status = 404))
 )]
@@ -258,7 +258,7 @@ pub(crate) async fn cancel(
 #[utoipa::path(
     get,
     path = "/api/v1/streams/{id}",
-    tag = "streams",
+    tag = "LLM streams",
     params(StreamReadParameters),
     responses((status = 200, description = "The stream.", body = StreamBody))
 )]
@@ -300,7 +300,7 @@ pub(crate) async fn get(request: &ApiRequest, right: Authorized<Subscribe>, id: 
 #[utoipa::path(
     get,
     path = "/api/v1/streams",
-    tag = "streams",
+    tag = "LLM streams",
     params(PageParameters, StreamListParameters),
     responses((status = 200, description = "A page of streams.", body = Vec<StreamInfo>))
 )]
@@ -342,7 +342,7 @@ pub(crate) async fn list(request: &ApiRequest, right: Authorized<Subscribe>) -> 
 #[utoipa::path(
     delete,
     path = "/api/v1/streams/{id}",
-    tag = "streams",
+    tag = "LLM streams",
     responses((status = 204, description = "The text is removed."), (status = 409))
 )]
 pub(crate) async fn delete(
