@@ -13,6 +13,9 @@ use crate::domain::{NAME_BYTES, TEXT_BYTES, messages, tools};
 use crate::event::{CHANNEL_BYTES, EventKind, ID_BYTES};
 use crate::filter::NARROWING_VALUES;
 use crate::http::schemas::NO_CONTROLS;
+use crate::tenant::streams::state::{
+    CANCEL_REASON_BYTES, CHUNK_BYTES, LEASE_SECONDS, MESSAGE_BYTES, REASON_BYTES,
+};
 
 /// The values that a field may have.
 #[derive(Clone, Copy)]
@@ -27,6 +30,10 @@ enum Constraint {
     Id,
     /// A text of at most this many bytes without control characters.
     Name(usize),
+    /// A text of 1 to this many bytes without control characters.
+    Code(usize),
+    /// The part of a chunk, or `null`.
+    Part,
     /// A text of 1 to this many characters.
     Content(usize),
     /// A number from 0 to 1.
@@ -103,6 +110,19 @@ const LIMITS: &[(&str, &[(&str, Constraint)])] = &[
             ("owner", Constraint::Id),
         ],
     ),
+    (
+        "NewStream",
+        &[
+            ("request_id", Constraint::Id),
+            ("agent_id", Constraint::Id),
+            ("user_id", Constraint::Id),
+            ("lease_seconds", Constraint::Number(LEASE_SECONDS.0 as u64, LEASE_SECONDS.1 as u64)),
+        ],
+    ),
+    ("NewChunk", &[("chunk", Constraint::Text(CHUNK_BYTES)), ("part", Constraint::Part)]),
+    ("StreamFinish", &[("finish_reason", Constraint::Code(REASON_BYTES)), ("usage", Constraint::Object)]),
+    ("StreamFail", &[("code", Constraint::Code(REASON_BYTES)), ("message", Constraint::Text(MESSAGE_BYTES))]),
+    ("StreamCancel", &[("reason", Constraint::Text(CANCEL_REASON_BYTES))]),
     (
         "NewOrganization",
         &[("id", Constraint::Pattern(ORGANIZATION)), ("name", Constraint::Name(ORG_NAME_BYTES))],
@@ -243,6 +263,18 @@ fn limit(schema: &mut Value, holds: Constraint) {
         Constraint::Name(most) => {
             schema["pattern"] = json!(NO_CONTROLS);
             bytes(schema, most);
+        }
+        Constraint::Code(most) => {
+            schema["minLength"] = json!(1);
+            schema["pattern"] = json!(NO_CONTROLS);
+            bytes(schema, most);
+        }
+        Constraint::Part => {
+            let event = crate::http::schemas::events();
+            let part = &event["StreamChunkEvent"]["properties"]["part"];
+            let fields = &part["properties"];
+            *schema = json!({"type": ["object", "null"], "description": schema["description"],
+                "required": part["required"], "properties": fields, "additionalProperties": false});
         }
         Constraint::Content(most) => {
             schema["minLength"] = json!(1);

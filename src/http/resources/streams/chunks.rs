@@ -44,7 +44,7 @@ pub(crate) struct ChunkBody<'a> {
     /// Number of the chunk in the stream, from 0; the next one if left out. A lower one is a retry and is
     /// ignored, a higher one is refused.
     index: Option<u64>,
-    /// Text, at most 64 KiB.
+    /// Text.
     #[serde(borrow)]
     #[schema(value_type = String)]
     chunk: Cow<'a, str>,

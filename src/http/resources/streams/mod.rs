@@ -58,7 +58,7 @@ struct OpenBody {
     /// Free data: a JSON object of at most 8 KiB.
     #[schema(value_type = Option<Object>)]
     metadata: Option<Json>,
-    /// Seconds for which the producer may be silent, 5 to 600. 60 if left out.
+    /// Seconds for which the producer may be silent. 60 if left out.
     lease_seconds: Option<u32>,
     /// True if the agent's status is to follow the stream: `thinking` while it is open, then `idle`.
     agent_status: Option<bool>,
@@ -98,9 +98,9 @@ struct FinishBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = StreamFail)]
 struct FailBody {
-    /// Code for programs, at most 64 bytes.
+    /// Code for programs.
     code: String,
-    /// Message for people, at most 8 KiB.
+    /// Message for people.
     message: String,
 }
 
@@ -109,7 +109,7 @@ struct FailBody {
 #[serde(deny_unknown_fields, default)]
 #[schema(as = StreamCancel)]
 struct CancelBody {
-    /// Reason for people, at most 1 KiB.
+    /// Reason for people.
     reason: Option<String>,
 }
 
