@@ -770,7 +770,7 @@ export interface NewApiKey {
 
 /** A chunk to append. */
 export interface NewChunk {
-  /** Text, at most 64 KiB. */
+  /** Text. At most 65536 bytes of UTF-8. */
   chunk: string;
   /**
    * Number of the chunk in the stream, from 0; the next one if left out. A lower one is a retry and is
@@ -780,7 +780,14 @@ export interface NewChunk {
   /** True if the stream is complete with this chunk. */
   is_final?: boolean | null;
   /** Part that the chunk belongs to. Without it the chunk is text. */
-  part?: Record<string, unknown> | null;
+  part?: {
+    /** The id within the stream. Chunks with the same id belong together. At most 64 bytes of UTF-8. */
+    id: string;
+    /** A name, such as that of a tool. At most 256 bytes of UTF-8. */
+    name?: string;
+    /** The type of the part. */
+    type: "text" | "reasoning" | "tool_input" | "tool_output" | "source" | "data";
+  } | null;
 }
 
 /** Anything else, on a named channel. */
@@ -918,21 +925,21 @@ export interface NewOrganization {
 
 /** A stream to open. */
 export interface NewStream {
-  /** Agent that speaks. */
+  /** Agent that speaks. At most 256 bytes of UTF-8. */
   agent_id?: string | null;
   /** True if the agent's status is to follow the stream: `thinking` while it is open, then `idle`. */
   agent_status?: boolean | null;
-  /** Seconds for which the producer may be silent, 5 to 600. 60 if left out. */
+  /** Seconds for which the producer may be silent. 60 if left out. */
   lease_seconds?: number | null;
   /** Free data: a JSON object of at most 8 KiB. */
   metadata?: Record<string, unknown> | null;
-  /** Id of the stream. Choose one that cannot be guessed. If left out, the daemon makes one. */
+  /** Id of the stream. Choose one that cannot be guessed. If left out, the daemon makes one. At most 256 bytes of UTF-8. */
   request_id?: string | null;
   /** True to take the stream over if it is open: the earlier producer is refused from then on. */
   takeover?: boolean | null;
   /**
    * User who may read the stream. If left out, it is the caller, or everyone in the organization for a
-   * credential with `publish:org`.
+   * credential with `publish:org`. At most 256 bytes of UTF-8.
    */
   user_id?: string | null;
 }
@@ -1249,7 +1256,7 @@ export interface Stream {
 
 /** Why a stream is cancelled. */
 export interface StreamCancel {
-  /** Reason for people, at most 1 KiB. */
+  /** Reason for people. At most 1024 bytes of UTF-8. */
   reason?: string | null;
 }
 
@@ -1289,9 +1296,9 @@ export interface StreamChunkEvent {
 
 /** The end of a stream that failed. */
 export interface StreamFail {
-  /** Code for programs, at most 64 bytes. */
+  /** Code for programs. At most 64 bytes of UTF-8. */
   code: string;
-  /** Message for people, at most 8 KiB. */
+  /** Message for people. At most 8192 bytes of UTF-8. */
   message: string;
 }
 
@@ -1305,7 +1312,7 @@ export interface StreamFailure {
 
 /** The end of a stream that is complete. */
 export interface StreamFinish {
-  /** Why the model stopped, such as `stop` or `length`. */
+  /** Why the model stopped, such as `stop` or `length`. At most 64 bytes of UTF-8. */
   finish_reason?: string | null;
   /** What the stream cost: a JSON object of at most 8 KiB. */
   usage?: Record<string, unknown> | null;
