@@ -292,7 +292,9 @@ impl<'a> Fields<'a> {
         let (request_id, token) = (self.required("request_id")?, self.producer_token()?);
         let index = match self.get("index").map(RawValue::get) {
             None | Some("null") => None,
-            Some(raw) => Some(serde_json::from_str(raw).map_err(|_| "index: must be a whole number")?),
+            Some(raw) => {
+                Some(crate::json_integer::from_json(raw).ok_or("index: must be a whole number, 0 or more")?)
+            }
         };
         let part = self.get("part").map(part_of).transpose()?.flatten();
         let chunk = |text| ChunkInput { text, part: part.clone() };

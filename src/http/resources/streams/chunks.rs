@@ -43,6 +43,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(crate) struct ChunkBody<'a> {
     /// Number of the chunk in the stream, from 0; the next one if left out. A lower one is a retry and is
     /// ignored, a higher one is refused.
+    #[serde(default, deserialize_with = "crate::json_integer::optional")]
     index: Option<u64>,
     /// Text.
     #[serde(borrow)]

@@ -59,6 +59,7 @@ struct OpenBody {
     #[schema(value_type = Option<Object>)]
     metadata: Option<Json>,
     /// Seconds for which the producer may be silent. 60 if left out.
+    #[serde(deserialize_with = "crate::json_integer::optional")]
     lease_seconds: Option<u32>,
     /// True if the agent's status is to follow the stream: `thinking` while it is open, then `idle`.
     agent_status: Option<bool>,
