@@ -312,7 +312,6 @@ impl From<StreamError> for ErrorResponse {
                 ..ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)
             },
             StreamError::Invalid { field, reason } => ErrorResponse::invalid(&field, &reason),
-            StreamError::Forbidden(why) => ErrorResponse::forbidden(why),
             StreamError::Denied(denied) => denied.into(),
             StreamError::TooLong(_) => {
                 ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", message)

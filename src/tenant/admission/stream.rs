@@ -8,12 +8,13 @@
 
 use std::sync::Arc;
 
-use crate::auth::Actor;
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::frame::batch::Batch;
-use crate::store::{Checkpoint, CommitCallback, CommitError, MAX_EVENT_BYTES, PriorValue, Rows, key_digest};
+use crate::store::{
+    Checkpoint, CommitCallback, CommitError, MAX_EVENT_BYTES, OpenStreamRow, PriorValue, Rows, key_digest,
+};
 use crate::tenant::idempotency::KeyGuards;
 use crate::tenant::publish::{CommitWaiter, PublishError, Receipt};
 use crate::tenant::streams::StreamError;
@@ -47,20 +48,12 @@ impl StreamEffect {
     }
 }
 
-/// Events and rows about a stream that are ready to be committed.
-pub(super) struct StreamCommit<'a> {
-    pub(super) actor: Actor<'a>,
-    pub(super) tenant: &'a Arc<Tenant>,
-    pub(super) batch: Batch,
-    pub(super) room: crate::store::Permit,
-}
-
 impl Tenants {
     /// Appends the events of a word about a stream. `change` checks the word and changes the stream; it
     /// returns rows and their effect. What `done` makes is notified of the commit.
     pub(super) fn append_stream<T>(
         self: &Arc<Self>,
-        commit: StreamCommit<'_>,
+        admitted: Admitted<'_>,
         change: impl FnOnce(
             &mut StreamTable,
             Receipt,
@@ -68,10 +61,9 @@ impl Tenants {
         ) -> Result<(Rows, StreamEffect, T), StreamError>,
         done: impl FnOnce(&T, Receipt) -> CommitCallback,
     ) -> Result<(Receipt, Vec<Cursor>, T), StreamError> {
-        let StreamCommit { actor, tenant, batch, room } = commit;
-        let (tenants, held) = (Arc::downgrade(self), tenant.clone());
+        let (tenants, held) = (Arc::downgrade(self), admitted.tenant.clone());
         let (receipt, ids, (_, value)) = self.append_change(
-            Admitted { actor, tenant, batch, room },
+            admitted,
             |streams, receipt, frames| {
                 let (rows, effect, value) = change(streams, receipt, frames)?;
                 Ok::<_, StreamError>((rows, (effect, value)))
@@ -88,16 +80,6 @@ impl Tenants {
             },
         )?;
         Ok((receipt, ids, value))
-    }
-
-    /// Waits for room for a word's events and rows.
-    pub(super) async fn stream_room(
-        &self,
-        tenant: &Arc<Tenant>,
-        batch: &Batch,
-        rows_weight: usize,
-    ) -> Result<crate::store::Permit, StreamError> {
-        Ok(self.room(tenant, batch, rows_weight).await?)
     }
 
     /// Waits until everything that was queued before is on disk.
@@ -190,8 +172,7 @@ impl Tenants {
         id: &str,
         token: &str,
     ) -> Result<Stream, StreamError> {
-        let stream = self.stored_streams(tenant, &[id]).await?.pop().flatten();
-        let stream = stream.ok_or(StreamError::NotFound)?;
+        let stream = self.stored_stream(tenant, id).await?.ok_or(StreamError::NotFound)?;
         token::check(token, stream.generation, &token::from_hex(&stream.token_digest))?;
         Ok(stream)
     }
@@ -215,13 +196,24 @@ pub(super) fn checkpoint_rows(
     rows: &mut Rows,
 ) -> Result<Checkpoint, StreamError> {
     let checkpoint = segment_rows(tenant, id, stream, rows)?;
-    let row = crate::store::OpenStreamRow { checkpoint, ..stream.row.clone() };
-    rows.put_open_stream(tenant.id, id, &row, PriorValue::Value(0))?;
-    if let Some(user) = &stream.row.user_id {
-        rows.in_name_of(tenant.id, user);
-    }
+    let row = OpenStreamRow { checkpoint, ..stream.row.clone() };
+    change_open_stream(tenant, id, &row, rows)?;
     stream.in_flight = Some(checkpoint);
     Ok(checkpoint)
+}
+
+/// Writes the row of an open stream again, which fails once its user is deleted.
+pub(super) fn change_open_stream(
+    tenant: &Tenant,
+    id: &str,
+    row: &OpenStreamRow,
+    rows: &mut Rows,
+) -> Result<(), StreamError> {
+    rows.put_open_stream(tenant.id, id, row, PriorValue::Value(0))?;
+    if let Some(user) = &row.user_id {
+        rows.in_name_of(tenant.id, user);
+    }
+    Ok(())
 }
 
 /// The rows of the segments that bring all of a stream's text into segments.

@@ -17,8 +17,9 @@ use crate::tenant::streams::table::{OpenStream, ProducerNotice};
 use crate::tenant::streams::token;
 use crate::tenant::{Tenant, Tenants};
 
-use super::stream::{StreamCommit, StreamEffect};
-use super::stream_word::{EXISTING, agent_status_event, permits};
+use super::Admitted;
+use super::stream::{StreamEffect, change_open_stream};
+use super::stream_word::{agent_status_event, permits};
 
 /// A stream to be opened.
 #[derive(Debug, Default)]
@@ -114,7 +115,7 @@ impl Tenants {
             if is_open && request.takeover {
                 return Ok((self.take_over(tenant, auth.actor(right), &id, &request, waiter).await?, false));
             }
-            if is_open || self.stored_streams(tenant, &[&id]).await?.iter().flatten().next().is_some() {
+            if is_open || self.stored_stream(tenant, &id).await?.is_some() {
                 return Err(StreamError::InUse);
             }
             let mut rows = Rows::new();
@@ -186,10 +187,10 @@ impl Tenants {
         );
         let (weight, limits) = (measured.weight(), self.limits.streams);
         let batch = self.status_batch(request.agent_status, request.agent_id.as_deref(), "thinking")?;
-        let room = self.stream_room(tenant, &batch, weight).await?;
+        let room = self.room(tenant, &batch, weight).await?;
         let (done, commit) = waiter.register();
         let opened = self.append_stream(
-            StreamCommit { actor: auth.actor(right), tenant, batch, room },
+            Admitted { actor: auth.actor(right), tenant, batch, room },
             |streams, receipt, _| {
                 if !streams.is_loaded {
                     return Err(StreamError::NotLoaded);
@@ -276,11 +277,11 @@ impl Tenants {
         waiter: &impl CommitWaiter,
     ) -> Result<OpenedStream, StreamError> {
         let batch = self.status_batch(false, None, "")?;
-        let room = self.stream_room(tenant, &batch, 0).await?;
+        let room = self.room(tenant, &batch, 0).await?;
         let (done, commit) = waiter.register();
         let lease = request.lease_seconds;
         let (_, _, (opened, before)) = self.append_stream(
-            StreamCommit { actor, tenant, batch, room },
+            Admitted { actor, tenant, batch, room },
             |streams, _, _| {
                 let stream = streams.open(id)?;
                 let caller = actor.principal().ok_or(StreamError::InUse)?;
@@ -300,10 +301,7 @@ impl Tenants {
                     ..stream.row.clone()
                 };
                 let mut rows = Rows::new();
-                rows.put_open_stream(tenant.id(), id, &row, EXISTING)?;
-                if let Some(user) = &row.user_id {
-                    rows.in_name_of(tenant.id(), user);
-                }
+                change_open_stream(tenant, id, &row, &mut rows)?;
                 stream.row = OpenStreamRow { checkpoint: stream.row.checkpoint, ..row };
                 stream.heard_s = self.now_s();
                 let before = stream.producer.take();

@@ -16,7 +16,8 @@ use crate::tenant::streams::state::{Stream, StreamEnd, StreamState};
 use crate::tenant::streams::table::{CHECKPOINT_SECONDS, FLOOR_SECONDS, ProducerNotice, StreamTable};
 use crate::tenant::{STATE_KEPT, Tenant, Tenants};
 
-use super::stream::{StreamCommit, StreamEffect, checkpoint_rows};
+use super::Admitted;
+use super::stream::{StreamEffect, checkpoint_rows};
 use super::stream_word::{StreamAuthority, StreamWord};
 
 /// Expiries that are handled at once.
@@ -103,15 +104,8 @@ impl Tenants {
             self.look_later(lease, due_s).await;
             return Ok(());
         }
-        let word = StreamWord {
-            actor: Actor::daemon(),
-            id,
-            authority: StreamAuthority::Lease,
-            index: None,
-            chunks: &[],
-            end: Some(StreamEnd::abandoned()),
-            producer: None,
-        };
+        let end = Some(StreamEnd::abandoned());
+        let word = StreamWord::without_chunks(Actor::daemon(), id, StreamAuthority::Lease, end);
         match self.stream_word(&tenant, word, None::<&ChannelWaiter>).await {
             Ok(_) => self.metrics.streams.leases_expired.add(1),
             // It was renewed in this moment.
@@ -174,15 +168,8 @@ impl Tenants {
             of_user.map(|(id, _)| id.clone()).collect()
         };
         for id in open {
-            let word = StreamWord {
-                actor: Actor::daemon(),
-                id: &id,
-                authority: StreamAuthority::Canceller,
-                index: None,
-                chunks: &[],
-                end: Some(StreamEnd::cancelled(Some("the user was deleted".into()))),
-                producer: None,
-            };
+            let end = Some(StreamEnd::cancelled(Some("the user was deleted".into())));
+            let word = StreamWord::without_chunks(Actor::daemon(), &id, StreamAuthority::Canceller, end);
             match self.stream_word(&tenant, word, Some(&ChannelWaiter)).await {
                 Ok(_) | Err(StreamError::Ended(_) | StreamError::NotFound) => {}
                 Err(error) => return Err(error),
@@ -198,7 +185,7 @@ impl Tenants {
     pub async fn erase_stream(&self, tenant: &Arc<Tenant>, id: &str) -> Result<usize, StreamError> {
         let _guard = self.lock_stream(tenant, id).await;
         self.forget_stream(tenant, id);
-        let Some(mut stream) = self.stored_streams(tenant, &[id]).await?.pop().flatten() else {
+        let Some(mut stream) = self.stored_stream(tenant, id).await? else {
             return Ok(1);
         };
         if stream.state == StreamState::Open {
@@ -225,8 +212,7 @@ impl Tenants {
         id: &str,
     ) -> Result<(), StreamError> {
         let _guard = self.lock_stream(tenant, id).await;
-        let stream = self.stored_streams(tenant, &[id]).await?.pop().flatten();
-        let stream = stream.ok_or(StreamError::NotFound)?;
+        let stream = self.stored_stream(tenant, id).await?.ok_or(StreamError::NotFound)?;
         if stream.state == StreamState::Open {
             return Err(StreamError::InUse);
         }
@@ -266,7 +252,7 @@ impl Tenants {
     async fn checkpoint(self: &Arc<Self>, tenant: &Arc<Tenant>, id: &Arc<str>) -> Result<(), StreamError> {
         self.check_writable()?;
         let batch = Batch::new(self.clock.now_ms(), 0, 0);
-        let room = self.stream_room(tenant, &batch, 2 * crate::tenant::streams::table::TAIL_BYTES).await?;
+        let room = self.room(tenant, &batch, 2 * crate::tenant::streams::table::TAIL_BYTES).await?;
         let change = |streams: &mut StreamTable, _, _: &[_]| {
             let stream = streams.open(id)?;
             if stream.ending.is_some() || stream.in_flight.is_some() || stream.tail.is_empty() {
@@ -276,8 +262,8 @@ impl Tenants {
             let checkpoint = checkpoint_rows(tenant, id, stream, &mut rows)?;
             Ok((rows, StreamEffect::Checkpoint(id.clone(), checkpoint), ()))
         };
-        let commit = StreamCommit { actor: Actor::daemon(), tenant, batch, room };
-        match self.append_stream(commit, change, |(), _| CommitCallback::None) {
+        let admitted = Admitted { actor: Actor::daemon(), tenant, batch, room };
+        match self.append_stream(admitted, change, |(), _| CommitCallback::None) {
             Ok(_) | Err(StreamError::Changed | StreamError::NotOpen | StreamError::NotLoaded) => Ok(()),
             Err(error) => Err(error),
         }
@@ -322,7 +308,7 @@ impl Tenants {
         let _guard = self.lock_stream(&tenant, &expiry.id).await;
         let mut rows = Rows::new();
         rows.delete_expiry(expiry);
-        let stream = self.stored_streams(&tenant, &[&expiry.id]).await?.pop().flatten();
+        let stream = self.stored_stream(&tenant, &expiry.id).await?;
         // An entry with another time is of a text that was removed before, or of an earlier stream of this id.
         if let Some(stream) = stream.filter(|stream| stream.expires_ms == Some(expiry.due_ms)) {
             if stream.is_expired {

@@ -13,7 +13,7 @@ use crate::cursor::Cursor;
 use crate::event::{Event, EventKind};
 use crate::frame::Frame;
 use crate::frame::batch::Batch;
-use crate::store::{CHUNK_WEIGHT, CommitCallback, Growth, PriorValue, Rows, StreamExpiry};
+use crate::store::{CHUNK_WEIGHT, CommitCallback, Growth, Rows, StreamExpiry};
 use crate::tenant::publish::{CommitWaiter, PublishError, Receipt};
 use crate::tenant::streams::page::{EventIds, end_events_of};
 use crate::tenant::streams::state::{CHUNK_BYTES, Stream, StreamEnd, StreamState};
@@ -21,7 +21,8 @@ use crate::tenant::streams::table::{OpenStream, Producer, ProducerNotice, Stream
 use crate::tenant::streams::{StreamError, token};
 use crate::tenant::{Tenant, Tenants};
 
-use super::stream::{StreamCommit, StreamEffect, checkpoint_rows, segment_rows};
+use super::Admitted;
+use super::stream::{StreamEffect, checkpoint_rows, segment_rows};
 
 /// How many times its usual size a tail may have while its checkpoint is being committed.
 const TAILS_IN_FLIGHT: usize = 16;
@@ -70,7 +71,7 @@ pub struct StreamWord<'a> {
     pub chunks: &'a [ChunkInput<'a>],
     /// How the stream ends after them.
     pub end: Option<StreamEnd>,
-    /// Is told if the stream ends without its doing.
+    /// Is notified if the stream ends without its doing.
     pub producer: Option<&'a Producer>,
 }
 
@@ -117,7 +118,18 @@ struct Applied {
     ended: Option<Producer>,
 }
 
-impl StreamWord<'_> {
+impl<'a> StreamWord<'a> {
+    /// An end, or with none a sign of life. It does not come from a producer that is notified.
+    #[must_use]
+    pub fn without_chunks(
+        actor: Actor<'a>,
+        id: &'a str,
+        authority: StreamAuthority<'a>,
+        end: Option<StreamEnd>,
+    ) -> StreamWord<'a> {
+        StreamWord { actor, id, authority, index: None, chunks: &[], end, producer: None }
+    }
+
     /// Finds the stream and checks the authority.
     fn find<'t>(&self, streams: &'t mut StreamTable, now_s: u64) -> Result<&'t mut OpenStream, StreamError> {
         if let StreamAuthority::Producer(token) = self.authority {
@@ -207,10 +219,11 @@ impl Tenants {
                     continue;
                 }
                 // The end of the stream may still be in the queue. A repeated end is answered when it is done.
-                Err(StreamError::Ended(_)) if word.end.is_some() && waiter.is_some() => {
-                    if let Some(waiter) = waiter {
-                        self.stream_barrier(waiter).await?;
-                    }
+                Err(StreamError::Ended(_))
+                    if word.end.is_some()
+                        && let Some(waiter) = waiter =>
+                {
+                    self.stream_barrier(waiter).await?;
                     return self.word_after_end(tenant, &word).await;
                 }
                 Err(error) => error,
@@ -249,9 +262,9 @@ impl Tenants {
             return Ok(StreamWordNow::MustWait);
         };
         self.check_word(word)?;
-        let commit = StreamCommit { actor: word.actor, tenant, batch, room };
+        let admitted = Admitted { actor: word.actor, tenant, batch, room };
         let appended = self.append_stream(
-            commit,
+            admitted,
             |streams, receipt, frames| self.apply_word(streams, tenant, word, &plan, None, receipt, frames),
             |applied, receipt| done(applied.next_index, receipt),
         );
@@ -305,7 +318,7 @@ impl Tenants {
         let record = match &word.end {
             None => None,
             // Where it is missing, the opening is not on disk yet.
-            Some(_) => match self.stored_streams(tenant, &[word.id]).await?.pop().flatten() {
+            Some(_) => match self.stored_stream(tenant, word.id).await? {
                 None => return Err(StreamError::NotFound),
                 record => record,
             },
@@ -313,13 +326,13 @@ impl Tenants {
         let ending = record.as_ref().zip(word.end.as_ref());
         let batch = self.encode_word(word, &plan, word.end.as_ref())?;
         let weight = record.as_ref().map_or(0, |_| 4 * TAIL_BYTES);
-        let room = self.stream_room(tenant, &batch, weight).await?;
+        let room = self.room(tenant, &batch, weight).await?;
         let (done, commit) = match waiter.map(CommitWaiter::register) {
             Some((done, commit)) => (done, Some(commit)),
             None => (CommitCallback::None, None),
         };
         let (_, mut ids, Applied { next_index, ended }) = self.append_stream(
-            StreamCommit { actor: word.actor, tenant, batch, room },
+            Admitted { actor: word.actor, tenant, batch, room },
             |streams, receipt, frames| self.apply_word(streams, tenant, word, &plan, ending, receipt, frames),
             |_, _| done,
         )?;
@@ -346,7 +359,7 @@ impl Tenants {
         let side = &mut *tenant.write.lock();
         let stream = word.find(&mut side.streams, now_s)?;
         stream.heard_s = now_s;
-        // It is told of the end also if it has appended nothing yet.
+        // It is notified of the end even if it has appended nothing yet.
         stream.note_producer(word.producer);
         Ok(())
     }
@@ -518,18 +531,11 @@ impl Tenants {
         may: impl FnOnce(&Stream) -> Result<(), E>,
         waiter: &impl CommitWaiter,
     ) -> Result<(), E> {
-        let found = self.stored_streams(tenant, &[id]).await.map_err(StreamError::from)?;
-        let stream = found.into_iter().flatten().next().ok_or(StreamError::NotFound)?;
+        let found = self.stored_stream(tenant, id).await.map_err(StreamError::from)?;
+        let stream = found.ok_or(StreamError::NotFound)?;
         may(&stream)?;
-        let word = StreamWord {
-            actor,
-            id,
-            authority: StreamAuthority::Canceller,
-            index: None,
-            chunks: &[],
-            end: Some(StreamEnd::cancelled(reason)),
-            producer: None,
-        };
+        let end = Some(StreamEnd::cancelled(reason));
+        let word = StreamWord::without_chunks(actor, id, StreamAuthority::Canceller, end);
         self.stream_word(tenant, word, Some(waiter)).await?;
         Ok(())
     }
@@ -542,10 +548,7 @@ impl Tenants {
     ) -> Result<StreamAnswer, StreamError> {
         let stream = match word.authority {
             StreamAuthority::Producer(token) => self.ended_stream(tenant, word.id, token).await?,
-            _ => {
-                let found = self.stored_streams(tenant, &[word.id]).await?.pop().flatten();
-                found.ok_or(StreamError::NotFound)?
-            }
+            _ => self.stored_stream(tenant, word.id).await?.ok_or(StreamError::NotFound)?,
         };
         let is_repeated = match (&word.end, word.authority) {
             (Some(_), StreamAuthority::Canceller) => stream.state != StreamState::Open,
@@ -565,7 +568,7 @@ impl Tenants {
     }
 }
 
-/// Tells the producer of a stream that ended without its doing.
+/// Notifies the producer of a stream that ended without its doing.
 fn notify_producer(producer: &Producer, word: &StreamWord<'_>) {
     let notice = match word.authority {
         StreamAuthority::Canceller => ProducerNotice::Cancelled,
@@ -590,6 +593,3 @@ pub(super) fn agent_status_event<'a>(agent: &'a str, status: &'static str) -> Ev
     event.status = Some(Cow::Borrowed(status));
     event
 }
-
-/// The value under the key of an open stream that exists.
-pub(super) const EXISTING: PriorValue = PriorValue::Value(0);

@@ -52,9 +52,6 @@ pub enum StreamError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The caller may not do this.
-    #[error("{0}")]
-    Forbidden(&'static str),
     /// The caller may not open a stream like this.
     #[error("{0}")]
     Denied(#[from] PublishDenied),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{Stream, StreamState};
+use super::state::Stream;
 use crate::filter::Rights;
 use crate::frame::control::GapReason;
 use crate::ids::Sequence;
@@ -46,7 +46,7 @@ pub async fn start_streams(
     };
     let start = match (from, resolved.gap) {
         (StartPosition::Cursor(_), Some(Gap { reason: GapReason::UnknownCursor, after, .. })) => {
-            // What the reader has is not known, so it starts anew and is told so.
+            // What the reader has is not known, so it starts anew and gets a `gap`.
             let gap = Some(Gap { after, reason: GapReason::UnknownCursor, resumes_at: begin });
             ResolvedStart { position: Some(begin), gap, resumed: false, requested: true }
         }
@@ -87,10 +87,4 @@ impl Tenants {
         let visible = |stream: &Stream| stream.is_visible(rights);
         Ok(views.into_iter().map(|view| view.map(|view| view.stream).filter(visible)).collect())
     }
-}
-
-/// Returns true if a stream has ended.
-#[must_use]
-pub fn has_ended(stream: &Stream) -> bool {
-    stream.state != StreamState::Open
 }

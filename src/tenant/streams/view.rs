@@ -82,6 +82,18 @@ impl Tenants {
         Some((ids.iter().map(known).collect(), visible))
     }
 
+    /// Reads the row of a stream; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub(in crate::tenant) async fn stored_stream(
+        &self,
+        tenant: &Tenant,
+        id: &str,
+    ) -> Result<Option<Stream>, ReadError> {
+        Ok(self.stored_streams(tenant, &[id]).await?.pop().flatten())
+    }
+
     /// Reads the rows of streams.
     ///
     /// # Errors

@@ -170,7 +170,8 @@ pub(crate) async fn open(request: &mut ApiRequest, right: Authorized<Publish>) -
 pub(crate) async fn finish(request: &mut ApiRequest, right: Authorized<Publish>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let body: FinishBody = request.json().await?;
-    end_as_producer(request, &right, id, StreamEnd::completed(body.finish_reason, body.usage)).await
+    let end = StreamEnd::completed(body.finish_reason, body.usage);
+    say_as_producer(request, &right, id, Some(end)).await
 }
 
 /// Marks a stream as failed. Its readers get the code and the message.
@@ -188,7 +189,8 @@ pub(crate) async fn finish(request: &mut ApiRequest, right: Authorized<Publish>,
 pub(crate) async fn fail(request: &mut ApiRequest, right: Authorized<Publish>, id: &str) -> HandlerResult {
     no_parameters(request)?;
     let body: FailBody = request.json().await?;
-    end_as_producer(request, &right, id, StreamEnd::failed(body.code, body.message)).await
+    let end = StreamEnd::failed(body.code, body.message);
+    say_as_producer(request, &right, id, Some(end)).await
 }
 
 /// Renews the lease of a stream whose producer has nothing to send.
@@ -204,19 +206,7 @@ pub(crate) async fn fail(request: &mut ApiRequest, right: Authorized<Publish>, i
 )]
 pub(crate) async fn renew(request: &mut ApiRequest, right: Authorized<Publish>, id: &str) -> HandlerResult {
     no_parameters(request)?;
-    let tenant = request.tenant(right.principal()).await?;
-    let (id, token) = (unescaped(id)?, producer_token(request));
-    let word = StreamWord {
-        actor: request.shared().auth.actor(&right),
-        id: &id,
-        authority: StreamAuthority::Producer(&token),
-        index: None,
-        chunks: &[],
-        end: None,
-        producer: None,
-    };
-    request.shared().tenants.stream_word(&tenant, word, Some(&request.worker)).await?;
-    shown(request, &tenant, &id).await
+    say_as_producer(request, &right, id, None).await
 }
 
 /// Cancels a stream: its producer is refused from now on, and its readers get an error. A stream that has ended
@@ -370,24 +360,17 @@ fn producer_token(request: &ApiRequest) -> String {
     request.header(PRODUCER_TOKEN).unwrap_or_default().to_owned()
 }
 
-/// Ends a stream on behalf of its producer.
-async fn end_as_producer(
+/// Ends a stream on behalf of its producer, or with no end renews its lease.
+async fn say_as_producer(
     request: &ApiRequest,
     right: &Authorized<Publish>,
     id: &str,
-    end: StreamEnd,
+    end: Option<StreamEnd>,
 ) -> HandlerResult {
     let tenant = request.tenant(right.principal()).await?;
     let (id, token) = (unescaped(id)?, producer_token(request));
-    let word = StreamWord {
-        actor: request.shared().auth.actor(right),
-        id: &id,
-        authority: StreamAuthority::Producer(&token),
-        index: None,
-        chunks: &[],
-        end: Some(end),
-        producer: None,
-    };
+    let (actor, authority) = (request.shared().auth.actor(right), StreamAuthority::Producer(&token));
+    let word = StreamWord::without_chunks(actor, &id, authority, end);
     request.shared().tenants.stream_word(&tenant, word, Some(&request.worker)).await?;
     shown(request, &tenant, &id).await
 }
