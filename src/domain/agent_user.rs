@@ -84,12 +84,6 @@ impl AgentUserLists {
     }
 }
 
-/// Returns true if a resource of this agent and user is visible.
-pub(super) fn is_visible(rights: &Rights, kind: EventKind, agent: &str, user: Option<&str>) -> bool {
-    let own = user.is_none_or(|user| rights.sub.as_deref() == Some(user));
-    (own || rights.sees_all_users) && rights.narrowing.permits(kind, Some(agent), None)
-}
-
 /// Returns true if the caller may publish `event` for its own user. The check sets the caller as the user if
 /// the caller may write only for themselves. Such a caller may not change what belongs to all users.
 pub(super) fn may_publish(right: &Authorized<WriteAsUser>, mut event: Event<'_>) -> bool {

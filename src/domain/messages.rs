@@ -184,7 +184,7 @@ impl ListResource for Message {
         (operation == Operation::Create).then(|| self.as_event())
     }
     fn is_visible(&self, rights: &Rights) -> bool {
-        agent_user::is_visible(rights, EventKind::Message, &self.agent_id, self.user())
+        rights.permit_resource(EventKind::Message, Some(&self.agent_id), self.user())
     }
     fn check_write(&self, right: &Authorized<WriteAsUser>) -> Result<(), ResourceError> {
         match agent_user::may_publish(right, self.as_event()) {

@@ -5,9 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::ResourceError;
 use crate::ids::TenantId;
-use crate::store::{
-    Group, GroupSelector, ListEntry, ListQuery, MAX_VALUE, ReadError, Rows, Store, Table, TooLong,
-};
+use crate::store::{Group, GroupSelector, ListQuery, MAX_VALUE, ReadError, Rows, Store, Table, TooLong};
 
 /// Maximum of bytes of a resource's JSON. The response that shows it is a little longer and must fit into a
 /// row too, because it is stored for an `Idempotency-Key`.
@@ -73,22 +71,13 @@ pub(super) fn put<R: Record>(
         rows.in_name_of(tenant, user);
     }
     let before = old.map(Record::groups).unwrap_or_default();
-    let groups = new.groups();
-    for &group in before.iter().filter(|group| !groups.contains(group)) {
-        rows.delete_list_entry(tenant, &ListEntry { group, number: new.number() }, new.id());
-    }
-    for &group in groups.iter().filter(|group| !before.contains(group)) {
-        rows.put_list_entry(tenant, &ListEntry { group, number: new.number() }, new.id())?;
-    }
-    Ok(())
+    Ok(rows.change_list_entries(tenant, new.id(), new.number(), &before, &new.groups())?)
 }
 
 /// Adds the rows that delete `old` completely.
 pub(super) fn remove<R: Record>(rows: &mut Rows, tenant: TenantId, old: &R) {
     rows.delete_row(tenant, R::TABLE, old.id());
-    for group in old.groups() {
-        rows.delete_list_entry(tenant, &ListEntry { group, number: old.number() }, old.id());
-    }
+    rows.delete_list_entries(tenant, old.id(), old.number(), &old.groups());
 }
 
 /// Reads a resource by its id. `None` also if an id of this length cannot exist.

@@ -5,6 +5,7 @@
 //!   are permitted.
 
 use super::{Filter, Narrowing};
+use crate::event::EventKind;
 use crate::frame::frame_page::PageContents;
 use crate::frame::{Frame, RoutingKey};
 
@@ -41,6 +42,13 @@ impl Rights {
                 frame.key(RoutingKey::Agent),
                 frame.key(RoutingKey::Channel),
             ))
+    }
+    /// Returns true if the principal may see a resource of this agent and user; without a user it belongs to
+    /// all. `kind` is that of the events that report its changes.
+    #[must_use]
+    pub fn permit_resource(&self, kind: EventKind, agent: Option<&str>, user: Option<&str>) -> bool {
+        let own = user.is_none_or(|user| self.sub.as_deref() == Some(user));
+        (own || self.sees_all_users) && self.narrowing.permits(kind, agent, None)
     }
     /// Returns true if [`Rights::permit`] is true of every frame. `has_users` says whether some frames have a
     /// `user_id`.

@@ -210,7 +210,7 @@ impl ListResource for Memory {
         Some(self.as_event(operation))
     }
     fn is_visible(&self, rights: &Rights) -> bool {
-        agent_user::is_visible(rights, EventKind::MemoryUpdate, self.agent(), self.user_id.as_deref())
+        rights.permit_resource(EventKind::MemoryUpdate, Some(self.agent()), self.user_id.as_deref())
     }
     fn check_write(&self, right: &Authorized<WriteAsUser>) -> Result<(), ResourceError> {
         match agent_user::may_publish(right, self.as_event(Operation::Update)) {

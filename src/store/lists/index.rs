@@ -122,6 +122,32 @@ impl Rows {
     pub fn delete_list_entry(&mut self, tenant: TenantId, entry: &ListEntry, id: &str) {
         self.list_entry(tenant, entry, id, false);
     }
+    /// Moves a row from the lists `before` to the lists `after`. Entries of lists that are in both stay.
+    ///
+    /// # Errors
+    /// [`TooLong`], as for [`Rows::put_list_entry`].
+    pub fn change_list_entries(
+        &mut self,
+        tenant: TenantId,
+        id: &str,
+        number: u64,
+        before: &[Group],
+        after: &[Group],
+    ) -> Result<(), TooLong> {
+        for &group in before.iter().filter(|group| !after.contains(group)) {
+            self.delete_list_entry(tenant, &ListEntry { group, number }, id);
+        }
+        for &group in after.iter().filter(|group| !before.contains(group)) {
+            self.put_list_entry(tenant, &ListEntry { group, number }, id)?;
+        }
+        Ok(())
+    }
+    /// Removes a row from lists.
+    pub fn delete_list_entries(&mut self, tenant: TenantId, id: &str, number: u64, groups: &[Group]) {
+        for &group in groups {
+            self.delete_list_entry(tenant, &ListEntry { group, number }, id);
+        }
+    }
 }
 
 /// The changes of list index entries in one commit, gathered so that those of one group are written together.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::auth::{Actor, Auth, Authorized, Publish, Scope};
-use crate::event::{Event, EventKind, check_id};
+use crate::event::check_id;
 use crate::frame::batch::Batch;
 use crate::ids::{Sequence, fresh, next_number};
 use crate::store::{Checkpoint, OpenStreamRow, PriorValue, Rows, key_digest};
 use crate::tenant::publish::{CommitWaiter, PublishError};
 use crate::tenant::streams::StreamError;
-use crate::tenant::streams::state::{JSON_BYTES, LEASE_SECONDS, Stream, StreamState};
+use crate::tenant::streams::page::EventIds;
+use crate::tenant::streams::state::{LEASE_SECONDS, Stream, StreamState, check_object};
 use crate::tenant::streams::table::{OpenStream, ProducerNotice};
 use crate::tenant::streams::token;
 use crate::tenant::{Tenant, Tenants};
@@ -68,15 +69,7 @@ impl OpenRequest {
         if self.lease_seconds.is_some_and(|seconds| !(least..=most).contains(&seconds)) {
             return Err(StreamError::invalid("lease_seconds", format!("must be {least} to {most}")));
         }
-        if let Some(metadata) = self.metadata.as_deref().map(RawValue::get) {
-            if !metadata.starts_with('{') {
-                return Err(StreamError::invalid("metadata", "must be an object"));
-            }
-            if metadata.len() > JSON_BYTES {
-                let reason = format!("is {} bytes, the limit is {JSON_BYTES}", metadata.len());
-                return Err(StreamError::invalid("metadata", reason));
-            }
-        }
+        check_object("metadata", self.metadata.as_deref())?;
         if self.agent_status && self.agent_id.is_none() {
             return Err(StreamError::invalid("agent_id", "is required with agent_status"));
         }
@@ -241,10 +234,8 @@ impl Tenants {
         id: &str,
         request: &OpenRequest,
     ) -> Result<Option<String>, StreamError> {
-        let mut event = Event::empty(EventKind::StreamChunk);
-        event.request_id = Some(Cow::Borrowed(id));
-        event.agent_id = request.agent_id.as_deref().map(Cow::Borrowed);
-        event.user_id = request.user_id.as_deref().map(Cow::Borrowed);
+        let (agent_id, user_id) = (request.agent_id.as_deref(), request.user_id.as_deref());
+        let mut event = EventIds { request_id: id, agent_id, user_id }.chunk();
         right.check(&mut event)?;
         if request.agent_status {
             let mut status = agent_status_event(request.agent_id.as_deref().unwrap_or_default(), "thinking");

@@ -15,7 +15,7 @@ use crate::frame::Frame;
 use crate::frame::batch::Batch;
 use crate::store::{CHUNK_WEIGHT, CommitCallback, Growth, Rows, StreamExpiry};
 use crate::tenant::publish::{CommitWaiter, PublishError, Receipt};
-use crate::tenant::streams::page::{EventIds, end_events_of};
+use crate::tenant::streams::page::EventIds;
 use crate::tenant::streams::state::{CHUNK_BYTES, Stream, StreamEnd, StreamState};
 use crate::tenant::streams::table::{OpenStream, Producer, ProducerNotice, StreamTable, TAIL_BYTES};
 use crate::tenant::streams::{StreamError, token};
@@ -375,11 +375,12 @@ impl Tenants {
         let bytes = chunks.iter().map(|chunk| chunk.text.len()).sum();
         let origin = word.producer.map_or(0, |producer| producer.origin);
         let mut batch = Batch::new(self.clock.now_ms(), origin, bytes);
-        let mut event = Event::empty(EventKind::StreamChunk);
-        event.request_id = Some(Cow::Borrowed(word.id));
-        event.agent_id = plan.agent_id.as_deref().map(Cow::Borrowed);
-        event.user_id = plan.user_id.as_deref().map(Cow::Borrowed);
-        event.is_final = Some(false);
+        let ids = EventIds {
+            request_id: word.id,
+            agent_id: plan.agent_id.as_deref(),
+            user_id: plan.user_id.as_deref(),
+        };
+        let mut event = ids.chunk();
         for (place, chunk) in chunks.iter().enumerate() {
             event.index = Some(plan.first_index + place as u64);
             event.chunk = Some(Cow::Borrowed(&chunk.text));
@@ -387,13 +388,8 @@ impl Tenants {
             self.encode_stream_events(&mut batch, std::slice::from_ref(&event))?;
         }
         if let Some(end) = end {
-            let ids = EventIds {
-                request_id: word.id,
-                agent_id: plan.agent_id.as_deref(),
-                user_id: plan.user_id.as_deref(),
-            };
             let next_index = plan.first_index + chunks.len() as u64;
-            self.encode_stream_events(&mut batch, &end_events_of(ids, next_index, end.error.as_ref()))?;
+            self.encode_stream_events(&mut batch, &ids.end(next_index, end.error.as_ref()))?;
             if let (true, Some(agent)) = (plan.agent_status, plan.agent_id.as_deref()) {
                 self.encode_stream_events(&mut batch, &[agent_status_event(agent, "idle")])?;
             }

@@ -110,7 +110,7 @@ impl Tenants {
     /// returns how many.
     fn merged(&self, tenant: &Tenant, source: &Source<'_>, until: Sequence) -> (Frame, usize) {
         let mut chunks = source.text.chunks_from(source.at);
-        let mut event = chunk_event(source.stream);
+        let mut event = EventIds::of(source.stream).chunk();
         let (mut text, mut taken, mut last) = (String::new(), 0, Sequence::ZERO);
         if let Some(first) = chunks.next() {
             text.push_str(first.text);
@@ -156,25 +156,10 @@ impl Source<'_> {
     }
 }
 
-/// An event of a stream's chunk, without its text.
-fn chunk_event(stream: &Stream) -> Event<'_> {
-    let mut event = Event::empty(EventKind::StreamChunk);
-    event.request_id = Some(Cow::Borrowed(&stream.request_id));
-    event.agent_id = stream.agent_id.as_deref().map(Cow::Borrowed);
-    event.user_id = stream.user_id.as_deref().map(Cow::Borrowed);
-    event.is_final = Some(false);
-    event
-}
-
 /// The events of a stream's end, with their sequences; none while it is open.
 fn end_events(stream: &Stream) -> Vec<(Sequence, Event<'_>)> {
     let Some(end) = stream.end() else { return Vec::new() };
-    let ids = EventIds {
-        request_id: &stream.request_id,
-        agent_id: stream.agent_id.as_deref(),
-        user_id: stream.user_id.as_deref(),
-    };
-    let events = end_events_of(ids, stream.next_index, stream.error.as_ref());
+    let events = EventIds::of(stream).end(stream.next_index, stream.error.as_ref());
     let first = end.0 + 1 - events.len() as u64;
     events.into_iter().enumerate().map(|(at, event)| (Sequence(first + at as u64), event)).collect()
 }
@@ -187,28 +172,42 @@ pub(in crate::tenant) struct EventIds<'a> {
     pub(in crate::tenant) user_id: Option<&'a str>,
 }
 
-/// The events of a stream's end: the error, if there is one, and the final chunk.
-pub(in crate::tenant) fn end_events_of<'a>(
-    ids: EventIds<'a>,
-    next_index: u64,
-    error: Option<&'a StreamFailure>,
-) -> Vec<Event<'a>> {
-    let begin = |kind| {
+impl<'a> EventIds<'a> {
+    fn of(stream: &'a Stream) -> EventIds<'a> {
+        EventIds {
+            request_id: &stream.request_id,
+            agent_id: stream.agent_id.as_deref(),
+            user_id: stream.user_id.as_deref(),
+        }
+    }
+
+    fn event(self, kind: EventKind) -> Event<'a> {
         let mut event = Event::empty(kind);
-        event.request_id = Some(Cow::Borrowed(ids.request_id));
-        event.agent_id = ids.agent_id.map(Cow::Borrowed);
-        event.user_id = ids.user_id.map(Cow::Borrowed);
+        event.request_id = Some(Cow::Borrowed(self.request_id));
+        event.agent_id = self.agent_id.map(Cow::Borrowed);
+        event.user_id = self.user_id.map(Cow::Borrowed);
         event
-    };
-    let failure = error.map(|error| {
-        let mut event = begin(EventKind::Error);
-        event.code = Some(Cow::Borrowed(&error.code));
-        event.message = Some(Cow::Borrowed(&error.message));
+    }
+
+    /// The event of a chunk, without its text and index.
+    pub(in crate::tenant) fn chunk(self) -> Event<'a> {
+        let mut event = self.event(EventKind::StreamChunk);
+        event.is_final = Some(false);
         event
-    });
-    let mut last = begin(EventKind::StreamChunk);
-    last.chunk = Some(Cow::Borrowed(""));
-    last.index = Some(next_index);
-    last.is_final = Some(true);
-    failure.into_iter().chain([last]).collect()
+    }
+
+    /// The events of the end: the error, if there is one, and the final chunk.
+    pub(in crate::tenant) fn end(self, next_index: u64, error: Option<&'a StreamFailure>) -> Vec<Event<'a>> {
+        let failure = error.map(|error| {
+            let mut event = self.event(EventKind::Error);
+            event.code = Some(Cow::Borrowed(&error.code));
+            event.message = Some(Cow::Borrowed(&error.message));
+            event
+        });
+        let mut last = self.chunk();
+        last.chunk = Some(Cow::Borrowed(""));
+        last.index = Some(next_index);
+        last.is_final = Some(true);
+        failure.into_iter().chain([last]).collect()
+    }
 }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use crate::event::EventKind;
 use crate::filter::Rights;
 use crate::ids::{Sequence, TenantId};
-use crate::store::{Group, List, ListEntry, Rows, Table, TooLong};
+use crate::store::{Group, List, Rows, Table, TooLong};
 
 use super::error::StreamError;
 pub use super::state_name::StreamState;
@@ -93,7 +93,7 @@ impl Stream {
     /// Returns true if a reader with these rights may see the stream.
     #[must_use]
     pub fn is_visible(&self, rights: &Rights) -> bool {
-        is_visible(rights, self.user_id.as_deref(), self.agent_id.as_deref())
+        rights.permit_resource(EventKind::StreamChunk, self.agent_id.as_deref(), self.user_id.as_deref())
     }
 
     /// Returns the sequence of its last event; `None` while it is open.
@@ -131,32 +131,16 @@ impl Stream {
             rows.in_name_of(tenant, user);
         }
         let before = old.map(Stream::groups).unwrap_or_default();
-        let groups = self.groups();
-        for &group in before.iter().filter(|group| !groups.contains(group)) {
-            rows.delete_list_entry(tenant, &ListEntry { group, number: self.number }, &self.request_id);
-        }
-        for &group in groups.iter().filter(|group| !before.contains(group)) {
-            rows.put_list_entry(tenant, &ListEntry { group, number: self.number }, &self.request_id)?;
-        }
-        Ok(())
+        rows.change_list_entries(tenant, &self.request_id, self.number, &before, &self.groups())
     }
 
     /// Adds the rows that delete it completely.
     pub fn remove(&self, rows: &mut Rows, tenant: TenantId) {
         rows.delete_row(tenant, Table::Streams, &self.request_id);
-        for group in self.groups() {
-            rows.delete_list_entry(tenant, &ListEntry { group, number: self.number }, &self.request_id);
-        }
+        rows.delete_list_entries(tenant, &self.request_id, self.number, &self.groups());
         rows.delete_open_stream(tenant, &self.request_id);
         rows.delete_segments(tenant, &self.request_id, 0..self.segments);
     }
-}
-
-/// Returns true if a reader with these rights may see a stream of this user and agent.
-#[must_use]
-pub fn is_visible(rights: &Rights, user_id: Option<&str>, agent_id: Option<&str>) -> bool {
-    let own = user_id.is_none_or(|user| rights.sub.as_deref() == Some(user));
-    (own || rights.sees_all_users) && rights.narrowing.permits(EventKind::StreamChunk, agent_id, None)
 }
 
 /// How a stream ends.
@@ -206,12 +190,7 @@ impl StreamEnd {
         if let Some(reason) = &self.finish_reason {
             check_code("finish_reason", reason)?;
         }
-        if let Some(usage) = self.usage.as_deref().map(RawValue::get) {
-            if !usage.starts_with('{') {
-                return Err(StreamError::invalid("usage", "must be an object"));
-            }
-            check_length("usage", usage, JSON_BYTES)?;
-        }
+        check_object("usage", self.usage.as_deref())?;
         match (&self.error, self.state) {
             (Some(error), StreamState::Cancelled) => {
                 check_length("reason", &error.message, CANCEL_REASON_BYTES)
@@ -232,6 +211,18 @@ impl StreamEnd {
             && self.finish_reason == stream.finish_reason
             && usage(&self.usage) == usage(&stream.usage)
             && self.error == stream.error
+    }
+}
+
+/// Checks free data that a client gave.
+///
+/// # Errors
+/// [`StreamError::Invalid`] names the field.
+pub(in crate::tenant) fn check_object(field: &str, value: Option<&RawValue>) -> Result<(), StreamError> {
+    match value.map(RawValue::get) {
+        Some(json) if !json.starts_with('{') => Err(StreamError::invalid(field, "must be an object")),
+        Some(json) => check_length(field, json, JSON_BYTES),
+        None => Ok(()),
     }
 }
 
